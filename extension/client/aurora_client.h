@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * aurora_client.h: a backend's connection to the storage cluster.
+ *
+ * One connection a process, opened at first use and again after a failure,
+ * closed at exit; blocking calls on WaitLatchOrSocket.  Every wait ends with
+ * the answer, with the user's cancel (also while an LWLock holds off
+ * interrupts: QueryCancelPending and ProcDiePending are looked at directly),
+ * or after aurora.storage_timeout.  While the node is unreachable a call
+ * retries with a bounded back-off until then.  Errors are raised with
+ * ERRCODE_CONNECTION_FAILURE (node unreachable, timeout),
+ * ERRCODE_DATA_CORRUPTED (AU_CORRUPT) or ERRCODE_IO_ERROR, always naming the
+ * relation, block, LSN and node.
+ */
+#ifndef AURORA_CLIENT_H
+#define AURORA_CLIENT_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "storage/block.h"
+#include "storage/relfilenode.h"
+
+#include "common/au_wire.h"
+
+/*
+ * Fetch n blocks (1 .. AU_WIRE_BLOCKS_MAX).  read_lsn = InvalidXLogRecPtr:
+ * newest, not before not_before; else as of read_lsn.  pages: n * BLCKSZ
+ * bytes; status[i]: AU_OK or AU_NOT_FOUND (page i then is all zero).
+ * Returns the LSN the pages were read as of.  With noerror, storage trouble
+ * returns InvalidXLogRecPtr instead (cancel still raises).
+ * The caller has flushed local WAL up to not_before.
+ */
+extern XLogRecPtr aurora_client_get_pages(const RelFileNode *rnode,
+										  const BlockNumber *blocks, int n,
+										  XLogRecPtr not_before, XLogRecPtr read_lsn,
+										  char *pages, uint8 *status, bool noerror);
+
+/* Size in blocks of the main fork; 0 for a relation storage never heard of. */
+extern BlockNumber aurora_client_get_size(const RelFileNode *rnode,
+										  XLogRecPtr not_before, XLogRecPtr read_lsn,
+										  XLogRecPtr *as_of);
+
+/* True if storage holds a non-empty relation of this database. */
+extern bool aurora_client_database_has_pages(Oid db, XLogRecPtr not_before);
+
+/* Status of the node as JSON text, palloc'd; NULL if it cannot be reached
+ * within timeout_ms. */
+extern char *aurora_client_status_json(int timeout_ms);
+
+/* Where to connect: "host:port" from aurora.storage_nodes, or the embedded
+ * daemon's socket path.  Opens a connected, non-blocking, close-on-exec
+ * socket or returns -1 with *err (palloc'd) set.  For the shipper too. */
+extern int	aurora_client_open_socket(int timeout_ms, char **err);
+extern const char *aurora_client_target(void);	/* "host:port" or the socket path */
+/* Take "host:port" (also "[v6]:port") apart; false: not of that form. */
+extern bool aurora_client_split_node(const char *node, char *host, size_t hostlen,
+									 char *port, size_t portlen);
+
+#endif							/* AURORA_CLIENT_H */

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_base.c: names of the status codes.
+ *
+ * Invariant: every AuStatus has a name, and any other number has one too, so
+ * that a status read from a peer may be printed without looking at it first.
+ */
+#include "common/au_base.h"
+
+const char *
+au_status_name(AuStatus status)
+{
+	/* No default: the compiler then tells when a status has no name. */
+	switch (status)
+	{
+		case AU_OK:
+			return "ok";
+		case AU_NEED_MORE:
+			return "need more";
+		case AU_NOT_FOUND:
+			return "not found";
+		case AU_CORRUPT:
+			return "corrupt";
+		case AU_INVALID:
+			return "invalid";
+		case AU_UNSUPPORTED:
+			return "unsupported";
+		case AU_FENCED:
+			return "fenced";
+		case AU_REFUSED:
+			return "refused";
+		case AU_FULL:
+			return "full";
+		case AU_IO:
+			return "i/o error";
+		case AU_GONE:
+			return "gone";
+		case AU_NOMEM:
+			return "out of memory";
+	}
+	return "unknown status";
+}
