@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Aurora: table pages live in a storage daemon, the log is the database.
+#
+#   make, make install, make installcheck   the PGXS way (for packagers)
+#   make check                              build, install and run every test
+#   make quickstart                         a private instance with a demo
+#   make help                               all targets
+#
+# The targets in OWN_TARGETS need nothing installed beforehand (they install
+# what is missing from the distribution's packages), so PGXS is left out for
+# them.
+
+PG_MAJOR ?= 15
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
+
+OWN_TARGETS = check check-unit check-sql check-tap check-long \
+	quickstart quickstart-stop quickstart-clean bench deps help
+
+ifneq (,$(filter $(OWN_TARGETS),$(MAKECMDGOALS)))
+
+SHELL = /bin/bash
+.NOTPARALLEL:
+.PHONY: $(MAKECMDGOALS)
+export PG_CONFIG PG_MAJOR
+
+check:
+	@t/run-all.sh unit asan fuzz sql tap
+
+check-unit:
+	@t/run-all.sh unit asan fuzz
+
+# make check-sql TESTS='basic dml', make check-tap TESTS='t/001_basic.pl'
+check-sql:
+	@t/run-all.sh sql
+
+check-tap:
+	@t/run-all.sh tap
+
+# pgbench at scale 50 and other things that take more than minutes
+check-long:
+	@t/run-all.sh long
+
+bench:
+	@bench/run.sh
+
+quickstart quickstart-stop quickstart-clean:
+	@.ci/quickstart.sh $@
+
+deps:
+	@.ci/deps.sh
+
+help:
+	@echo 'make                   build the extension and the storage daemon'
+	@echo 'make install           install them into the PostgreSQL of $(PG_CONFIG)'
+	@echo 'make installcheck      tests against a running server that has the extension preloaded'
+	@echo 'make check             install what is missing, build, install, run every test'
+	@echo 'make check-unit        ... only the storage side'"'"'s unit tests, sanitizers, fuzzers'
+	@echo 'make check-sql         ... only pg_regress; TESTS="name ..." picks some'
+	@echo 'make check-tap         ... only TAP; TESTS="t/001_basic.pl ..." picks some'
+	@echo 'make check-long        tests that take long (pgbench scale 50)'
+	@echo 'make bench             Aurora tables beside heap tables, as ratios'
+	@echo 'make quickstart        a private instance with a demo; quickstart-stop, quickstart-clean'
+	@echo 'make deps              install what is missing from the distribution'"'"'s packages'
+	@echo 'make clean             remove what was built'
+
+# Other goals given together with these: one make each.
+OTHER_GOALS = $(filter-out $(OWN_TARGETS),$(MAKECMDGOALS))
+ifneq (,$(OTHER_GOALS))
+$(OTHER_GOALS):
+	@$(MAKE) --no-print-directory $@
+endif
+
+else
+
+MODULE_big = aurora
+SOURCES = $(sort $(wildcard extension/*/*.c) $(wildcard storage_cluster/common/*.c))
+OBJS = $(SOURCES:.c=.o)
+
+EXTENSION = extension/aurora
+DATA = $(sort $(wildcard extension/aurora--*.sql))
+
+REGRESS = extension dml scans indexes constraints transactions ddl toast \
+	maintenance persistence partitions heap_compare errors
+REGRESS_OPTS = --temp-config=$(srcdir)/t/aurora.conf
+TAP_TESTS = 1
+
+# Server headers count as system headers: our warning level is not theirs.
+PG_CPPFLAGS = -MMD -MP -isystem $(shell $(PG_CONFIG) --includedir-server) \
+	-I$(srcdir)/extension -I$(srcdir)/storage_cluster
+PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers -Wno-declaration-after-statement
+EXTRA_CLEAN = $(OBJS:.o=.d)
+
+# No bitcode: it would double the build's time, and inlining our functions
+# into expressions has nothing to win.
+override with_llvm = no
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq (,$(wildcard $(PGXS)))
+$(error PostgreSQL's development files were not found with "$(PG_CONFIG)"; run "make deps", or set PG_CONFIG)
+endif
+include $(PGXS)
+-include $(OBJS:.o=.d)
+
+# The storage side has its own makefile and needs no PostgreSQL.
+.PHONY: storage install-storage clean-storage
+all: storage
+storage:
+	$(MAKE) -C storage_cluster all
+install: install-storage
+install-storage: storage
+	$(MAKE) -C storage_cluster install bindir='$(bindir)' DESTDIR='$(DESTDIR)'
+clean: clean-storage
+clean-storage:
+	$(MAKE) -C storage_cluster clean
+
+endif

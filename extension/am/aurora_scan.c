@@ -1,0 +1,753 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * aurora_scan.c: sequential scans, also parallel, backward and by TID range.
+ *
+ *	          enter_page                      step
+ *	(start) ------------> on a page --------------------> tuple returned
+ *	   ^                   ^     | no tuple left             |
+ *	   |        enter_page |     v                           | next call
+ *	   |                   +-- next_block <------------------+ (first step)
+ *	   |                             | no block left
+ *	   +-------- leave --------------+
+ *
+ * Semantics are heap's: which tuples are returned and in which order, where a
+ * scan starts and joins others, what a change of direction does, and what is
+ * told to the statistics and to serializable transactions.
+ *
+ * Invariants:
+ *  1. At most one page is pinned by a scan; no content lock is held when a
+ *     function of this file returns, reads a page or runs a qualification that
+ *     is not a plain scan key.
+ *  2. A page is read only if it is below nblocks, the size when the scan
+ *     began.  What is appended later is not visible to an MVCC snapshot, and
+ *     other snapshots come with a lock on the table.
+ *  3. A page that is new has no line pointers, so it needs no case of its own.
+ */
+#include "postgres.h"
+
+#include "access/syncscan.h"
+#include "access/valid.h"
+#include "am/aurora_scan.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "module/aurora_guc.h"
+#include "pgstat.h"
+#include "storage/predicate.h"
+
+/* First read-ahead window of a scan; each next one is twice as long.  Few
+ * rows may be wanted. */
+#define AHEAD_PAGES_FIRST 4
+/* A bulk-read ring has 32 buffers; what is read ahead must not push out what
+ * is about to be read. */
+#define AHEAD_PAGES_RING 16
+/* What read-ahead may take of shared_buffers: one part in so many. */
+#define AHEAD_BUFFERS_PART 8
+
+/*
+ * ---- Start and end ----
+ */
+
+static void
+init_read_ahead(AuroraScanDesc scan)
+{
+	int			pages = Min(aurora_scan_prefetch_pages, AURORA_PREFETCH_MAX);
+
+	pages = Min(pages, NBuffers / AHEAD_BUFFERS_PART);
+	if (scan->strategy != NULL)
+		pages = Min(pages, AHEAD_PAGES_RING);
+	if (pages < 2 || !aurora_rel_is_remote(scan->rel))
+		pages = 0;
+
+	scan->ahead_pages_max = pages;
+	scan->ahead_pages = Min(pages, AHEAD_PAGES_FIRST);
+	scan->ahead_from = scan->ahead_to = 0;
+	scan->run_next = InvalidBlockNumber;
+	scan->run_length = 0;
+}
+
+/*
+ * Where to start and how to read; at the beginning and for a rescan, which
+ * keeps the start block so that a rewound cursor returns the same order.
+ */
+static void
+init_scan(AuroraScanDesc scan, ScanKey key, bool keep_start_block)
+{
+	Relation	rel = scan->rel;
+	uint32	   *flags = &scan->base.rs_flags;
+	ParallelTableScanDesc shared = scan->base.rs_parallel;
+	bool		large;
+	bool		sync;
+
+	if (shared != NULL)
+		scan->nblocks = ((ParallelBlockTableScanDesc) shared)->phs_nblocks;
+	else
+		scan->nblocks = aurora_nblocks(rel);
+
+	/*
+	 * A scan of much of what shared_buffers can hold reads through a small
+	 * ring, and joins another scan of the table where that one is.  The
+	 * threshold is the one of table_block_parallelscan_initialize.
+	 */
+	large = !RelationUsesLocalBuffers(rel) && scan->nblocks > NBuffers / 4;
+
+	if (large && (*flags & SO_ALLOW_STRAT))
+	{
+		if (scan->strategy == NULL)
+			scan->strategy = GetAccessStrategy(BAS_BULKREAD);
+	}
+	else if (scan->strategy != NULL)
+	{
+		FreeAccessStrategy(scan->strategy);
+		scan->strategy = NULL;
+	}
+
+	if (shared != NULL)
+		sync = shared->phs_syncscan;
+	else
+		sync = large && (*flags & SO_ALLOW_SYNC) && synchronize_seqscans;
+	if (sync)
+		*flags |= SO_ALLOW_SYNC;
+	else
+		*flags &= ~SO_ALLOW_SYNC;
+
+	/* parallel workers find the start block in the shared state */
+	if (shared == NULL && !keep_start_block)
+		scan->start_block = sync ? ss_get_location(rel, scan->nblocks) : 0;
+
+	scan->blocks_left = InvalidBlockNumber;
+	scan->started = false;
+	scan->block = InvalidBlockNumber;
+	scan->buffer = InvalidBuffer;
+	scan->tuple.t_data = NULL;
+	ItemPointerSetInvalid(&scan->tuple.t_self);
+	scan->position = 0;
+	scan->nvisible = 0;
+	init_read_ahead(scan);
+
+	if (key != NULL && scan->base.rs_nkeys > 0)
+		memcpy(scan->base.rs_key, key,
+			   scan->base.rs_nkeys * sizeof(ScanKeyData));
+
+	if (*flags & SO_TYPE_SEQSCAN)
+		pgstat_count_heap_scan(rel);
+}
+
+TableScanDesc
+aurora_beginscan(Relation rel, Snapshot snapshot, int nkeys,
+				 struct ScanKeyData *key, ParallelTableScanDesc pscan,
+				 uint32 flags)
+{
+	AuroraScanDesc scan;
+
+	/* the descriptor must not outlive the relcache entry */
+	RelationIncrementReferenceCount(rel);
+
+	scan = palloc(sizeof(AuroraScanDescData));
+	scan->rel = rel;
+	scan->base.rs_rd = rel;
+	scan->base.rs_snapshot = snapshot;
+	scan->base.rs_nkeys = nkeys;
+	scan->base.rs_key = nkeys > 0 ? palloc(sizeof(ScanKeyData) * nkeys) : NULL;
+	scan->base.rs_flags = flags;
+	scan->base.rs_parallel = pscan;
+	ItemPointerSetInvalid(&scan->base.rs_mintid);
+	ItemPointerSetInvalid(&scan->base.rs_maxtid);
+	scan->strategy = NULL;
+	scan->start_block = 0;
+	scan->tuple.t_tableOid = RelationGetRelid(rel);
+
+	/* These two make the executor read ahead on the local file. */
+	if ((flags & (SO_TYPE_BITMAPSCAN | SO_TYPE_ANALYZE)) != 0 &&
+		aurora_rel_is_remote(rel))
+		scan->base.rs_rd = aurora_scan_shadow_relation(rel);
+
+	/* What a page holds can be noted at once only for a fixed snapshot. */
+	if (snapshot == NULL || !IsMVCCSnapshot(snapshot))
+		scan->base.rs_flags &= ~SO_ALLOW_PAGEMODE;
+
+	/*
+	 * A serializable transaction that reads the whole table conflicts with
+	 * any insert into it, and there is nothing finer to lock.  Scans that come
+	 * from an index have locked what they read there.
+	 */
+	if (flags & (SO_TYPE_SEQSCAN | SO_TYPE_SAMPLESCAN))
+	{
+		Assert(snapshot);
+		PredicateLockRelation(rel, snapshot);
+	}
+
+	init_scan(scan, key, false);
+	return &scan->base;
+}
+
+void
+aurora_rescan(TableScanDesc sscan, struct ScanKeyData *key, bool set_params,
+			  bool allow_strat, bool allow_sync, bool allow_pagemode)
+{
+	AuroraScanDesc scan = (AuroraScanDesc) sscan;
+
+	if (set_params)
+	{
+		uint32		flags = sscan->rs_flags;
+
+		flags &= ~(SO_ALLOW_STRAT | SO_ALLOW_SYNC | SO_ALLOW_PAGEMODE);
+		if (allow_strat)
+			flags |= SO_ALLOW_STRAT;
+		if (allow_sync)
+			flags |= SO_ALLOW_SYNC;
+		if (allow_pagemode && sscan->rs_snapshot &&
+			IsMVCCSnapshot(sscan->rs_snapshot))
+			flags |= SO_ALLOW_PAGEMODE;
+		sscan->rs_flags = flags;
+	}
+
+	if (BufferIsValid(scan->buffer))
+		ReleaseBuffer(scan->buffer);
+	init_scan(scan, key, true);
+}
+
+void
+aurora_endscan(TableScanDesc sscan)
+{
+	AuroraScanDesc scan = (AuroraScanDesc) sscan;
+
+	if (BufferIsValid(scan->buffer))
+		ReleaseBuffer(scan->buffer);
+	RelationDecrementReferenceCount(scan->rel);
+
+	if (sscan->rs_rd != scan->rel)
+		pfree(sscan->rs_rd);
+	if (sscan->rs_key)
+		pfree(sscan->rs_key);
+	if (scan->strategy != NULL)
+		FreeAccessStrategy(scan->strategy);
+	if (sscan->rs_flags & SO_TEMP_SNAPSHOT)
+		UnregisterSnapshot(sscan->rs_snapshot);
+	pfree(scan);
+}
+
+void
+aurora_scan_set_range(AuroraScanDesc scan, BlockNumber start,
+					  BlockNumber nblocks)
+{
+	Assert(!scan->started);
+	Assert(!(scan->base.rs_flags & SO_ALLOW_SYNC));
+	Assert(start == 0 || start < scan->nblocks);
+
+	scan->start_block = start;
+	scan->blocks_left = nblocks;
+}
+
+/*
+ * ---- Pages ----
+ */
+
+/*
+ * How many blocks from `block` on this process is going to read one after the
+ * other, as far as it can be told.
+ */
+static BlockNumber
+sequential_length(AuroraScanDesc scan, BlockNumber block)
+{
+	BlockNumber length;
+
+	length = (block < scan->start_block ? scan->start_block : scan->nblocks) -
+		block;
+	if (scan->blocks_left != InvalidBlockNumber)
+		length = Min(length, scan->blocks_left);
+	return length;
+}
+
+/*
+ * The same for a process in a parallel scan.  It is given a chunk of blocks at
+ * a time.  A chunk may be as small as one block, so that a window has to go
+ * beyond it: then whoever is given the block that a window starts with asks
+ * for the whole window, for all.
+ */
+static BlockNumber
+parallel_length(AuroraScanDesc scan, BlockNumber block)
+{
+	BlockNumber pages = scan->ahead_pages_max;
+	BlockNumber length = scan->nblocks - block;
+
+	scan->ahead_pages = pages;
+	if (scan->worker.phsw_chunk_size >= pages)
+		return Min(length, scan->worker.phsw_chunk_remaining + 1);
+	if (scan->worker.phsw_nallocated % pages == 0)
+		return length;
+	return 1;
+}
+
+/*
+ * Ask for the next window of blocks in one go, once a window: the cost of
+ * finding out that they are all cached is that of a lookup a page.
+ */
+void
+aurora_scan_read_ahead(AuroraScanDesc scan, BlockNumber block)
+{
+	BlockNumber length;
+
+	if (scan->ahead_pages == 0 ||
+		(block >= scan->ahead_from && block < scan->ahead_to))
+		return;
+
+	if (scan->base.rs_parallel != NULL)
+		length = parallel_length(scan, block);
+	else
+		length = sequential_length(scan, block);
+	length = Min(length, (BlockNumber) scan->ahead_pages);
+
+	scan->ahead_from = block;
+	scan->ahead_to = block + length;
+	scan->ahead_pages = Min(2 * scan->ahead_pages, scan->ahead_pages_max);
+
+	if (length > 1)
+		aurora_prefetch(scan->rel, block, (int) length, scan->strategy);
+}
+
+/*
+ * Blocks from a bitmap or a sample come in ascending order, but nobody says
+ * which is next.  If some have followed each other it is likely that more do:
+ * ask for as many as the run is long.
+ */
+void
+aurora_scan_read_ahead_run(AuroraScanDesc scan, BlockNumber block,
+						   BufferAccessStrategy strategy)
+{
+	BlockNumber length;
+
+	if (scan->ahead_pages_max == 0)
+		return;
+
+	scan->run_length = block == scan->run_next ? scan->run_length + 1 : 0;
+	scan->run_next = block + 1;
+	if (scan->run_length < AHEAD_PAGES_FIRST || block >= scan->nblocks ||
+		(block >= scan->ahead_from && block < scan->ahead_to))
+		return;
+
+	length = Min(scan->run_length, scan->ahead_pages_max);
+	if (strategy != NULL)
+		length = Min(length, AHEAD_PAGES_RING);
+	length = Min(length, scan->nblocks - block);
+
+	scan->ahead_from = block;
+	scan->ahead_to = block + length;
+	if (length > 1)
+		aurora_prefetch(scan->rel, block, (int) length, strategy);
+}
+
+/* Note the offsets of the page's visible tuples; share lock held. */
+static void
+note_visible_tuples(AuroraScanDesc scan)
+{
+	Relation	rel = scan->rel;
+	Snapshot	snapshot = scan->base.rs_snapshot;
+	Page		page = BufferGetPage(scan->buffer);
+	OffsetNumber maxoff = PageGetMaxOffsetNumber(page);
+	bool		check_conflict;
+	bool		all_visible;
+	int			n = 0;
+
+	/*
+	 * Visible to all on the primary need not mean visible to a snapshot of a
+	 * standby, which can lag behind what the page says.
+	 */
+	all_visible = PageIsAllVisible(page) && !snapshot->takenDuringRecovery;
+	check_conflict = CheckForSerializableConflictOutNeeded(rel, snapshot);
+
+	for (OffsetNumber offnum = FirstOffsetNumber; offnum <= maxoff; offnum++)
+	{
+		ItemId		lp = PageGetItemId(page, offnum);
+		HeapTupleData tuple;
+		bool		visible = true;
+
+		if (!ItemIdIsNormal(lp))
+			continue;
+		if (!all_visible || check_conflict)
+		{
+			aurora_tuple_at(&tuple, rel, page, lp, scan->block, offnum);
+			if (!all_visible)
+				visible = aurora_tuple_visible(&tuple, snapshot, scan->buffer);
+			if (check_conflict)
+				aurora_serializable_conflict_out(visible, rel, &tuple,
+												 scan->buffer, snapshot);
+		}
+		if (visible)
+			scan->vis_offsets[n++] = offnum;
+	}
+
+	Assert(n <= MaxHeapTuplesPerPage);
+	scan->nvisible = n;
+}
+
+void
+aurora_scan_enter_page(AuroraScanDesc scan, BlockNumber block)
+{
+	Assert(block < scan->nblocks);
+
+	if (BufferIsValid(scan->buffer))
+	{
+		ReleaseBuffer(scan->buffer);
+		scan->buffer = InvalidBuffer;
+	}
+
+	/* A scan can go over many pages before it finds something to return. */
+	CHECK_FOR_INTERRUPTS();
+
+	scan->buffer = aurora_read_buffer(scan->rel, block, scan->strategy);
+	scan->block = block;
+
+	if (!aurora_scan_page_mode(scan))
+		return;
+
+	aurora_prune_opt(scan->rel, scan->buffer);
+
+	/* What is found visible under the lock stays there under the pin. */
+	LockBuffer(scan->buffer, BUFFER_LOCK_SHARE);
+	aurora_test_old_snapshot(scan->base.rs_snapshot, scan->rel,
+							 BufferGetPage(scan->buffer));
+	note_visible_tuples(scan);
+	LockBuffer(scan->buffer, BUFFER_LOCK_UNLOCK);
+}
+
+void
+aurora_scan_leave(AuroraScanDesc scan)
+{
+	if (BufferIsValid(scan->buffer))
+		ReleaseBuffer(scan->buffer);
+	scan->buffer = InvalidBuffer;
+	scan->block = InvalidBlockNumber;
+	scan->tuple.t_data = NULL;
+	scan->started = false;
+}
+
+/*
+ * Counts the blocks given to this scan so far; in a parallel scan, roughly
+ * those given to all.
+ */
+BlockNumber
+aurora_scan_blocks_done(AuroraScanDesc scan)
+{
+	BlockNumber start = scan->start_block;
+
+	if (scan->base.rs_parallel != NULL)
+		start = ((ParallelBlockTableScanDesc) scan->base.rs_parallel)->phs_startblock;
+
+	if (scan->block > start)
+		return scan->block - start;
+	return scan->nblocks - start + scan->block; /* wrapped around */
+}
+
+/*
+ * ---- The order of blocks ----
+ */
+
+static BlockNumber
+next_parallel_block(AuroraScanDesc scan)
+{
+	return table_block_parallelscan_nextpage(scan->rel, &scan->worker,
+											 (ParallelBlockTableScanDesc) scan->base.rs_parallel);
+}
+
+/* InvalidBlockNumber if there is nothing to scan. */
+static BlockNumber
+first_block(AuroraScanDesc scan, bool backward)
+{
+	if (scan->nblocks == 0 || scan->blocks_left == 0)
+		return InvalidBlockNumber;
+
+	if (scan->base.rs_parallel != NULL)
+	{
+		Assert(!backward);
+		table_block_parallelscan_startblock_init(scan->rel, &scan->worker,
+												 (ParallelBlockTableScanDesc) scan->base.rs_parallel);
+		return next_parallel_block(scan);
+	}
+
+	if (!backward)
+		return scan->start_block;
+
+	/* nobody goes this way with us */
+	scan->base.rs_flags &= ~SO_ALLOW_SYNC;
+	if (scan->blocks_left != InvalidBlockNumber)
+		return (scan->start_block + scan->blocks_left - 1) % scan->nblocks;
+	return (scan->start_block > 0 ? scan->start_block : scan->nblocks) - 1;
+}
+
+/* InvalidBlockNumber if the current block was the last. */
+static BlockNumber
+next_block(AuroraScanDesc scan, bool backward)
+{
+	BlockNumber next;
+	bool		finished;
+
+	if (scan->base.rs_parallel != NULL)
+	{
+		next = next_parallel_block(scan);
+		finished = next == InvalidBlockNumber;
+	}
+	else if (backward)
+	{
+		finished = scan->block == scan->start_block;
+		next = (scan->block > 0 ? scan->block : scan->nblocks) - 1;
+	}
+	else
+	{
+		next = scan->block + 1;
+		if (next >= scan->nblocks)
+			next = 0;
+		finished = next == scan->start_block;
+	}
+
+	if (scan->base.rs_parallel == NULL)
+	{
+		if (scan->blocks_left != InvalidBlockNumber && --scan->blocks_left == 0)
+			finished = true;
+
+		/*
+		 * Report the position even at the end, where it is the start block
+		 * again: so the start does not wander when a query is repeated.
+		 */
+		if (!backward && (scan->base.rs_flags & SO_ALLOW_SYNC))
+			ss_report_location(scan->rel, next);
+	}
+	return finished ? InvalidBlockNumber : next;
+}
+
+/* Stand before the page's first tuple, or behind its last. */
+static void
+enter_from(AuroraScanDesc scan, BlockNumber block, bool backward)
+{
+	if (!backward)
+		aurora_scan_read_ahead(scan, block);
+	aurora_scan_enter_page(scan, block);
+
+	if (aurora_scan_page_mode(scan))
+		scan->position = backward ? scan->nvisible : -1;
+	else
+		scan->position = backward ? (int) MaxOffsetNumber : 0;
+}
+
+/*
+ * ---- Tuples ----
+ */
+
+static inline bool
+key_matches(AuroraScanDesc scan)
+{
+	bool		matches = true;
+
+	if (scan->base.rs_nkeys > 0)
+		HeapKeyTest(&scan->tuple, RelationGetDescr(scan->rel),
+					scan->base.rs_nkeys, scan->base.rs_key, matches);
+	return matches;
+}
+
+/* Next tuple of the page in page mode; false if there is none left. */
+static inline bool
+step_page_mode(AuroraScanDesc scan, int step)
+{
+	Page		page = BufferGetPage(scan->buffer);
+	int			position = scan->position;
+
+	aurora_test_old_snapshot(scan->base.rs_snapshot, scan->rel, page);
+
+	for (position += step; position >= 0 && position < scan->nvisible;
+		 position += step)
+	{
+		OffsetNumber offnum = scan->vis_offsets[position];
+		ItemId		lp = PageGetItemId(page, offnum);
+
+		Assert(ItemIdIsNormal(lp));
+		aurora_tuple_at(&scan->tuple, scan->rel, page, lp, scan->block, offnum);
+		if (key_matches(scan))
+		{
+			scan->position = position;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The same in tuple mode. */
+static bool
+step_tuple_mode(AuroraScanDesc scan, int step)
+{
+	Snapshot	snapshot = scan->base.rs_snapshot;
+	Page		page = BufferGetPage(scan->buffer);
+	bool		found = false;
+	int			maxoff;
+	int			offnum;
+
+	LockBuffer(scan->buffer, BUFFER_LOCK_SHARE);
+	aurora_test_old_snapshot(snapshot, scan->rel, page);
+	maxoff = PageGetMaxOffsetNumber(page);
+
+	/* The last tuple returned may have been removed since, and the line
+	 * pointer array cut short. */
+	offnum = scan->position + step;
+	if (step < 0)
+		offnum = Min(offnum, maxoff);
+
+	for (; offnum >= FirstOffsetNumber && offnum <= maxoff; offnum += step)
+	{
+		ItemId		lp = PageGetItemId(page, offnum);
+		bool		visible;
+
+		if (!ItemIdIsNormal(lp))
+			continue;
+		aurora_tuple_at(&scan->tuple, scan->rel, page, lp, scan->block, offnum);
+		visible = aurora_tuple_visible(&scan->tuple, snapshot, scan->buffer);
+		aurora_serializable_conflict_out(visible, scan->rel, &scan->tuple,
+										 scan->buffer, snapshot);
+		if (visible && key_matches(scan))
+		{
+			scan->position = offnum;
+			found = true;
+			break;
+		}
+	}
+
+	LockBuffer(scan->buffer, BUFFER_LOCK_UNLOCK);
+	return found;
+}
+
+/*
+ * Put the next tuple into scan->tuple; false at the end.  At the end the scan
+ * forgets where it was: a call in the other direction starts from that side,
+ * which is what a cursor needs.
+ */
+static bool
+advance(AuroraScanDesc scan, ScanDirection direction)
+{
+	bool		backward = ScanDirectionIsBackward(direction);
+	bool		page_mode = aurora_scan_page_mode(scan);
+	int			step = backward ? -1 : 1;
+	BlockNumber block;
+
+	if (ScanDirectionIsNoMovement(direction))
+		return scan->started;	/* the pin has kept it where it was */
+
+	if (!scan->started)
+	{
+		block = first_block(scan, backward);
+		if (block == InvalidBlockNumber)
+		{
+			Assert(!BufferIsValid(scan->buffer));
+			scan->tuple.t_data = NULL;
+			return false;
+		}
+		enter_from(scan, block, backward);
+		scan->started = true;
+	}
+
+	while (!(page_mode ? step_page_mode(scan, step) :
+			 step_tuple_mode(scan, step)))
+	{
+		block = next_block(scan, backward);
+		if (block == InvalidBlockNumber)
+		{
+			aurora_scan_leave(scan);
+			return false;
+		}
+		enter_from(scan, block, backward);
+	}
+	return true;
+}
+
+HeapTuple
+aurora_getnext(TableScanDesc sscan, ScanDirection direction, Buffer *buffer)
+{
+	AuroraScanDesc scan = (AuroraScanDesc) sscan;
+
+	if (!advance(scan, direction))
+	{
+		*buffer = InvalidBuffer;
+		return NULL;
+	}
+	pgstat_count_heap_getnext(scan->rel);
+	*buffer = scan->buffer;
+	return &scan->tuple;
+}
+
+bool
+aurora_getnextslot(TableScanDesc sscan, ScanDirection direction,
+				   TupleTableSlot *slot)
+{
+	AuroraScanDesc scan = (AuroraScanDesc) sscan;
+
+	if (!advance(scan, direction))
+	{
+		ExecClearTuple(slot);
+		return false;
+	}
+	pgstat_count_heap_getnext(scan->rel);
+	ExecStoreBufferHeapTuple(&scan->tuple, slot, scan->buffer);
+	return true;
+}
+
+/*
+ * ---- TID ranges ----
+ */
+
+/*
+ * Limit the scan to TIDs from mintid to maxtid, both included.  An empty
+ * table needs no limit.
+ */
+void
+aurora_set_tidrange(TableScanDesc sscan, ItemPointer mintid, ItemPointer maxtid)
+{
+	AuroraScanDesc scan = (AuroraScanDesc) sscan;
+	ItemPointerData low;
+	ItemPointerData high;
+	BlockNumber first;
+
+	if (scan->nblocks == 0)
+		return;
+
+	/* the part of the range that can exist */
+	ItemPointerSet(&low, 0, FirstOffsetNumber);
+	if (ItemPointerCompare(mintid, &low) > 0)
+		low = *mintid;
+	ItemPointerSet(&high, scan->nblocks - 1, MaxOffsetNumber);
+	if (ItemPointerCompare(maxtid, &high) < 0)
+		high = *maxtid;
+
+	if (ItemPointerCompare(&high, &low) < 0)
+	{
+		aurora_scan_set_range(scan, 0, 0);
+		return;
+	}
+
+	first = ItemPointerGetBlockNumberNoCheck(&low);
+	aurora_scan_set_range(scan, first,
+						  ItemPointerGetBlockNumberNoCheck(&high) - first + 1);
+	sscan->rs_mintid = low;
+	sscan->rs_maxtid = high;
+}
+
+bool
+aurora_getnextslot_tidrange(TableScanDesc sscan, ScanDirection direction,
+							TupleTableSlot *slot)
+{
+	AuroraScanDesc scan = (AuroraScanDesc) sscan;
+
+	/* The pages at both ends of the range hold tuples outside of it. */
+	while (advance(scan, direction))
+	{
+		ItemPointer tid = &scan->tuple.t_self;
+		bool		below = ItemPointerCompare(tid, &sscan->rs_mintid) < 0;
+
+		if (!below && ItemPointerCompare(tid, &sscan->rs_maxtid) <= 0)
+		{
+			pgstat_count_heap_getnext(scan->rel);
+			ExecStoreBufferHeapTuple(&scan->tuple, slot, scan->buffer);
+			return true;
+		}
+		/* beyond the end of the range, all that follows is too */
+		if (below == ScanDirectionIsBackward(direction))
+			break;
+	}
+	ExecClearTuple(slot);
+	return false;
+}

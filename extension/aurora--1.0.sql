@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* extension/aurora--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION aurora" to load this file. \quit
+
+CREATE SCHEMA aurora;
+GRANT USAGE ON SCHEMA aurora TO PUBLIC;
+COMMENT ON SCHEMA aurora IS 'views and functions of the aurora storage engine';
+
+-- Without the library in shared_preload_libraries nothing below would work.
+CREATE FUNCTION aurora.check_preloaded() RETURNS void
+    AS 'MODULE_PATHNAME', 'aurora_sql_check_preloaded'
+    LANGUAGE C;
+SELECT aurora.check_preloaded();
+DROP FUNCTION aurora.check_preloaded();
+
+--
+-- The table access method
+--
+CREATE FUNCTION aurora.tableam_handler(internal) RETURNS table_am_handler
+    AS 'MODULE_PATHNAME', 'aurora_tableam_handler'
+    LANGUAGE C STRICT;
+COMMENT ON FUNCTION aurora.tableam_handler(internal) IS
+    'handler of table access method aurora';
+
+CREATE ACCESS METHOD aurora TYPE TABLE HANDLER aurora.tableam_handler;
+COMMENT ON ACCESS METHOD aurora IS
+    'tables whose pages live in the storage cluster';
+
+--
+-- Sizes
+--
+CREATE FUNCTION aurora.relation_size(rel regclass) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_sql_relation_size'
+    LANGUAGE C STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION aurora.relation_size(regclass) IS
+    'true size in bytes of a relation''s main fork, wherever its pages are (pg_relation_size sees the empty local file only)';
+
+CREATE FUNCTION aurora.total_relation_size(rel regclass) RETURNS bigint
+    AS $$
+        SELECT pg_catalog.pg_total_relation_size(c.oid)
+               + aurora.relation_size(c.oid)
+               - pg_catalog.pg_relation_size(c.oid)
+               + CASE WHEN c.reltoastrelid <> 0
+                      THEN aurora.relation_size(c.reltoastrelid)
+                           - pg_catalog.pg_relation_size(c.reltoastrelid)
+                      ELSE 0 END
+          FROM pg_catalog.pg_class c
+         WHERE c.oid = rel
+    $$
+    LANGUAGE sql STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION aurora.total_relation_size(regclass) IS
+    'true size in bytes of a table with its TOAST table, indexes, free space and visibility maps';
+
+--
+-- Storage, as its node tells about itself
+--
+CREATE FUNCTION aurora.storage_address() RETURNS text
+    AS 'MODULE_PATHNAME', 'aurora_sql_storage_address'
+    LANGUAGE C STRICT STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION aurora.storage_address() IS
+    'where the storage node is: host:port, or the socket of the embedded daemon';
+
+CREATE FUNCTION aurora.storage_status() RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'aurora_sql_storage_status'
+    LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION aurora.storage_status() IS
+    'the storage node''s own status as JSON; null if it does not answer';
+
+--
+-- The shipper
+--
+CREATE FUNCTION aurora.shipper_status(
+    OUT state text,
+    OUT pid integer,
+    OUT daemon_pid integer,
+    OUT term bigint,
+    OUT timeline bigint,
+    OUT start_lsn pg_lsn,
+    OUT sent_lsn pg_lsn,
+    OUT durable_lsn pg_lsn,
+    OUT applied_lsn pg_lsn,
+    OUT bytes_sent bigint,
+    OUT appends bigint,
+    OUT sessions bigint,
+    OUT reconnects bigint,
+    OUT daemon_starts bigint,
+    OUT throttle_waits bigint,
+    OUT throttle_time double precision,
+    OUT last_ack timestamptz,
+    OUT last_error text,
+    OUT daemon_error text)
+    AS 'MODULE_PATHNAME', 'aurora_sql_shipper_status'
+    LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION aurora.shipper_status() IS
+    'state of the log shipper and of the embedded storage daemon; see view aurora.shipper';
+
+CREATE VIEW aurora.shipper AS
+    SELECT s.state, s.pid, s.daemon_pid, s.term, s.timeline, s.start_lsn,
+           f.flush_lsn, s.sent_lsn, s.durable_lsn, s.applied_lsn,
+           greatest(f.flush_lsn - s.durable_lsn, 0) AS durable_lag_bytes,
+           greatest(f.flush_lsn - s.applied_lsn, 0) AS applied_lag_bytes,
+           s.bytes_sent, s.appends, s.sessions, s.reconnects, s.daemon_starts,
+           s.throttle_waits, s.throttle_time, s.last_ack, s.last_error,
+           s.daemon_error
+      FROM aurora.shipper_status() s,
+           (SELECT CASE WHEN pg_is_in_recovery() THEN NULL
+                        ELSE pg_current_wal_flush_lsn() END) AS f(flush_lsn);
+COMMENT ON VIEW aurora.shipper IS
+    'the log shipper: its state, how far the log is on storage, what it does';
+COMMENT ON COLUMN aurora.shipper.state IS
+    'stopped, connecting (to server or storage), streaming, refused (somebody must act, see last_error), waiting (storage is full)';
+COMMENT ON COLUMN aurora.shipper.pid IS 'process of the shipper';
+COMMENT ON COLUMN aurora.shipper.daemon_pid IS 'process of the embedded aurora_storaged; null if it does not run or aurora.storage_nodes names another';
+COMMENT ON COLUMN aurora.shipper.term IS 'term in which this server may append; each new connection wins a greater one';
+COMMENT ON COLUMN aurora.shipper.timeline IS 'timeline of the server when the shipper connected';
+COMMENT ON COLUMN aurora.shipper.start_lsn IS 'where the volume''s log begins';
+COMMENT ON COLUMN aurora.shipper.flush_lsn IS 'end of the log that is flushed locally; null during recovery';
+COMMENT ON COLUMN aurora.shipper.sent_lsn IS 'end of the log that was sent to storage';
+COMMENT ON COLUMN aurora.shipper.durable_lsn IS 'end of the log that is durable on storage';
+COMMENT ON COLUMN aurora.shipper.applied_lsn IS 'storage serves pages as of here';
+COMMENT ON COLUMN aurora.shipper.durable_lag_bytes IS 'flushed locally, not yet durable on storage';
+COMMENT ON COLUMN aurora.shipper.applied_lag_bytes IS 'flushed locally, not yet in storage''s pages';
+COMMENT ON COLUMN aurora.shipper.bytes_sent IS 'log bytes sent since the server started';
+COMMENT ON COLUMN aurora.shipper.appends IS 'messages that carried them';
+COMMENT ON COLUMN aurora.shipper.sessions IS 'times streaming was started';
+COMMENT ON COLUMN aurora.shipper.reconnects IS 'times streaming was cut off';
+COMMENT ON COLUMN aurora.shipper.daemon_starts IS 'times the embedded daemon was started';
+COMMENT ON COLUMN aurora.shipper.throttle_waits IS 'changes that waited because more than aurora.max_ship_lag was not yet durable on storage';
+COMMENT ON COLUMN aurora.shipper.throttle_time IS 'time they waited, in milliseconds, over all backends';
+COMMENT ON COLUMN aurora.shipper.last_ack IS 'last answer of the storage node';
+COMMENT ON COLUMN aurora.shipper.last_error IS 'why log is not shipped; null while it is';
+COMMENT ON COLUMN aurora.shipper.daemon_error IS 'how the embedded daemon ended last';
+
+--
+-- The page cache
+--
+CREATE FUNCTION aurora.cache_stats(
+    OUT hits bigint,
+    OUT misses bigint,
+    OUT fetched bigint,
+    OUT prefetched bigint,
+    OUT stale_retries bigint,
+    OUT read_time double precision,
+    OUT size_hits bigint,
+    OUT size_misses bigint,
+    OUT extends bigint)
+    AS 'MODULE_PATHNAME', 'aurora_sql_cache_stats'
+    LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION aurora.cache_stats() IS
+    'counters of the page cache; see view aurora.cache';
+
+CREATE VIEW aurora.cache AS
+    SELECT hits, misses, fetched, prefetched, stale_retries, read_time,
+           size_hits, size_misses, extends,
+           CASE WHEN hits + misses > 0
+                THEN hits::double precision / (hits + misses) END AS hit_ratio
+      FROM aurora.cache_stats();
+COMMENT ON VIEW aurora.cache IS
+    'reads of aurora pages since the server started, all backends together';
+COMMENT ON COLUMN aurora.cache.hits IS 'page was in shared_buffers';
+COMMENT ON COLUMN aurora.cache.misses IS 'a backend had to wait for storage';
+COMMENT ON COLUMN aurora.cache.fetched IS 'pages that came from storage, read-ahead included';
+COMMENT ON COLUMN aurora.cache.prefetched IS 'of these, by read-ahead';
+COMMENT ON COLUMN aurora.cache.stale_retries IS 'pages that were changed while they were fetched, and fetched again';
+COMMENT ON COLUMN aurora.cache.read_time IS 'time backends waited for storage, in milliseconds';
+COMMENT ON COLUMN aurora.cache.size_hits IS 'relation sizes known in shared memory';
+COMMENT ON COLUMN aurora.cache.size_misses IS 'relation sizes asked from storage';
+COMMENT ON COLUMN aurora.cache.extends IS 'pages appended to tables';
+COMMENT ON COLUMN aurora.cache.hit_ratio IS 'hits / (hits + misses)';
+
+--
+-- Tables
+--
+CREATE VIEW aurora.tables AS
+    SELECT n.nspname AS schema, c.relname AS name, c.oid AS relid,
+           CASE c.relkind WHEN 'r' THEN 'table' WHEN 'm' THEN 'materialized view'
+                          WHEN 't' THEN 'toast' END AS kind,
+           CASE c.relpersistence WHEN 'p' THEN 'permanent'
+                                 WHEN 'u' THEN 'unlogged'
+                                 WHEN 't' THEN 'temporary' END AS persistence,
+           aurora.relation_size(c.oid) AS size,
+           pg_relation_size(c.oid) AS local_size,
+           pg_indexes_size(c.oid) AS indexes_size,
+           pg_stat_get_blocks_fetched(c.oid) - pg_stat_get_blocks_hit(c.oid)
+               AS heap_blks_read,
+           pg_stat_get_blocks_hit(c.oid) AS heap_blks_hit
+      FROM pg_class c
+           JOIN pg_am a ON a.oid = c.relam
+           JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE a.amname = 'aurora' AND c.relkind IN ('r', 'm', 't')
+       AND NOT pg_is_other_temp_schema(n.oid);
+COMMENT ON VIEW aurora.tables IS
+    'every aurora table of this database with its true size and its reads';
+COMMENT ON COLUMN aurora.tables.kind IS 'table, materialized view, or toast (the TOAST table of one)';
+COMMENT ON COLUMN aurora.tables.persistence IS 'pages of unlogged and temporary tables are local files';
+COMMENT ON COLUMN aurora.tables.size IS 'bytes of the main fork, wherever its pages are';
+COMMENT ON COLUMN aurora.tables.local_size IS 'bytes of the local main fork: 0 for permanent tables';
+COMMENT ON COLUMN aurora.tables.indexes_size IS 'bytes of its indexes, which are local files';
+COMMENT ON COLUMN aurora.tables.heap_blks_read IS 'pages that were fetched from storage (local tables: from the file)';
+COMMENT ON COLUMN aurora.tables.heap_blks_hit IS 'pages that were found in shared_buffers';
+
+--
+-- Waiting for storage
+--
+CREATE FUNCTION aurora.wait_for_applied(lsn pg_lsn, timeout interval DEFAULT '1 minute')
+    RETURNS boolean
+    AS 'MODULE_PATHNAME', 'aurora_sql_wait_for_applied'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION aurora.wait_for_applied(pg_lsn, interval) IS
+    'wait until storage serves pages as of this LSN; false when the time is up, null timeout waits for ever';
+
+CREATE FUNCTION aurora.sync(timeout interval DEFAULT '1 minute') RETURNS pg_lsn
+    AS 'MODULE_PATHNAME', 'aurora_sql_sync'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION aurora.sync(interval) IS
+    'flush the log and wait until storage has applied all of it; returns how far that is';
+
+--
+-- Looking at pages
+--
+CREATE FUNCTION aurora.read_page(rel regclass, blkno bigint, lsn pg_lsn DEFAULT NULL)
+    RETURNS bytea
+    AS 'MODULE_PATHNAME', 'aurora_sql_read_page'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION aurora.read_page(regclass, bigint, pg_lsn) IS
+    'a page as storage has it, newest or as of an LSN; null if there is none';
+
+CREATE FUNCTION aurora.verify_pages(
+    rel regclass,
+    OUT blkno bigint,
+    OUT lsn pg_lsn,
+    OUT problem text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'aurora_verify_pages'
+    LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION aurora.verify_pages(regclass) IS
+    'compare the table''s cached pages with storage''s version at the same LSN, hint bits aside: one row for each that differs';
+
+CREATE FUNCTION aurora.verify_count(
+    rel regclass,
+    OUT compared bigint,
+    OUT differing bigint)
+    AS 'MODULE_PATHNAME', 'aurora_verify_count'
+    LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION aurora.verify_count(regclass) IS
+    'as verify_pages: how many cached pages were compared, and how many differ';
+
+CREATE FUNCTION aurora.verify_all(
+    OUT relations bigint,
+    OUT compared bigint,
+    OUT differing bigint)
+    AS $$
+        SELECT count(*), coalesce(sum(v.compared), 0)::bigint,
+               coalesce(sum(v.differing), 0)::bigint
+          FROM pg_catalog.pg_class c
+               JOIN pg_catalog.pg_am a ON a.oid = c.relam,
+               LATERAL aurora.verify_count(c.oid) v
+         WHERE a.amname = 'aurora' AND c.relpersistence = 'p'
+           AND c.relkind IN ('r', 'm', 't')
+    $$
+    LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION aurora.verify_all() IS
+    'verify_count over all aurora tables of this database';
+
+CREATE FUNCTION aurora.evict(rel regclass) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_sql_evict'
+    LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION aurora.evict(regclass) IS
+    'drop the table''s pages from shared_buffers, so that the next reads come from storage; returns their number. Takes an AccessExclusiveLock';
+
+REVOKE ALL ON FUNCTION aurora.storage_address() FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.storage_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.shipper_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.cache_stats() FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.sync(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.read_page(regclass, bigint, pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.verify_pages(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.verify_count(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.verify_all() FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.evict(regclass) FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION aurora.storage_address() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION aurora.storage_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION aurora.shipper_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION aurora.cache_stats() TO pg_monitor;
+GRANT SELECT ON aurora.shipper, aurora.cache, aurora.tables, aurora.nodes TO pg_monitor;

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * aurora_client.c: questions a backend asks the storage node.
+ *
+ * Invariants:
+ *  1. A question is repeated, with a growing pause, until it is answered, the
+ *     user cancels, or aurora.storage_timeout is over.  All questions are
+ *     reads: to ask twice does no harm.
+ *  2. What comes back was checked: the frame's CRC, that it answers this
+ *     question, the structure of each page, and that no page is newer than
+ *     the LSN it is said to be read as of.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/bufpage.h"
+
+#include "client/aurora_client.h"
+#include "client/aurora_conn.h"
+#include "common/au_page.h"
+#include "module/aurora_guc.h"
+
+#define PAUSE_FIRST_MS 10
+#define PAUSE_MAX_MS 1000
+/* After this the log says that somebody waits. */
+#define TELL_AFTER_MS 10000
+
+#define REQUEST_BYTES_MAX (AU_WIRE_HEADER + 64 + 4 * AU_WIRE_BLOCKS_MAX)
+
+/* What is asked, for messages. */
+typedef struct Question
+{
+	const char *verb;			/* "read block 5 of relation 1663/5/16384" */
+	const RelFileNode *rnode;	/* NULL: not about a relation */
+	BlockNumber first;
+	int			nblocks;		/* 0: about the size */
+	Oid			db;
+	XLogRecPtr	lsn;
+	bool		noerror;
+	bool		any_volume;		/* the node need not know our volume */
+	int64		deadline_ms;
+} Question;
+
+static int64
+default_deadline(void)
+{
+	if (aurora_storage_timeout_ms <= 0)
+		return PG_INT64_MAX;
+	return aurora_now_ms() + aurora_storage_timeout_ms;
+}
+
+/* "read block 5 of relation 1663/5/16384 as of 0/1A2B3C", palloc'd */
+static char *
+describe(const Question *q)
+{
+	if (q->rnode == NULL)
+		return psprintf("%s", q->verb);
+	if (q->nblocks == 0)
+		return psprintf("read the size of relation %u/%u/%u (LSN %X/%X)",
+						q->rnode->spcNode, q->rnode->dbNode,
+						q->rnode->relNode, LSN_FORMAT_ARGS(q->lsn));
+	if (q->nblocks == 1)
+		return psprintf("read block %u of relation %u/%u/%u (LSN %X/%X)",
+						q->first, q->rnode->spcNode, q->rnode->dbNode,
+						q->rnode->relNode, LSN_FORMAT_ARGS(q->lsn));
+	return psprintf("read %d blocks from block %u of relation %u/%u/%u (LSN %X/%X)",
+					q->nblocks, q->first, q->rnode->spcNode,
+					q->rnode->dbNode, q->rnode->relNode,
+					LSN_FORMAT_ARGS(q->lsn));
+}
+
+static void
+raise_unreachable(const Question *q)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("could not %s from storage node \"%s\": %s",
+					describe(q), aurora_client_target(), aurora_conn_error()),
+			 errdetail("Gave up after aurora.storage_timeout (%d ms).",
+					   aurora_storage_timeout_ms),
+			 aurora_storage_nodes[0] != '\0' ?
+			 errhint("Check that aurora_storaged runs at that address; views in schema \"aurora\" show its state.") :
+			 errhint("The server starts its own aurora_storaged; the server log and views in schema \"aurora\" tell why it is not up.")));
+}
+
+static void
+raise_refusal(const Question *q, const AuMsgError *e)
+{
+	ereport(ERROR,
+			(errcode(e->status == AU_CORRUPT ? ERRCODE_DATA_CORRUPTED :
+					 e->status == AU_GONE ? ERRCODE_SNAPSHOT_TOO_OLD :
+					 ERRCODE_IO_ERROR),
+			 errmsg("could not %s from storage node \"%s\": %s",
+					describe(q), aurora_client_target(), e->message),
+			 e->hint[0] != '\0' ? errhint("%s", e->hint) : 0));
+}
+
+static void
+raise_unknown_volume(const Question *q)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not %s: storage node \"%s\" does not hold this database cluster",
+					describe(q), aurora_client_target()),
+			 errhint("Check aurora.storage_nodes, or aurora.storage_directory of the embedded daemon.")));
+}
+
+/*
+ * One attempt.  True: *answer is the node's answer, of the expected type, or
+ * an ERROR that the caller may retry.  False: no answer; the connection's
+ * error says why.  Raises what a retry cannot mend, unless noerror.
+ */
+static bool
+ask_once(Question *q, uint64 id, const AuWriter *w, int64 deadline_ms,
+		 AuFrame *answer, bool *final)
+{
+	AuMsgHelloOk hello;
+	AuMsgError	refusal;
+
+	*final = false;
+	if (!aurora_conn_open(deadline_ms, &hello, &refusal))
+	{
+		/* a node that has no room for us just now may have soon */
+		*final = refusal.status != AU_OK && refusal.status != AU_FULL &&
+			refusal.status != AU_NOMEM;
+		if (*final && !q->noerror)
+			raise_refusal(q, &refusal);
+		return false;
+	}
+	if (!hello.volume_known && !q->any_volume)
+	{
+		aurora_conn_close();	/* it may know more next time */
+		*final = true;
+		if (!q->noerror)
+			raise_unknown_volume(q);
+		return false;
+	}
+	return aurora_conn_send(w->data, w->len, deadline_ms) &&
+		aurora_conn_receive(id, answer, deadline_ms);
+}
+
+/*
+ * Ask until there is an answer of type answer_type.  False only with noerror.
+ */
+static bool
+ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
+	AuFrame *answer)
+{
+	int64		started = aurora_now_ms();
+	long		pause = PAUSE_FIRST_MS;
+	bool		told = false;
+	bool		final;
+
+	Assert(CritSectionCount == 0);
+	if (w->overflow)
+		elog(ERROR, "request does not fit %zu bytes", w->cap);
+
+	for (;;)
+	{
+		char	   *trouble;
+
+		aurora_check_interrupts();
+		if (ask_once(q, id, w, q->deadline_ms, answer, &final))
+		{
+			AuMsgError	e;
+
+			if (answer->type == answer_type)
+				break;
+			if (answer->type != AU_MSG_ERROR || !au_dec_error(answer, &e))
+			{
+				e.status = AU_INVALID;
+				snprintf(e.message, sizeof(e.message),
+						 "unexpected answer (type %u)", answer->type);
+				e.hint[0] = '\0';
+			}
+			if (q->noerror)
+				return false;
+			/* "refused" means: log up to that LSN is not there yet */
+			if (e.status != AU_REFUSED || aurora_now_ms() >= q->deadline_ms)
+				raise_refusal(q, &e);
+			trouble = psprintf("%s", e.message);
+			pause = PAUSE_FIRST_MS;
+		}
+		else
+		{
+			if (q->noerror)
+				return false;
+			if (aurora_now_ms() >= q->deadline_ms)
+				raise_unreachable(q);
+			trouble = psprintf("%s", aurora_conn_error());
+		}
+
+		if (!told && aurora_now_ms() - started > TELL_AFTER_MS)
+		{
+			ereport(LOG,
+					(errmsg("still waiting to %s from storage node \"%s\": %s",
+							describe(q), aurora_client_target(), trouble)));
+			told = true;
+		}
+		pfree(trouble);
+		aurora_nap(pause);
+		pause = Min(pause * 2, PAUSE_MAX_MS);
+	}
+	if (told)
+		ereport(LOG,
+				(errmsg("storage node \"%s\" answered after " INT64_FORMAT " ms",
+						aurora_client_target(), aurora_now_ms() - started)));
+	return true;
+}
+
+/* The node's answer makes no sense: drop the connection, say so. */
+static void
+raise_malformed(const Question *q)
+{
+	aurora_conn_close();
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("could not %s from storage node \"%s\": malformed answer",
+					describe(q), aurora_client_target())));
+}
+
+static void
+rel_of(const RelFileNode *rnode, AuRelId *rel)
+{
+	rel->spc = rnode->spcNode;
+	rel->db = rnode->dbNode;
+	rel->rel = rnode->relNode;
+	rel->fork = 0;
+}
+
+/* A page as storage gave it, or an error that names it. */
+static void
+check_page(const RelFileNode *rnode, BlockNumber blk, const uint8 *page,
+		   XLogRecPtr as_of)
+{
+	const char *why = NULL;
+
+	if (!au_page_valid(page, &why))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("invalid page in block %u of relation %u/%u/%u from storage node \"%s\": %s",
+						blk, rnode->spcNode, rnode->dbNode, rnode->relNode,
+						aurora_client_target(), why)));
+	if (au_page_lsn(page) > as_of)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("block %u of relation %u/%u/%u from storage node \"%s\" has LSN %X/%X, newer than asked for (%X/%X)",
+						blk, rnode->spcNode, rnode->dbNode, rnode->relNode,
+						aurora_client_target(),
+						LSN_FORMAT_ARGS(au_page_lsn(page)),
+						LSN_FORMAT_ARGS(as_of))));
+}
+
+XLogRecPtr
+aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
+						int n, XLogRecPtr not_before, XLogRecPtr read_lsn,
+						char *pages, uint8 *status, bool noerror)
+{
+	static AuMsgGetPages req;
+	static AuMsgPages got;
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	uint64		id = aurora_conn_next_id();
+	XLogRecPtr	limit;
+
+	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
+	q.rnode = rnode;
+	q.first = blocks[0];
+	q.nblocks = n;
+	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
+	q.noerror = noerror;
+	q.deadline_ms = default_deadline();
+
+	rel_of(rnode, &req.rel);
+	req.not_before = not_before;
+	req.read_lsn = read_lsn;
+	req.nblocks = n;
+	memcpy(req.blocks, blocks, n * sizeof(uint32));
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_get_pages(&w, id, &req);
+	if (!ask(&q, id, &w, AU_MSG_PAGES, &answer))
+		return InvalidXLogRecPtr;
+	if (!au_dec_pages(&answer, &got) || got.nblocks != n ||
+		got.as_of < not_before)
+		raise_malformed(&q);
+
+	limit = XLogRecPtrIsInvalid(read_lsn) ? got.as_of : read_lsn;
+	for (int i = 0; i < n; i++)
+	{
+		char	   *page = pages + (Size) i * BLCKSZ;
+
+		status[i] = got.status[i];
+		if (status[i] == AU_OK)
+		{
+			check_page(rnode, blocks[i], got.page[i], limit);
+			memcpy(page, got.page[i], BLCKSZ);
+		}
+		else if (status[i] == AU_NOT_FOUND)
+			MemSet(page, 0, BLCKSZ);
+		else if (noerror)
+			return InvalidXLogRecPtr;
+		else
+			ereport(ERROR,
+					(errcode(status[i] == AU_CORRUPT ? ERRCODE_DATA_CORRUPTED :
+							 ERRCODE_IO_ERROR),
+					 errmsg("could not read block %u of relation %u/%u/%u (LSN %X/%X) from storage node \"%s\": %s",
+							blocks[i], rnode->spcNode, rnode->dbNode,
+							rnode->relNode, LSN_FORMAT_ARGS(q.lsn),
+							aurora_client_target(),
+							au_status_name(status[i]))));
+	}
+	return got.as_of;
+}
+
+BlockNumber
+aurora_client_get_size(const RelFileNode *rnode, XLogRecPtr not_before,
+					   XLogRecPtr read_lsn, XLogRecPtr *as_of)
+{
+	AuMsgGetSize req;
+	AuMsgSize	got;
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	uint64		id = aurora_conn_next_id();
+
+	q.rnode = rnode;
+	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
+	q.deadline_ms = default_deadline();
+
+	rel_of(rnode, &req.rel);
+	req.not_before = not_before;
+	req.read_lsn = read_lsn;
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_get_size(&w, id, &req);
+	(void) ask(&q, id, &w, AU_MSG_SIZE, &answer);
+	if (!au_dec_size(&answer, &got) || got.as_of < not_before)
+		raise_malformed(&q);
+	*as_of = XLogRecPtrIsInvalid(read_lsn) ? got.as_of : read_lsn;
+	return got.nblocks;
+}
+
+bool
+aurora_client_database_has_pages(Oid db, XLogRecPtr not_before)
+{
+	AuMsgListRels req;
+	AuMsgRels	got;
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	uint64		id = aurora_conn_next_id();
+
+	q.verb = "list the tables of a database";
+	q.deadline_ms = default_deadline();
+
+	req.db = db;
+	req.not_before = not_before;
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_list_rels(&w, id, &req);
+	(void) ask(&q, id, &w, AU_MSG_RELS, &answer);
+	if (!au_dec_rels(&answer, &got) || got.as_of < not_before)
+		raise_malformed(&q);
+	return got.count > 0;
+}
+
+char *
+aurora_client_status_json(int timeout_ms)
+{
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	uint64		id = aurora_conn_next_id();
+
+	q.verb = "read the status";
+	q.noerror = true;
+	q.any_volume = true;
+	q.deadline_ms = aurora_now_ms() + timeout_ms;
+
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_empty(&w, AU_MSG_STATUS, id);
+	if (!ask(&q, id, &w, AU_MSG_STATUS_OK, &answer))
+		return NULL;
+	return pnstrdup((const char *) answer.payload, answer.length);
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * aurora_guc.c: definitions of the settings; docs/configuration.md describes
+ * them for users.  What two processes must agree on (where storage is, sizes
+ * of shared memory) is fixed at server start.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <netdb.h>
+#include <sys/un.h>
+
+#include "replication/slot.h"
+#include "utils/guc.h"
+
+#include "client/aurora_client.h"
+#include "module/aurora_guc.h"
+
+char	   *aurora_storage_nodes = "";
+char	   *aurora_storage_socket = "";
+char	   *aurora_storage_dir = "";
+char	   *aurora_storaged_path = "";
+char	   *aurora_storaged_options = "";
+int			aurora_storage_timeout_ms = 300 * 1000;
+int			aurora_last_written_slots = 131072;
+int			aurora_size_cache_entries = 16384;
+int			aurora_scan_prefetch_pages = 32;
+int			aurora_max_ship_lag_mb = 1024;
+char	   *aurora_shipper_conninfo = "";
+char	   *aurora_slot_name = "aurora";
+
+static bool
+check_storage_nodes(char **newval, void **extra, GucSource source)
+{
+	char		host[NI_MAXHOST];
+	char		port[NI_MAXSERV];
+
+	if (**newval == '\0')
+		return true;
+	if (strchr(*newval, ',') != NULL)
+	{
+		GUC_check_errdetail("This version works with one storage node.");
+		return false;
+	}
+	if (!aurora_client_split_node(*newval, host, sizeof(host),
+								  port, sizeof(port)))
+	{
+		GUC_check_errdetail("The form is host:port.");
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_storage_socket(char **newval, void **extra, GucSource source)
+{
+	struct sockaddr_un un;
+
+	if (**newval == '\0')
+		return true;
+	if (!is_absolute_path(*newval))
+	{
+		GUC_check_errdetail("The path of a socket must be absolute.");
+		return false;
+	}
+	if (strlen(*newval) >= sizeof(un.sun_path))
+	{
+		GUC_check_errdetail("The path of a Unix-domain socket can have %zu bytes at most.",
+							sizeof(un.sun_path) - 1);
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_absolute_path(char **newval, void **extra, GucSource source)
+{
+	if (**newval == '\0' || is_absolute_path(*newval))
+		return true;
+	GUC_check_errdetail("The path must be absolute.");
+	return false;
+}
+
+static bool
+check_slot_name(char **newval, void **extra, GucSource source)
+{
+	if (ReplicationSlotValidateName(*newval, DEBUG5))
+		return true;
+	GUC_check_errdetail("A slot's name has lower case letters, digits and underscores only.");
+	return false;
+}
+
+/* Where storage is. */
+static void
+define_storage(void)
+{
+	DefineCustomStringVariable("aurora.storage_nodes",
+							   "Address of the storage node.",
+							   "host:port; empty: the server runs its own node on a Unix-domain socket.",
+							   &aurora_storage_nodes, "",
+							   PGC_POSTMASTER, 0,
+							   check_storage_nodes, NULL, NULL);
+	DefineCustomStringVariable("aurora.storage_socket",
+							   "Unix-domain socket of the server's own storage node.",
+							   "Empty: aurora/storaged.sock in the data directory.",
+							   &aurora_storage_socket, "",
+							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   check_storage_socket, NULL, NULL);
+	DefineCustomStringVariable("aurora.storage_directory",
+							   "Directory of the server's own storage node.",
+							   "Empty: aurora in the data directory.",
+							   &aurora_storage_dir, "",
+							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   check_absolute_path, NULL, NULL);
+	DefineCustomStringVariable("aurora.storaged_path",
+							   "The aurora_storaged program.",
+							   "Empty: where the server's own programs are.",
+							   &aurora_storaged_path, "",
+							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   check_absolute_path, NULL, NULL);
+	DefineCustomStringVariable("aurora.storaged_options",
+							   "More arguments for the server's own storage node.",
+							   NULL,
+							   &aurora_storaged_options, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("aurora.storage_timeout",
+							"Longest wait for an answer from storage.",
+							"Then the statement fails; 0 waits for ever.",
+							&aurora_storage_timeout_ms,
+							300 * 1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
+/* The page cache. */
+static void
+define_cache(void)
+{
+	DefineCustomIntVariable("aurora.last_written_slots",
+							"Slots of the table that tells how new a page read from storage must be.",
+							"With fewer slots than busy pages, reads wait for more log than they need.",
+							&aurora_last_written_slots,
+							131072, 1024, 1 << 26,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("aurora.size_cache_entries",
+							"Tables whose sizes are kept in shared memory.",
+							NULL,
+							&aurora_size_cache_entries,
+							16384, 256, 1 << 24,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("aurora.scan_prefetch",
+							"Pages that a sequential scan asks storage for at once.",
+							"0 turns read-ahead off.",
+							&aurora_scan_prefetch_pages,
+							32, 0, 64,
+							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+}
+
+/* The log shipper. */
+static void
+define_shipper(void)
+{
+	DefineCustomIntVariable("aurora.max_ship_lag",
+							"Writers wait while more log than this is not yet durable on storage.",
+							"0: never wait.",
+							&aurora_max_ship_lag_mb,
+							1024, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("aurora.shipper_conninfo",
+							   "How the log shipper connects to its own server.",
+							   "Empty: the first Unix-domain socket, the server's port, the bootstrap superuser.",
+							   &aurora_shipper_conninfo, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("aurora.slot_name",
+							   "Replication slot of the log shipper.",
+							   NULL,
+							   &aurora_slot_name, "aurora",
+							   PGC_POSTMASTER, 0,
+							   check_slot_name, NULL, NULL);
+}
+
+void
+aurora_guc_define(void)
+{
+	define_storage();
+	define_cache();
+	define_shipper();
+	MarkGUCPrefixReserved("aurora");
+}

@@ -1,0 +1,973 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * aurora_shipper.c: the log shipper, a background worker that streams the
+ * server's own WAL to storage and tells the server what is durable there.
+ *
+ *	  backend ──commit──▶ WAL ──▶ walsender ──"w" bytes──▶ shipper ──APPEND──▶ node
+ *	  backend ◀──released── walsender ◀──"r" flush, apply── shipper ◀──APPEND_OK──
+ *
+ * To the server it is an ordinary physical standby: slot aurora.slot_name
+ * keeps the WAL that storage does not have yet, and with
+ * synchronous_standby_names = 'aurora' a commit waits until it is durable on
+ * storage.
+ *
+ *	  run_session:   slot ─▶ HELLO ─▶ TERM ─▶ connect ─▶ stream ──┐
+ *	                  ▲                                           │ trouble
+ *	                  └────── back-off by kind of trouble ◀───────┘
+ *
+ * Invariants:
+ *  1. flush and write positions reported to the server are positions the
+ *     node has called durable, in the term that was granted to this process.
+ *  2. The slot exists before the volume does, and the volume begins at a redo
+ *     pointer, where a WAL record begins and from which WAL is kept.
+ *  3. A volume is created once in the life of a server: after that (marker
+ *     file) a node that does not know it is refused, not filled anew.
+ *  4. At most INFLIGHT_MAX bytes and two frames are on their way; beyond that
+ *     the server's socket is not read.
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/timeline.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "catalog/pg_authid.h"
+#include "miscadmin.h"
+#include "port/pg_bswap.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "postmaster/postmaster.h"
+#include "replication/slot.h"
+#include "replication/walreceiver.h"
+#include "replication/walsender.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+#include "utils/wait_event.h"
+
+#include "client/aurora_client.h"
+#include "module/aurora_guc.h"
+#include "ship/aurora_ship_link.h"
+#include "ship/aurora_ship_state.h"
+
+#define INFLIGHT_MAX (16 * 1024 * 1024)
+
+/* Back-off after trouble, by kind. */
+#define LOST_DELAY_MIN_MS 50
+#define LOST_DELAY_MAX_MS 1000
+#define FULL_DELAY_MIN_MS 1000
+#define FULL_DELAY_MAX_MS 5000
+#define REFUSED_DELAY_MS 30000
+/* A session that streamed this long was a good one: back-off starts anew. */
+#define GOOD_SESSION_MS 2000
+/* The same message again after this time only; and a node that is just
+ * starting is no news. */
+#define LOG_INTERVAL_MS 30000
+#define QUIET_START_MS 5000
+
+/* Asking for positions: soon while pages lag, and now and then when idle. */
+#define POLL_MIN_MS 2
+#define POLL_IDLE_MS 1000
+/* No answer to an append or a poll for so long: the connection is dead. */
+#define ANSWER_TIMEOUT_MS 60000
+/* Status to the server at least this often, whatever
+ * wal_receiver_status_interval says, so that wal_sender_timeout never ends a
+ * connection that waits for storage. */
+#define STATUS_MAX_MS 10000
+/* How long a walsender of ours that was cut off may take to go. */
+#define SLOT_WAIT_MS 5000
+
+typedef struct Shipper
+{
+	uint64		writer_id;
+	char	   *superuser;
+	AuroraLink *link;
+	AuroraShipFailure failure;
+
+	/* One session */
+	MemoryContext session_cxt;
+	WalReceiverConn *conn;
+	pgsocket	server_fd;		/* PGINVALID_SOCKET until known */
+	WaitEventSet *wait_storage; /* latch, storage */
+	WaitEventSet *wait_both;	/* latch, storage, server */
+	TimeLineID	timeline;		/* of the server */
+	TimeLineID	stream_timeline;	/* of what is streamed; older in history */
+	char	   *nodes;			/* settings the session was made with */
+	char	   *conninfo;
+	bool		ended;			/* the server ended the stream */
+	bool		reply_requested;
+	TimestampTz streaming_since;	/* 0: this session did not get there */
+
+	/* WAL received, not yet in a frame; it begins at link->sent */
+	uint8	   *batch;
+	size_t		batch_len;
+
+	/* What the server and shared memory were told last */
+	XLogRecPtr	told_durable;
+	XLogRecPtr	told_applied;
+	TimestampTz last_status;
+	TimestampTz next_poll;
+	int			poll_ms;
+	uint64		appends;
+	uint64		bytes;
+} Shipper;
+
+/* Positions in both wait event sets */
+#define EV_STORAGE 1
+
+/* ---- small things ---- */
+
+static void
+check_interrupts(void)
+{
+	if (ProcDiePending)
+		proc_exit(1);			/* asked to stop: nothing to report */
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+shipper_exit(int code, Datum arg)
+{
+	aurora_ship_set_state(AURORA_SHIP_STOPPED, NULL);
+}
+
+static AuroraLinkTrouble fail(Shipper *s, AuroraLinkTrouble kind,
+							  const char *hint, const char *fmt,...)
+			__attribute__((format(printf, 4, 5)));
+
+static AuroraLinkTrouble
+fail(Shipper *s, AuroraLinkTrouble kind, const char *hint, const char *fmt,...)
+{
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(s->failure.message, sizeof(s->failure.message), fmt, args);
+	va_end(args);
+	strlcpy(s->failure.hint, hint ? hint : "", sizeof(s->failure.hint));
+	return kind;
+}
+
+static AuroraLinkTrouble
+link_failed(Shipper *s, AuroraLinkTrouble kind)
+{
+	s->failure = s->link->failure;
+	return kind;
+}
+
+/* Sleep until the time is up, or the configuration was changed if asked. */
+static void
+pause_ms(long ms, bool until_reload)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	while (!(until_reload && ConfigReloadPending))
+	{
+		long		left = -1;
+		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+		if (ms >= 0)
+		{
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+			if (left <= 0)
+				break;
+			events |= WL_TIMEOUT;
+		}
+		(void) WaitLatch(MyLatch, events, left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		check_interrupts();
+	}
+}
+
+/* ---- what a session needs from the server ---- */
+
+/* Append key='value' to a connection string. */
+static void
+conninfo_add(StringInfo buf, const char *key, const char *value)
+{
+	appendStringInfo(buf, "%s%s='", buf->len > 0 ? " " : "", key);
+	for (; *value; value++)
+	{
+		if (*value == '\'' || *value == '\\')
+			appendStringInfoChar(buf, '\\');
+		appendStringInfoChar(buf, *value);
+	}
+	appendStringInfoChar(buf, '\'');
+}
+
+/* How to reach our own server. */
+static char *
+server_conninfo(const Shipper *s)
+{
+	StringInfoData buf;
+	char	   *raw = pstrdup(Unix_socket_directories ? Unix_socket_directories : "");
+	List	   *dirs = NIL;
+	char		port[12];
+
+	if (aurora_shipper_conninfo[0] != '\0')
+		return pstrdup(aurora_shipper_conninfo);
+
+	initStringInfo(&buf);
+	if (SplitDirectoriesString(raw, ',', &dirs) && dirs != NIL)
+	{
+		char	   *dir = linitial(dirs);
+
+		/* '@' begins an abstract socket */
+		conninfo_add(&buf, "host",
+					 dir[0] == '@' ? dir : aurora_ship_path(dir, dir));
+	}
+	else
+		conninfo_add(&buf, "host", "localhost");
+	snprintf(port, sizeof(port), "%d", PostPortNumber);
+	conninfo_add(&buf, "port", port);
+	conninfo_add(&buf, "user", s->superuser);
+	/* explicit, because PGAPPNAME in the postmaster's environment would win */
+	conninfo_add(&buf, "application_name", "aurora");
+	return buf.data;
+}
+
+typedef enum SlotCondition
+{
+	SLOT_MISSING,
+	SLOT_USABLE,
+	SLOT_LOST,					/* does not hold WAL (any more) */
+	SLOT_LOGICAL
+} SlotCondition;
+
+static SlotCondition
+slot_look(XLogRecPtr *restart_lsn, pid_t *active_pid)
+{
+	ReplicationSlot *slot = SearchNamedReplicationSlot(aurora_slot_name, true);
+	SlotCondition result;
+
+	*restart_lsn = InvalidXLogRecPtr;
+	*active_pid = 0;
+	if (slot == NULL)
+		return SLOT_MISSING;
+	SpinLockAcquire(&slot->mutex);
+	*active_pid = slot->active_pid;
+	*restart_lsn = slot->data.restart_lsn;
+	if (!SlotIsPhysical(slot))
+		result = SLOT_LOGICAL;
+	else if (slot->data.restart_lsn == InvalidXLogRecPtr)
+		result = SLOT_LOST;
+	else
+		result = SLOT_USABLE;
+	SpinLockRelease(&slot->mutex);
+	return result;
+}
+
+static void
+slot_create(void)
+{
+	ReplicationSlotCreate(aurora_slot_name, false, RS_PERSISTENT, false);
+	ReplicationSlotReserveWal();
+	ReplicationSlotMarkDirty();
+	ReplicationSlotSave();
+	ReplicationSlotRelease();
+	ereport(LOG,
+			(errmsg("created replication slot \"%s\" for log shipping",
+					aurora_slot_name)));
+}
+
+/*
+ * See to it that our slot exists, holds WAL, and is free.  A slot that lost
+ * its WAL is made anew: whether storage can go on is decided by whether the
+ * WAL it needs is still there (wal_available).
+ */
+static AuroraLinkTrouble
+ensure_slot(Shipper *s)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	XLogRecPtr	restart_lsn;
+	pid_t		active_pid;
+
+	for (;;)
+	{
+		switch (slot_look(&restart_lsn, &active_pid))
+		{
+			case SLOT_MISSING:
+				slot_create();
+				return AURORA_LINK_OK;
+			case SLOT_LOGICAL:
+				return fail(s, AURORA_LINK_REFUSED,
+							"Drop it, or choose another name with aurora.slot_name.",
+							"replication slot \"%s\" is a logical slot",
+							aurora_slot_name);
+			case SLOT_LOST:
+				if (active_pid != 0)
+					break;
+				ereport(LOG,
+						(errmsg("replication slot \"%s\" does not hold WAL any more and is created again",
+								aurora_slot_name)));
+				ReplicationSlotDrop(aurora_slot_name, true);
+				continue;
+			case SLOT_USABLE:
+				if (active_pid == 0)
+					return AURORA_LINK_OK;
+				break;
+		}
+		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SLOT_WAIT_MS))
+			return fail(s, AURORA_LINK_LOST,
+						"Only the log shipper may use this slot; see pg_stat_replication.",
+						"replication slot \"%s\" is in use by process %d",
+						aurora_slot_name, (int) active_pid);
+		pause_ms(10, false);
+	}
+}
+
+/* Is the WAL from lsn on still in pg_wal? */
+static bool
+wal_available(XLogRecPtr lsn, List *history)
+{
+	XLogSegNo	segno;
+	ListCell   *lc;
+
+	if (lsn >= GetFlushRecPtr(NULL))
+		return true;
+	XLByteToSeg(lsn, segno, wal_segment_size);
+	foreach(lc, history)
+	{
+		TimeLineHistoryEntry *entry = lfirst(lc);
+		char		path[MAXPGPATH];
+		struct stat sb;
+
+		XLogFilePath(path, entry->tli, segno, wal_segment_size);
+		if (stat(path, &sb) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* ---- session: from nothing to streaming ---- */
+
+/* Say HELLO and win a term; then link->sent is where to go on. */
+static AuroraLinkTrouble
+join_storage(Shipper *s, List *history)
+{
+	AuroraLink *link = s->link;
+	AuMsgTerm	term = {0};
+	bool		marked = aurora_ship_marker_exists();
+	AuroraLinkTrouble rc;
+
+	rc = aurora_link_open(link, GetSystemIdentifier());
+	if (rc != AURORA_LINK_OK)
+		return link_failed(s, rc);
+	if (marked && !link->volume_known)
+		return fail(s, AURORA_LINK_REFUSED,
+					"Give the storage node its data directory back, or correct aurora.storage_nodes. Only if no aurora table is left, stop the server, remove file \"" AURORA_VOLUME_MARKER "\" from the data directory and start again with a new volume.",
+					"storage node \"%s\" does not hold the volume of this server (system identifier " UINT64_FORMAT ")",
+					aurora_client_target(), GetSystemIdentifier());
+
+	term.writer_id = s->writer_id;
+	term.timeline = s->timeline;
+	term.switch_lsn = ((TimeLineHistoryEntry *) linitial(history))->begin;
+	term.start_lsn = GetRedoRecPtr();
+	term.local_end = GetFlushRecPtr(NULL);
+	term.wal_segment_size = wal_segment_size;
+	term.may_create = !marked;
+	rc = aurora_link_term(link, &term);
+	if (rc != AURORA_LINK_OK)
+		return link_failed(s, rc);
+	if (!link->volume_known)
+		link->start_lsn = term.start_lsn;
+	if (!marked)
+		aurora_ship_marker_write(link->start_lsn);
+
+	if (!wal_available(link->received, history))
+		return fail(s, AURORA_LINK_REFUSED,
+					"Copy the missing segments from the WAL archive into pg_wal, or restore server and storage from a backup. To avoid this, keep replication slot \"aurora\" and leave max_slot_wal_keep_size at -1.",
+					"the volume on storage node \"%s\" cannot be continued: it ends at %X/%X, and that WAL has been removed from this server",
+					aurora_client_target(), LSN_FORMAT_ARGS(link->received));
+	return AURORA_LINK_OK;
+}
+
+/* Connect to our own server as a standby. */
+static AuroraLinkTrouble
+join_server(Shipper *s)
+{
+	char	   *err = NULL;
+	char	   *sysid;
+	char		ours[32];
+	TimeLineID	tli;
+
+	s->conn = walrcv_connect(server_conninfo(s), false, "aurora", &err);
+	if (s->conn == NULL)
+		return fail(s, AURORA_LINK_LOST,
+					"The log shipper connects to its own server like a standby: pg_hba.conf must permit replication connections for this user; aurora.shipper_conninfo sets another way.",
+					"log shipper could not connect to its own server: %s",
+					err ? err : "out of memory");
+	sysid = walrcv_identify_system(s->conn, &tli);
+	snprintf(ours, sizeof(ours), UINT64_FORMAT, GetSystemIdentifier());
+	if (strcmp(sysid, ours) != 0 || tli != s->timeline)
+		return fail(s, AURORA_LINK_REFUSED,
+					"Correct aurora.shipper_conninfo: it must lead to this server.",
+					"log shipper reached another server: system identifier %s, timeline %u, expected %s, timeline %u",
+					sysid, tli, ours, s->timeline);
+	return AURORA_LINK_OK;
+}
+
+static AuroraLinkTrouble
+start_stream(Shipper *s, List *history)
+{
+	WalRcvStreamOptions options = {0};
+
+	/* Log of an older timeline is streamed as such, up to its end. */
+	s->stream_timeline = tliOfPointInHistory(s->link->sent, history);
+	options.logical = false;
+	options.slotname = aurora_slot_name;
+	options.startpoint = s->link->sent;
+	options.proto.physical.startpointTLI = s->stream_timeline;
+	if (!walrcv_startstreaming(s->conn, &options))
+		return fail(s, AURORA_LINK_LOST, NULL,
+					"server has no log to stream on timeline %u at %X/%X",
+					s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
+	return AURORA_LINK_OK;
+}
+
+static void
+publish(Shipper *s)
+{
+	AuroraLink *link = s->link;
+
+	SpinLockAcquire(&aurora_ship->mutex);
+	aurora_ship->st.appends += s->appends;
+	aurora_ship->st.bytes_sent += s->bytes;
+	aurora_ship->st.last_ack = link->last_answer;
+	SpinLockRelease(&aurora_ship->mutex);
+	s->appends = 0;
+	s->bytes = 0;
+	aurora_ship_publish(link->sent, link->durable, link->applied);
+}
+
+/* ---- session: streaming ---- */
+
+static void
+append_batch(Shipper *s)
+{
+	aurora_link_append(s->link, s->stream_timeline, s->batch, s->batch_len);
+	s->appends++;
+	s->bytes += s->batch_len;
+	s->batch_len = 0;
+}
+
+static bool
+may_take_more(const Shipper *s)
+{
+	return aurora_link_has_room(s->link) &&
+		s->link->sent + s->batch_len - s->link->durable < INFLIGHT_MAX;
+}
+
+static uint64
+get_be64(const char *p)
+{
+	uint64		v;
+
+	memcpy(&v, p, sizeof(v));
+	return pg_ntoh64(v);
+}
+
+/* One message of the server. */
+static void
+server_message(Shipper *s, const char *buf, int len)
+{
+	if (buf[0] == 'k' && len == 1 + 8 + 8 + 1)
+	{
+		if (buf[17])
+			s->reply_requested = true;
+	}
+	else if (buf[0] == 'w' && len > 1 + 24)
+	{
+		XLogRecPtr	start = get_be64(buf + 1);
+		const char *bytes = buf + 25;
+		size_t		left = len - 25;
+
+		if (start != s->link->sent + s->batch_len)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("server sent WAL from %X/%X, expected %X/%X",
+							LSN_FORMAT_ARGS(start),
+							LSN_FORMAT_ARGS(s->link->sent + s->batch_len))));
+		if (left > AU_WIRE_APPEND_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("server sent %zu bytes of WAL in one message", left)));
+		/* The caller has seen that a frame fits. */
+		if (s->batch_len + left > AU_WIRE_APPEND_MAX)
+			append_batch(s);
+		memcpy(s->batch + s->batch_len, bytes, left);
+		s->batch_len += left;
+	}
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("server sent an invalid replication message of type %d and length %d",
+						buf[0], len)));
+}
+
+/*
+ * Take what the server has sent and put it into frames, about one frame a
+ * turn.  Returns true if there may be more at once.
+ */
+static bool
+take_wal(Shipper *s)
+{
+	XLogRecPtr	before = s->link->sent;
+	bool		more = false;
+
+	while (!s->ended && may_take_more(s))
+	{
+		char	   *buf;
+		int			len = walrcv_receive(s->conn, &buf, &s->server_fd);
+
+		if (len == 0)
+			break;
+		if (len < 0)
+			s->ended = true;
+		else
+			server_message(s, buf, len);
+		if (s->link->sent != before)
+		{
+			more = true;
+			break;
+		}
+	}
+	if (s->batch_len > 0 && aurora_link_has_room(s->link))
+		append_batch(s);
+	return more;
+}
+
+/* Tell the server: written = flushed = durable on storage, applied. */
+static void
+send_status(Shipper *s)
+{
+	char		msg[1 + 4 * 8 + 1];
+	uint64		fields[4];
+
+	s->told_durable = s->link->durable;
+	s->told_applied = s->link->applied;
+	s->last_status = GetCurrentTimestamp();
+	s->reply_requested = false;
+
+	fields[0] = pg_hton64(s->told_durable);
+	fields[1] = pg_hton64(s->told_durable);
+	fields[2] = pg_hton64(s->told_applied);
+	fields[3] = pg_hton64((uint64) s->last_status);
+	msg[0] = 'r';
+	memcpy(msg + 1, fields, sizeof(fields));
+	msg[sizeof(msg) - 1] = 0;	/* no answer wanted */
+	walrcv_send(s->conn, msg, sizeof(msg));
+}
+
+static int
+status_interval_ms(void)
+{
+	if (wal_receiver_status_interval <= 0)
+		return STATUS_MAX_MS;
+	return Min(wal_receiver_status_interval * 1000, STATUS_MAX_MS);
+}
+
+/*
+ * After answers: pass on what is new, and plan the next question about the
+ * positions.  While pages lag behind the log it comes soon, so that
+ * synchronous_commit = remote_apply and aurora.sync() do not wait for a timer.
+ */
+static void
+pass_on_positions(Shipper *s)
+{
+	AuroraLink *link = s->link;
+	bool		moved = link->durable != s->told_durable ||
+		link->applied != s->told_applied;
+
+	if (moved || s->reply_requested)
+		send_status(s);
+	if (moved)
+		publish(s);
+	if (moved || s->appends > 0)
+		s->poll_ms = POLL_MIN_MS;
+}
+
+/* Timers; returns how long to wait at most, in ms. */
+static long
+timers(Shipper *s, AuroraLinkTrouble *rc)
+{
+	AuroraLink *link = s->link;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due;
+	bool		asked = link->last_id != link->acked_id;
+
+	*rc = AURORA_LINK_OK;
+	due = TimestampTzPlusMilliseconds(s->last_status, status_interval_ms());
+	if (now >= due)
+	{
+		send_status(s);
+		publish(s);
+		due = TimestampTzPlusMilliseconds(now, status_interval_ms());
+	}
+
+	if (asked)
+	{
+		TimestampTz limit = TimestampTzPlusMilliseconds(link->last_answer,
+														ANSWER_TIMEOUT_MS);
+
+		s->next_poll = 0;
+		if (now >= limit)
+			*rc = fail(s, AURORA_LINK_LOST, NULL,
+					   "storage node \"%s\" has not answered for %d s",
+					   aurora_client_target(), ANSWER_TIMEOUT_MS / 1000);
+		due = Min(due, limit);
+	}
+	else
+	{
+		if (s->next_poll == 0)
+		{
+			int			ms = link->applied >= link->sent ? POLL_IDLE_MS : s->poll_ms;
+
+			s->next_poll = TimestampTzPlusMilliseconds(now, ms);
+			s->poll_ms = Min(s->poll_ms * 2, POLL_IDLE_MS);
+		}
+		if (now >= s->next_poll && aurora_link_has_room(link))
+		{
+			aurora_link_append(link, s->stream_timeline, NULL, 0);
+			s->next_poll = 0;
+			return 0;			/* to send it */
+		}
+		due = Min(due, s->next_poll);
+	}
+	return Max(TimestampDifferenceMilliseconds(now, due), 0);
+}
+
+/* The sets are made when the server's socket is known: at the first moment
+ * there is nothing to read. */
+static void
+wait_for_events(Shipper *s, long timeout_ms)
+{
+	WaitEventSet *set;
+	WaitEvent	ev[3];
+	bool		both = s->server_fd != PGINVALID_SOCKET && may_take_more(s);
+	uint32		want = WL_SOCKET_READABLE |
+		(aurora_link_pending(s->link) ? WL_SOCKET_WRITEABLE : 0);
+	WaitEventSet **slot = both ? &s->wait_both : &s->wait_storage;
+
+	if (*slot == NULL)
+	{
+		*slot = CreateWaitEventSet(s->session_cxt, 4);
+		AddWaitEventToSet(*slot, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(*slot, WL_SOCKET_READABLE, s->link->sock, NULL, NULL);
+		AddWaitEventToSet(*slot, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		if (both)
+			AddWaitEventToSet(*slot, WL_SOCKET_READABLE, s->server_fd, NULL, NULL);
+	}
+	set = *slot;
+	ModifyWaitEvent(set, EV_STORAGE, want, NULL);
+	(void) WaitEventSetWait(set, timeout_ms, ev, lengthof(ev), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+/* Ship until something goes wrong. */
+static AuroraLinkTrouble
+stream(Shipper *s)
+{
+	AuroraLinkTrouble rc;
+
+	send_status(s);
+	publish(s);
+	for (;;)
+	{
+		bool		more;
+		long		timeout;
+
+		check_interrupts();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			if (strcmp(s->nodes, aurora_storage_nodes) != 0 ||
+				strcmp(s->conninfo, aurora_shipper_conninfo) != 0)
+				return fail(s, AURORA_LINK_LOST, NULL,
+							"connection settings of the log shipper have changed");
+		}
+
+		more = take_wal(s);
+		rc = aurora_link_flush(s->link);
+		if (rc == AURORA_LINK_OK)
+			rc = aurora_link_receive(s->link);
+		if (rc != AURORA_LINK_OK)
+			return link_failed(s, rc);
+		pass_on_positions(s);
+		if (s->ended && s->batch_len == 0 && !aurora_link_pending(s->link))
+			return fail(s, AURORA_LINK_LOST, NULL,
+						"server ended the stream of timeline %u at %X/%X",
+						s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
+		timeout = timers(s, &rc);
+		if (rc != AURORA_LINK_OK)
+			return rc;
+		if (!more)
+			wait_for_events(s, timeout);
+	}
+}
+
+static AuroraLinkTrouble
+run_session(Shipper *s)
+{
+	AuroraLinkTrouble rc;
+	List	   *history;
+
+	s->nodes = pstrdup(aurora_storage_nodes);
+	s->conninfo = pstrdup(aurora_shipper_conninfo);
+	(void) GetFlushRecPtr(&s->timeline);
+	history = readTimeLineHistory(s->timeline);
+
+	rc = ensure_slot(s);
+	if (rc == AURORA_LINK_OK)
+		rc = join_storage(s, history);
+	if (rc == AURORA_LINK_OK)
+		rc = join_server(s);
+	if (rc == AURORA_LINK_OK)
+		rc = start_stream(s, history);
+	if (rc != AURORA_LINK_OK)
+		return rc;
+
+	SpinLockAcquire(&aurora_ship->mutex);
+	aurora_ship->st.term = s->link->term;
+	aurora_ship->st.timeline = s->timeline;
+	aurora_ship->st.start_lsn = s->link->start_lsn;
+	aurora_ship->st.sessions++;
+	SpinLockRelease(&aurora_ship->mutex);
+	publish(s);
+	aurora_ship_set_state(AURORA_SHIP_STREAMING, NULL);
+	s->streaming_since = GetCurrentTimestamp();
+	ereport(LOG,
+			(errmsg("log shipping to storage node \"%s\" started at %X/%X, timeline %u, term " UINT64_FORMAT,
+					aurora_client_target(), LSN_FORMAT_ARGS(s->link->sent),
+					s->stream_timeline, s->link->term)));
+	return stream(s);
+}
+
+/* ---- around sessions ---- */
+
+/* Back to the state before a session, also after an error in it. */
+static void
+end_session(Shipper *s)
+{
+	if (s->wait_storage != NULL)
+		FreeWaitEventSet(s->wait_storage);
+	if (s->wait_both != NULL)
+		FreeWaitEventSet(s->wait_both);
+	s->wait_storage = s->wait_both = NULL;
+	if (s->conn != NULL)
+		walrcv_disconnect(s->conn);
+	s->conn = NULL;
+	s->server_fd = PGINVALID_SOCKET;
+	aurora_link_close(s->link);
+	s->batch_len = 0;
+	s->ended = s->reply_requested = false;
+	s->next_poll = 0;
+	s->poll_ms = POLL_MIN_MS;
+	MemoryContextReset(s->session_cxt);
+}
+
+/* Run a session; an error in it is trouble like any other. */
+static AuroraLinkTrouble
+run_guarded_session(Shipper *s)
+{
+	volatile AuroraLinkTrouble rc = AURORA_LINK_LOST;
+
+	s->streaming_since = 0;
+	MemoryContextSwitchTo(s->session_cxt);
+	PG_TRY();
+	{
+		rc = run_session(s);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(s->session_cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		LWLockReleaseAll();
+		if (MyReplicationSlot != NULL)
+			ReplicationSlotRelease();
+		AtEOXact_Files(false);
+		rc = fail(s, AURORA_LINK_LOST, edata->hint, "log shipping failed: %s",
+				  edata->message);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	end_session(s);
+	MemoryContextSwitchTo(TopMemoryContext);
+	return rc;
+}
+
+/* Report trouble in the log: when it changes, and every now and then. */
+static void
+log_trouble(const Shipper *s, AuroraLinkTrouble kind)
+{
+	static char last[sizeof(s->failure.message)];
+	static TimestampTz last_time = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* While node and server come up together this is no news. */
+	if (kind == AURORA_LINK_LOST && s->streaming_since == 0 &&
+		!TimestampDifferenceExceeds(PgStartTime, now, QUIET_START_MS))
+		return;
+	if (strcmp(last, s->failure.message) == 0 &&
+		!TimestampDifferenceExceeds(last_time, now, LOG_INTERVAL_MS))
+		return;
+	strlcpy(last, s->failure.message, sizeof(last));
+	last_time = now;
+	ereport(kind == AURORA_LINK_LOST ? LOG : WARNING,
+			(errmsg("%s", s->failure.message),
+			 s->failure.hint[0] ? errhint("%s", s->failure.hint) : 0));
+}
+
+/* Say what happened, then wait as long as the kind of trouble asks for. */
+static void
+recover(Shipper *s, AuroraLinkTrouble kind)
+{
+	static int	delay_ms = LOST_DELAY_MIN_MS;
+	static AuroraLinkTrouble last_kind = AURORA_LINK_OK;
+	bool		good = s->streaming_since != 0 &&
+		TimestampDifferenceExceeds(s->streaming_since, GetCurrentTimestamp(),
+								   GOOD_SESSION_MS);
+	bool		again = kind == last_kind && !good;
+
+	last_kind = kind;
+	if (s->streaming_since != 0)
+	{
+		SpinLockAcquire(&aurora_ship->mutex);
+		aurora_ship->st.reconnects++;
+		SpinLockRelease(&aurora_ship->mutex);
+	}
+	log_trouble(s, kind);
+	switch (kind)
+	{
+		case AURORA_LINK_OK:
+		case AURORA_LINK_LOST:
+			aurora_ship_set_state(AURORA_SHIP_CONNECTING, &s->failure);
+			delay_ms = again ? Min(delay_ms * 2, LOST_DELAY_MAX_MS) : LOST_DELAY_MIN_MS;
+			pause_ms(delay_ms, true);
+			break;
+		case AURORA_LINK_FULL:
+			aurora_ship_set_state(AURORA_SHIP_WAITING, &s->failure);
+			delay_ms = again ? Min(delay_ms * 2, FULL_DELAY_MAX_MS) : FULL_DELAY_MIN_MS;
+			pause_ms(delay_ms, true);
+			break;
+		case AURORA_LINK_REFUSED:
+			aurora_ship_set_state(AURORA_SHIP_REFUSED, &s->failure);
+			pause_ms(REFUSED_DELAY_MS, true);
+			break;
+		case AURORA_LINK_FENCED:
+
+			/*
+			 * Another writer was granted a newer term.  To ask for one again
+			 * by ourselves would make two servers take turns; somebody has to
+			 * decide which one is right.
+			 */
+			aurora_ship_set_state(AURORA_SHIP_REFUSED, &s->failure);
+			ereport(WARNING,
+					(errmsg("log shipping has stopped: another server writes to this volume"),
+					 errhint("Make sure that only one copy of this server runs. If it is this one, restart it or reload its configuration.")));
+			pause_ms(-1, true);
+			break;
+	}
+}
+
+/* Settings that do no harm to what is shipped, but to what is not. */
+static void
+check_settings(void)
+{
+	if (!enableFsync)
+		ereport(WARNING,
+				(errmsg("fsync is off while log is shipped to storage"),
+				 errdetail("After a crash of the machine this server may have less log than storage has acknowledged, and storage will then refuse it."),
+				 errhint("Set fsync = on.")));
+	if (!fullPageWrites)
+		ereport(WARNING,
+				(errmsg("full_page_writes is off"),
+				 errdetail("Pages of aurora tables do not need it, but indexes, catalogs and heap tables are local files that can be torn by a crash."),
+				 errhint("Set full_page_writes = on.")));
+}
+
+/* Name of the bootstrap superuser, who may always replicate. */
+static char *
+superuser_name(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	char	   *name;
+
+	StartTransactionCommand();
+	name = MemoryContextStrdup(cxt, GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false));
+	CommitTransactionCommand();
+	return name;
+}
+
+/*
+ * Storage is not reached yet, but the slot remembers what it had: with that,
+ * writers are held back from the start if storage does not come.
+ */
+static void
+publish_slot_position(void)
+{
+	XLogRecPtr	restart_lsn;
+	pid_t		active_pid;
+
+	if (aurora_ship_marker_exists() &&
+		slot_look(&restart_lsn, &active_pid) == SLOT_USABLE &&
+		pg_atomic_read_u64(&aurora_ship->durable_lsn) < restart_lsn)
+		aurora_ship_publish(restart_lsn, restart_lsn, InvalidXLogRecPtr);
+}
+
+void
+aurora_shipper_main(Datum arg)
+{
+	Shipper    *s;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	before_shmem_exit(shipper_exit, (Datum) 0);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	MemoryContextSwitchTo(TopMemoryContext);
+	s = palloc0(sizeof(Shipper));
+	s->server_fd = PGINVALID_SOCKET;
+	s->poll_ms = POLL_MIN_MS;
+	s->session_cxt = AllocSetContextCreate(TopMemoryContext, "aurora shipper session",
+										   ALLOCSET_DEFAULT_SIZES);
+	s->batch = palloc(AU_WIRE_APPEND_MAX);
+	s->link = aurora_link_create();
+	if (!pg_strong_random(&s->writer_id, sizeof(s->writer_id)))
+		elog(ERROR, "could not generate a writer id");
+	aurora_ship_set_state(AURORA_SHIP_CONNECTING, NULL);
+	check_settings();
+	s->superuser = superuser_name();
+	load_file("libpqwalreceiver", false);
+	if (WalReceiverFunctions == NULL)
+		elog(ERROR, "libpqwalreceiver did not initialize correctly");
+	publish_slot_position();
+
+	for (;;)
+	{
+		AuroraLinkTrouble kind = run_guarded_session(s);
+
+		recover(s, kind);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
