@@ -68,6 +68,72 @@ CREATE FUNCTION aurora.storage_status() RETURNS jsonb
 COMMENT ON FUNCTION aurora.storage_status() IS
     'the storage node''s own status as JSON; null if it does not answer';
 
+CREATE VIEW aurora.nodes AS
+    SELECT n.address, n.status ->> 'node_id' AS node,
+           CASE WHEN n.status IS NULL THEN 'unreachable'
+                WHEN v.volume IS NULL THEN 'no volume'
+                ELSE v.volume ->> 'state' END AS state,
+           v.volume ->> 'problem' AS problem,
+           n.status ->> 'version' AS version,
+           (v.volume ->> 'timeline')::bigint AS timeline,
+           (v.volume ->> 'term')::bigint AS term,
+           v.volume ->> 'writer' AS writer,
+           (v.volume ->> 'start_lsn')::pg_lsn AS start_lsn,
+           (v.volume ->> 'received_lsn')::pg_lsn AS received_lsn,
+           (v.volume ->> 'durable_lsn')::pg_lsn AS durable_lsn,
+           (v.volume ->> 'applied_lsn')::pg_lsn AS applied_lsn,
+           (v.volume ->> 'persisted_lsn')::pg_lsn AS persisted_lsn,
+           (v.volume ->> 'horizon_lsn')::pg_lsn AS horizon_lsn,
+           (v.volume ->> 'durable_lsn')::pg_lsn
+               - (v.volume ->> 'applied_lsn')::pg_lsn AS applied_lag_bytes,
+           (v.volume ->> 'landing_bytes')::bigint AS landing_bytes,
+           (v.volume ->> 'store_bytes')::bigint AS store_bytes,
+           (v.volume ->> 'pending_bytes')::bigint AS pending_bytes,
+           (v.volume ->> 'relations')::bigint AS relations,
+           (v.volume ->> 'pages_read')::bigint AS pages_read,
+           (v.volume ->> 'read_waits')::bigint AS read_waits,
+           (n.status ->> 'resident_bytes')::bigint AS resident_bytes,
+           (n.status ->> 'memory_limit_bytes')::bigint AS memory_limit_bytes,
+           (n.status ->> 'disk_free_bytes')::bigint AS disk_free_bytes,
+           (n.status ->> 'connections')::bigint AS connections,
+           make_interval(secs => (n.status ->> 'uptime_s')::double precision) AS uptime,
+           n.status ->> 'directory' AS directory
+      FROM (SELECT aurora.storage_address() AS address,
+                   aurora.storage_status() AS status) n
+           LEFT JOIN LATERAL
+           (SELECT e.volume
+              FROM jsonb_array_elements(n.status -> 'volumes') e(volume)
+             WHERE e.volume ->> 'system_identifier'
+                   = (SELECT system_identifier::text FROM pg_control_system())) v ON true;
+COMMENT ON VIEW aurora.nodes IS
+    'the storage node and this server''s volume on it, as the node itself tells; one row, also if it does not answer';
+COMMENT ON COLUMN aurora.nodes.address IS 'host:port, or the socket of the embedded daemon';
+COMMENT ON COLUMN aurora.nodes.node IS 'the node''s own id';
+COMMENT ON COLUMN aurora.nodes.state IS 'ok, unreachable, no volume (the node does not know this server), or what is wrong with the volume';
+COMMENT ON COLUMN aurora.nodes.problem IS 'why state is not ok';
+COMMENT ON COLUMN aurora.nodes.timeline IS 'timeline of the volume';
+COMMENT ON COLUMN aurora.nodes.term IS 'newest term the node has granted';
+COMMENT ON COLUMN aurora.nodes.writer IS 'who may append; empty if nobody is connected';
+COMMENT ON COLUMN aurora.nodes.start_lsn IS 'where the volume''s log begins';
+COMMENT ON COLUMN aurora.nodes.received_lsn IS 'end of the log the node has received';
+COMMENT ON COLUMN aurora.nodes.durable_lsn IS 'end of the log that is on its disk';
+COMMENT ON COLUMN aurora.nodes.applied_lsn IS 'it serves pages as of here';
+COMMENT ON COLUMN aurora.nodes.persisted_lsn IS 'page versions up to here are in files; after a crash log is replayed from here';
+COMMENT ON COLUMN aurora.nodes.horizon_lsn IS 'pages can be read as of any LSN from here on';
+COMMENT ON COLUMN aurora.nodes.applied_lag_bytes IS 'log that is durable but not yet in pages';
+COMMENT ON COLUMN aurora.nodes.landing_bytes IS 'landing log on disk';
+COMMENT ON COLUMN aurora.nodes.store_bytes IS 'page versions on disk';
+COMMENT ON COLUMN aurora.nodes.pending_bytes IS 'changes gathered in memory';
+COMMENT ON COLUMN aurora.nodes.relations IS 'relations the volume holds';
+COMMENT ON COLUMN aurora.nodes.pages_read IS 'pages it was asked for since it started';
+COMMENT ON COLUMN aurora.nodes.read_waits IS 'reads that had to wait for log to be applied';
+COMMENT ON COLUMN aurora.nodes.resident_bytes IS 'memory of the process';
+COMMENT ON COLUMN aurora.nodes.memory_limit_bytes IS 'its limit for caches and gathered changes';
+COMMENT ON COLUMN aurora.nodes.disk_free_bytes IS 'free space where its directory is';
+COMMENT ON COLUMN aurora.nodes.connections IS 'open connections';
+COMMENT ON COLUMN aurora.nodes.uptime IS 'since the node started';
+COMMENT ON COLUMN aurora.nodes.directory IS 'where the node keeps its data';
+
 --
 -- The shipper
 --

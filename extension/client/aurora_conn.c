@@ -537,6 +537,13 @@ aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello, AuMsgError *refusal)
 	if (conn.fd < 0)
 	{
 		ms = slice_until(deadline_ms);
+		if (ms == 0)
+		{
+			/* why the attempt before failed says more */
+			if (conn.error[0] == '\0')
+				strlcpy(conn.error, "no connection in time", sizeof(conn.error));
+			return false;
+		}
 		conn.fd = aurora_client_open_socket((int) ms, &err);
 		if (conn.fd < 0)
 		{
@@ -557,6 +564,7 @@ aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello, AuMsgError *refusal)
 		if (!exchange_hello(deadline_ms, refusal))
 			return false;
 	}
+	conn.error[0] = '\0';
 	*hello = conn.hello;
 	return true;
 }

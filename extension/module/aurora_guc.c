@@ -29,65 +29,45 @@ int			aurora_max_ship_lag_mb = 1024;
 char	   *aurora_shipper_conninfo = "";
 char	   *aurora_slot_name = "aurora";
 
-static bool
-check_storage_nodes(char **newval, void **extra, GucSource source)
+/*
+ * A wrong value in the configuration file would only be warned about when a
+ * library defines the setting, and the default be used.  Here the default
+ * means other storage than the user meant, so it has to stop the server.
+ */
+static void
+refuse(const char *name, const char *value, const char *rule)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid value for parameter \"%s\": \"%s\"", name, value),
+			 errhint("%s", rule)));
+}
+
+static void
+check_values(void)
 {
 	char		host[NI_MAXHOST];
 	char		port[NI_MAXSERV];
-
-	if (**newval == '\0')
-		return true;
-	if (strchr(*newval, ',') != NULL)
-	{
-		GUC_check_errdetail("This version works with one storage node.");
-		return false;
-	}
-	if (!aurora_client_split_node(*newval, host, sizeof(host),
-								  port, sizeof(port)))
-	{
-		GUC_check_errdetail("The form is host:port.");
-		return false;
-	}
-	return true;
-}
-
-static bool
-check_storage_socket(char **newval, void **extra, GucSource source)
-{
 	struct sockaddr_un un;
 
-	if (**newval == '\0')
-		return true;
-	if (!is_absolute_path(*newval))
-	{
-		GUC_check_errdetail("The path of a socket must be absolute.");
-		return false;
-	}
-	if (strlen(*newval) >= sizeof(un.sun_path))
-	{
-		GUC_check_errdetail("The path of a Unix-domain socket can have %zu bytes at most.",
-							sizeof(un.sun_path) - 1);
-		return false;
-	}
-	return true;
-}
-
-static bool
-check_absolute_path(char **newval, void **extra, GucSource source)
-{
-	if (**newval == '\0' || is_absolute_path(*newval))
-		return true;
-	GUC_check_errdetail("The path must be absolute.");
-	return false;
-}
-
-static bool
-check_slot_name(char **newval, void **extra, GucSource source)
-{
-	if (ReplicationSlotValidateName(*newval, DEBUG5))
-		return true;
-	GUC_check_errdetail("A slot's name has lower case letters, digits and underscores only.");
-	return false;
+	if (strchr(aurora_storage_nodes, ',') != NULL)
+		refuse("aurora.storage_nodes", aurora_storage_nodes,
+			   "This version works with one storage node.");
+	if (aurora_storage_nodes[0] != '\0' &&
+		!aurora_client_split_node(aurora_storage_nodes, host, sizeof(host),
+								  port, sizeof(port)))
+		refuse("aurora.storage_nodes", aurora_storage_nodes,
+			   "The form is host:port.");
+	if (aurora_storage_socket[0] != '\0' &&
+		!is_absolute_path(aurora_storage_socket))
+		refuse("aurora.storage_socket", aurora_storage_socket,
+			   "The path of a socket must be absolute.");
+	if (strlen(aurora_storage_socket) >= sizeof(un.sun_path))
+		refuse("aurora.storage_socket", aurora_storage_socket,
+			   "The path of a Unix-domain socket can have 107 bytes at most.");
+	if (!ReplicationSlotValidateName(aurora_slot_name, LOG))
+		refuse("aurora.slot_name", aurora_slot_name,
+			   "A slot's name has lower case letters, digits and underscores only.");
 }
 
 /* Where storage is. */
@@ -99,25 +79,25 @@ define_storage(void)
 							   "host:port; empty: the server runs its own node on a Unix-domain socket.",
 							   &aurora_storage_nodes, "",
 							   PGC_POSTMASTER, 0,
-							   check_storage_nodes, NULL, NULL);
+							   NULL, NULL, NULL);
 	DefineCustomStringVariable("aurora.storage_socket",
 							   "Unix-domain socket of the server's own storage node.",
 							   "Empty: aurora/storaged.sock in the data directory.",
 							   &aurora_storage_socket, "",
 							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
-							   check_storage_socket, NULL, NULL);
+							   NULL, NULL, NULL);
 	DefineCustomStringVariable("aurora.storage_directory",
 							   "Directory of the server's own storage node.",
 							   "Empty: aurora in the data directory.",
 							   &aurora_storage_dir, "",
 							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
-							   check_absolute_path, NULL, NULL);
+							   NULL, NULL, NULL);
 	DefineCustomStringVariable("aurora.storaged_path",
 							   "The aurora_storaged program.",
 							   "Empty: where the server's own programs are.",
 							   &aurora_storaged_path, "",
 							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
-							   check_absolute_path, NULL, NULL);
+							   NULL, NULL, NULL);
 	DefineCustomStringVariable("aurora.storaged_options",
 							   "More arguments for the server's own storage node.",
 							   NULL,
@@ -182,7 +162,7 @@ define_shipper(void)
 							   NULL,
 							   &aurora_slot_name, "aurora",
 							   PGC_POSTMASTER, 0,
-							   check_slot_name, NULL, NULL);
+							   NULL, NULL, NULL);
 }
 
 void
@@ -192,4 +172,5 @@ aurora_guc_define(void)
 	define_cache();
 	define_shipper();
 	MarkGUCPrefixReserved("aurora");
+	check_values();
 }

@@ -54,21 +54,16 @@ aurora_link_close(AuroraLink *link)
 	link->in_len = 0;
 }
 
-static AuroraLinkTrouble trouble(AuroraLink *link, AuroraLinkTrouble kind,
-								 const char *hint, const char *fmt,...)
-			__attribute__((format(printf, 4, 5)));
-
-/* Remember the words of a failure and return its kind. */
-static AuroraLinkTrouble
-trouble(AuroraLink *link, AuroraLinkTrouble kind, const char *hint,
-		const char *fmt,...)
+AuroraLinkTrouble
+aurora_trouble(AuroraShipFailure *failure, AuroraLinkTrouble kind,
+			   const char *hint, const char *fmt,...)
 {
 	va_list		args;
 
 	va_start(args, fmt);
-	vsnprintf(link->failure.message, sizeof(link->failure.message), fmt, args);
+	vsnprintf(failure->message, sizeof(failure->message), fmt, args);
 	va_end(args);
-	strlcpy(link->failure.hint, hint ? hint : "", sizeof(link->failure.hint));
+	strlcpy(failure->hint, hint ? hint : "", sizeof(failure->hint));
 	return kind;
 }
 
@@ -80,9 +75,9 @@ node_error(AuroraLink *link, const AuFrame *frame)
 	AuroraLinkTrouble kind;
 
 	if (!au_dec_error(frame, &err))
-		return trouble(link, AURORA_LINK_REFUSED, NULL,
-					   "storage node \"%s\" sent a malformed error message",
-					   aurora_client_target());
+		return aurora_trouble(&link->failure, AURORA_LINK_REFUSED, NULL,
+							  "storage node \"%s\" sent a malformed error message",
+							  aurora_client_target());
 	switch ((AuStatus) err.status)
 	{
 		case AU_FULL:
@@ -100,10 +95,10 @@ node_error(AuroraLink *link, const AuFrame *frame)
 			kind = AURORA_LINK_REFUSED;
 			break;
 	}
-	return trouble(link, kind, err.hint, "storage node \"%s\": %s",
-				   aurora_client_target(),
-				   err.message[0] ? err.message :
-				   au_status_name((AuStatus) err.status));
+	return aurora_trouble(&link->failure, kind, err.hint, "storage node \"%s\": %s",
+						  aurora_client_target(),
+						  err.message[0] ? err.message :
+						  au_status_name((AuStatus) err.status));
 }
 
 /* Read what the socket has; LOST at the end of the stream. */
@@ -120,13 +115,13 @@ fill(AuroraLink *link)
 	if (n > 0)
 		link->in_len += n;
 	else if (n == 0)
-		return trouble(link, AURORA_LINK_LOST, NULL,
-					   "storage node \"%s\" closed the connection",
-					   aurora_client_target());
+		return aurora_trouble(&link->failure, AURORA_LINK_LOST, NULL,
+							  "storage node \"%s\" closed the connection",
+							  aurora_client_target());
 	else if (errno != EAGAIN && errno != EWOULDBLOCK)
-		return trouble(link, AURORA_LINK_LOST, NULL,
-					   "could not receive from storage node \"%s\": %s",
-					   aurora_client_target(), strerror(errno));
+		return aurora_trouble(&link->failure, AURORA_LINK_LOST, NULL,
+							  "could not receive from storage node \"%s\": %s",
+							  aurora_client_target(), strerror(errno));
 	return AURORA_LINK_OK;
 }
 
@@ -149,11 +144,11 @@ peek(AuroraLink *link, AuFrame *frame, size_t *used)
 	}
 	if (status == AU_NEED_MORE && need <= AURORA_LINK_IN_BYTES)
 		return AURORA_LINK_OK;
-	return trouble(link, status == AU_CORRUPT ? AURORA_LINK_LOST : AURORA_LINK_REFUSED,
-				   "Check that compute and storage run the same version of Aurora, and that the address is that of aurora_storaged.",
-				   "storage node \"%s\" sent something that is not the expected protocol: %s",
-				   aurora_client_target(),
-				   status == AU_NEED_MORE ? "frame too long" : au_status_name(status));
+	return aurora_trouble(&link->failure, status == AU_CORRUPT ? AURORA_LINK_LOST : AURORA_LINK_REFUSED,
+						  "Check that compute and storage run the same version of Aurora, and that the address is that of aurora_storaged.",
+						  "storage node \"%s\" sent something that is not the expected protocol: %s",
+						  aurora_client_target(),
+						  status == AU_NEED_MORE ? "frame too long" : au_status_name(status));
 }
 
 static void
@@ -214,26 +209,26 @@ roundtrip(AuroraLink *link, uint16 answer, const char *what, AuFrame *frame,
 		if (!wait_socket(link, WL_SOCKET_READABLE |
 						 (aurora_link_pending(link) ? WL_SOCKET_WRITEABLE : 0),
 						 deadline))
-			return trouble(link, AURORA_LINK_LOST, NULL,
-						   "storage node \"%s\" did not answer %s within %d s",
-						   aurora_client_target(), what,
-						   HANDSHAKE_TIMEOUT_MS / 1000);
+			return aurora_trouble(&link->failure, AURORA_LINK_LOST, NULL,
+								  "storage node \"%s\" did not answer %s within %d s",
+								  aurora_client_target(), what,
+								  HANDSHAKE_TIMEOUT_MS / 1000);
 	}
 	if (frame->type == AU_MSG_ERROR)
 		return node_error(link, frame);
 	if (frame->type != answer)
-		return trouble(link, AURORA_LINK_REFUSED, NULL,
-					   "storage node \"%s\" answered %s with message type %u",
-					   aurora_client_target(), what, frame->type);
+		return aurora_trouble(&link->failure, AURORA_LINK_REFUSED, NULL,
+							  "storage node \"%s\" answered %s with message type %u",
+							  aurora_client_target(), what, frame->type);
 	return AURORA_LINK_OK;
 }
 
 static AuroraLinkTrouble
 malformed(AuroraLink *link, const char *what)
 {
-	return trouble(link, AURORA_LINK_REFUSED, NULL,
-				   "storage node \"%s\" sent a malformed answer to %s",
-				   aurora_client_target(), what);
+	return aurora_trouble(&link->failure, AURORA_LINK_REFUSED, NULL,
+						  "storage node \"%s\" sent a malformed answer to %s",
+						  aurora_client_target(), what);
 }
 
 AuroraLinkTrouble
@@ -251,8 +246,8 @@ aurora_link_open(AuroraLink *link, uint64 system_identifier)
 	link->sock = aurora_client_open_socket(CONNECT_TIMEOUT_MS, &err);
 	if (link->sock < 0)
 	{
-		rc = trouble(link, AURORA_LINK_LOST, NULL, "%s",
-					 err ? err : "could not connect to storage");
+		rc = aurora_trouble(&link->failure, AURORA_LINK_LOST, NULL, "%s",
+							err ? err : "could not connect to storage");
 		if (err)
 			pfree(err);
 		return rc;
@@ -383,9 +378,9 @@ aurora_link_flush(AuroraLink *link)
 			if (rc != AURORA_LINK_OK)
 				return rc;
 		}
-		return trouble(link, AURORA_LINK_LOST, NULL,
-					   "could not send to storage node \"%s\": %s",
-					   aurora_client_target(), strerror(errno));
+		return aurora_trouble(&link->failure, AURORA_LINK_LOST, NULL,
+							  "could not send to storage node \"%s\": %s",
+							  aurora_client_target(), strerror(errno));
 	}
 	return AURORA_LINK_OK;
 }
@@ -400,15 +395,15 @@ acknowledge(AuroraLink *link, const AuFrame *frame)
 		return malformed(link, "APPEND");
 	if (ok.term != link->term || ok.durable_lsn > link->sent ||
 		ok.durable_lsn < link->durable || ok.applied_lsn < link->applied)
-		return trouble(link, AURORA_LINK_REFUSED,
-					   "This is a bug, or two storage nodes share one directory.",
-					   "storage node \"%s\" acknowledged term " UINT64_FORMAT ", log up to %X/%X, pages up to %X/%X, but term " UINT64_FORMAT " has %X/%X of log acknowledged, %X/%X sent and pages up to %X/%X",
-					   aurora_client_target(), ok.term,
-					   LSN_FORMAT_ARGS(ok.durable_lsn),
-					   LSN_FORMAT_ARGS(ok.applied_lsn), link->term,
-					   LSN_FORMAT_ARGS(link->durable),
-					   LSN_FORMAT_ARGS(link->sent),
-					   LSN_FORMAT_ARGS(link->applied));
+		return aurora_trouble(&link->failure, AURORA_LINK_REFUSED,
+							  "This is a bug, or two storage nodes share one directory.",
+							  "storage node \"%s\" acknowledged term " UINT64_FORMAT ", log up to %X/%X, pages up to %X/%X, but term " UINT64_FORMAT " has %X/%X of log acknowledged, %X/%X sent and pages up to %X/%X",
+							  aurora_client_target(), ok.term,
+							  LSN_FORMAT_ARGS(ok.durable_lsn),
+							  LSN_FORMAT_ARGS(ok.applied_lsn), link->term,
+							  LSN_FORMAT_ARGS(link->durable),
+							  LSN_FORMAT_ARGS(link->sent),
+							  LSN_FORMAT_ARGS(link->applied));
 	link->received = ok.received_lsn;
 	link->durable = ok.durable_lsn;
 	link->applied = ok.applied_lsn;
@@ -444,9 +439,9 @@ aurora_link_receive(AuroraLink *link)
 			else if (frame.type == AU_MSG_APPEND_OK)
 				rc = acknowledge(link, &frame);
 			else
-				rc = trouble(link, AURORA_LINK_REFUSED, NULL,
-							 "storage node \"%s\" sent an unexpected message of type %u",
-							 aurora_client_target(), frame.type);
+				rc = aurora_trouble(&link->failure, AURORA_LINK_REFUSED, NULL,
+									"storage node \"%s\" sent an unexpected message of type %u",
+									aurora_client_target(), frame.type);
 			drop(link, used);
 			if (rc != AURORA_LINK_OK)
 				return rc;

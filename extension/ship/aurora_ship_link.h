@@ -35,6 +35,12 @@ typedef enum AuroraLinkTrouble
 	AURORA_LINK_REFUSED			/* somebody must do something first */
 } AuroraLinkTrouble;
 
+/* Put a failure into words; returns kind. */
+extern AuroraLinkTrouble aurora_trouble(AuroraShipFailure *failure,
+										AuroraLinkTrouble kind,
+										const char *hint, const char *fmt,...)
+			__attribute__((format(printf, 4, 5)));
+
 typedef struct AuroraLink
 {
 	int			sock;			/* -1: closed */

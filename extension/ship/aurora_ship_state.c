@@ -5,8 +5,11 @@
  *
  * Invariants:
  *  1. durable_lsn in shared memory is never above what a storage node has
- *     acknowledged (or the replication slot remembers as acknowledged).
- *  2. Positions of one volume never go back.
+ *     acknowledged.  Before the first acknowledgement since the server's start
+ *     it is 0, and nobody is held back (nothing can be read from storage then
+ *     either).
+ *  2. durable_lsn never goes back; sent_lsn and applied_lsn may, when the
+ *     connection or the node has to begin again.
  *  3. A backend waits here without holding locks, and can be cancelled.
  */
 #include "postgres.h"
@@ -209,34 +212,34 @@ throttle_log_turn(void)
 void
 aurora_ship_throttle(void)
 {
-	instr_time	start;
-	instr_time	waited;
-
 	if (likely(aurora_ship == NULL || aurora_max_ship_lag_mb <= 0 ||
 			   !too_far_ahead()))
 		return;
 	Assert(CritSectionCount == 0 && InterruptHoldoffCount == 0);
 
 	pg_atomic_fetch_add_u64(&aurora_ship->throttle_waits, 1);
-	INSTR_TIME_SET_CURRENT(start);
 	ConditionVariablePrepareToSleep(&aurora_ship->progress);
 	while (too_far_ahead())
 	{
+		instr_time	start;
+		instr_time	waited;
+
 		if (throttle_log_turn())
 			ereport(LOG,
 					(errmsg("writers of aurora tables wait: more than %d MB of log is not yet durable on storage node \"%s\"",
 							aurora_max_ship_lag_mb, aurora_client_target()),
 					 errhint("Look at view aurora.shipper for what holds the log back; aurora.max_ship_lag sets the limit.")));
 
-		/* The time-out is there to write the message again. */
+		/* The time-out is there to count the time and repeat the message. */
+		INSTR_TIME_SET_CURRENT(start);
 		(void) ConditionVariableTimedSleep(&aurora_ship->progress, 1000,
 										   PG_WAIT_EXTENSION);
+		INSTR_TIME_SET_CURRENT(waited);
+		INSTR_TIME_SUBTRACT(waited, start);
+		pg_atomic_fetch_add_u64(&aurora_ship->throttle_us,
+								INSTR_TIME_GET_MICROSEC(waited));
 	}
 	ConditionVariableCancelSleep();
-	INSTR_TIME_SET_CURRENT(waited);
-	INSTR_TIME_SUBTRACT(waited, start);
-	pg_atomic_fetch_add_u64(&aurora_ship->throttle_us,
-							INSTR_TIME_GET_MICROSEC(waited));
 }
 
 bool

@@ -27,19 +27,12 @@
  */
 #include "postgres.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "access/timeline.h"
-#include "access/xact.h"
 #include "access/xlog.h"
-#include "access/xlog_internal.h"
-#include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "postmaster/postmaster.h"
 #include "replication/slot.h"
 #include "replication/walreceiver.h"
 #include "replication/walsender.h"
@@ -47,18 +40,17 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
-#include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/varlena.h"
 #include "utils/wait_event.h"
 
 #include "client/aurora_client.h"
 #include "module/aurora_guc.h"
 #include "ship/aurora_ship_link.h"
+#include "ship/aurora_ship_server.h"
 #include "ship/aurora_ship_state.h"
 
 #define INFLIGHT_MAX (16 * 1024 * 1024)
@@ -82,11 +74,8 @@
 /* No answer to an append or a poll for so long: the connection is dead. */
 #define ANSWER_TIMEOUT_MS 60000
 /* Status to the server at least this often, whatever
- * wal_receiver_status_interval says, so that wal_sender_timeout never ends a
- * connection that waits for storage. */
+ * wal_receiver_status_interval says. */
 #define STATUS_MAX_MS 10000
-/* How long a walsender of ours that was cut off may take to go. */
-#define SLOT_WAIT_MS 5000
 
 typedef struct Shipper
 {
@@ -108,6 +97,8 @@ typedef struct Shipper
 	bool		ended;			/* the server ended the stream */
 	bool		reply_requested;
 	TimestampTz streaming_since;	/* 0: this session did not get there */
+	XLogRecPtr	begin;			/* where this session goes on */
+	bool		was_full;		/* the last one ended because storage was full */
 
 	/* WAL received, not yet in a frame; it begins at link->sent */
 	uint8	   *batch;
@@ -129,33 +120,9 @@ typedef struct Shipper
 /* ---- small things ---- */
 
 static void
-check_interrupts(void)
-{
-	if (ProcDiePending)
-		proc_exit(1);			/* asked to stop: nothing to report */
-	CHECK_FOR_INTERRUPTS();
-}
-
-static void
 shipper_exit(int code, Datum arg)
 {
 	aurora_ship_set_state(AURORA_SHIP_STOPPED, NULL);
-}
-
-static AuroraLinkTrouble fail(Shipper *s, AuroraLinkTrouble kind,
-							  const char *hint, const char *fmt,...)
-			__attribute__((format(printf, 4, 5)));
-
-static AuroraLinkTrouble
-fail(Shipper *s, AuroraLinkTrouble kind, const char *hint, const char *fmt,...)
-{
-	va_list		args;
-
-	va_start(args, fmt);
-	vsnprintf(s->failure.message, sizeof(s->failure.message), fmt, args);
-	va_end(args);
-	strlcpy(s->failure.hint, hint ? hint : "", sizeof(s->failure.hint));
-	return kind;
 }
 
 static AuroraLinkTrouble
@@ -163,190 +130,6 @@ link_failed(Shipper *s, AuroraLinkTrouble kind)
 {
 	s->failure = s->link->failure;
 	return kind;
-}
-
-/* Sleep until the time is up, or the configuration was changed if asked. */
-static void
-pause_ms(long ms, bool until_reload)
-{
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
-
-	while (!(until_reload && ConfigReloadPending))
-	{
-		long		left = -1;
-		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-
-		if (ms >= 0)
-		{
-			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-			if (left <= 0)
-				break;
-			events |= WL_TIMEOUT;
-		}
-		(void) WaitLatch(MyLatch, events, left, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		check_interrupts();
-	}
-}
-
-/* ---- what a session needs from the server ---- */
-
-/* Append key='value' to a connection string. */
-static void
-conninfo_add(StringInfo buf, const char *key, const char *value)
-{
-	appendStringInfo(buf, "%s%s='", buf->len > 0 ? " " : "", key);
-	for (; *value; value++)
-	{
-		if (*value == '\'' || *value == '\\')
-			appendStringInfoChar(buf, '\\');
-		appendStringInfoChar(buf, *value);
-	}
-	appendStringInfoChar(buf, '\'');
-}
-
-/* How to reach our own server. */
-static char *
-server_conninfo(const Shipper *s)
-{
-	StringInfoData buf;
-	char	   *raw = pstrdup(Unix_socket_directories ? Unix_socket_directories : "");
-	List	   *dirs = NIL;
-	char		port[12];
-
-	if (aurora_shipper_conninfo[0] != '\0')
-		return pstrdup(aurora_shipper_conninfo);
-
-	initStringInfo(&buf);
-	if (SplitDirectoriesString(raw, ',', &dirs) && dirs != NIL)
-	{
-		char	   *dir = linitial(dirs);
-
-		/* '@' begins an abstract socket */
-		conninfo_add(&buf, "host",
-					 dir[0] == '@' ? dir : aurora_ship_path(dir, dir));
-	}
-	else
-		conninfo_add(&buf, "host", "localhost");
-	snprintf(port, sizeof(port), "%d", PostPortNumber);
-	conninfo_add(&buf, "port", port);
-	conninfo_add(&buf, "user", s->superuser);
-	/* explicit, because PGAPPNAME in the postmaster's environment would win */
-	conninfo_add(&buf, "application_name", "aurora");
-	return buf.data;
-}
-
-typedef enum SlotCondition
-{
-	SLOT_MISSING,
-	SLOT_USABLE,
-	SLOT_LOST,					/* does not hold WAL (any more) */
-	SLOT_LOGICAL
-} SlotCondition;
-
-static SlotCondition
-slot_look(XLogRecPtr *restart_lsn, pid_t *active_pid)
-{
-	ReplicationSlot *slot = SearchNamedReplicationSlot(aurora_slot_name, true);
-	SlotCondition result;
-
-	*restart_lsn = InvalidXLogRecPtr;
-	*active_pid = 0;
-	if (slot == NULL)
-		return SLOT_MISSING;
-	SpinLockAcquire(&slot->mutex);
-	*active_pid = slot->active_pid;
-	*restart_lsn = slot->data.restart_lsn;
-	if (!SlotIsPhysical(slot))
-		result = SLOT_LOGICAL;
-	else if (slot->data.restart_lsn == InvalidXLogRecPtr)
-		result = SLOT_LOST;
-	else
-		result = SLOT_USABLE;
-	SpinLockRelease(&slot->mutex);
-	return result;
-}
-
-static void
-slot_create(void)
-{
-	ReplicationSlotCreate(aurora_slot_name, false, RS_PERSISTENT, false);
-	ReplicationSlotReserveWal();
-	ReplicationSlotMarkDirty();
-	ReplicationSlotSave();
-	ReplicationSlotRelease();
-	ereport(LOG,
-			(errmsg("created replication slot \"%s\" for log shipping",
-					aurora_slot_name)));
-}
-
-/*
- * See to it that our slot exists, holds WAL, and is free.  A slot that lost
- * its WAL is made anew: whether storage can go on is decided by whether the
- * WAL it needs is still there (wal_available).
- */
-static AuroraLinkTrouble
-ensure_slot(Shipper *s)
-{
-	TimestampTz start = GetCurrentTimestamp();
-	XLogRecPtr	restart_lsn;
-	pid_t		active_pid;
-
-	for (;;)
-	{
-		switch (slot_look(&restart_lsn, &active_pid))
-		{
-			case SLOT_MISSING:
-				slot_create();
-				return AURORA_LINK_OK;
-			case SLOT_LOGICAL:
-				return fail(s, AURORA_LINK_REFUSED,
-							"Drop it, or choose another name with aurora.slot_name.",
-							"replication slot \"%s\" is a logical slot",
-							aurora_slot_name);
-			case SLOT_LOST:
-				if (active_pid != 0)
-					break;
-				ereport(LOG,
-						(errmsg("replication slot \"%s\" does not hold WAL any more and is created again",
-								aurora_slot_name)));
-				ReplicationSlotDrop(aurora_slot_name, true);
-				continue;
-			case SLOT_USABLE:
-				if (active_pid == 0)
-					return AURORA_LINK_OK;
-				break;
-		}
-		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SLOT_WAIT_MS))
-			return fail(s, AURORA_LINK_LOST,
-						"Only the log shipper may use this slot; see pg_stat_replication.",
-						"replication slot \"%s\" is in use by process %d",
-						aurora_slot_name, (int) active_pid);
-		pause_ms(10, false);
-	}
-}
-
-/* Is the WAL from lsn on still in pg_wal? */
-static bool
-wal_available(XLogRecPtr lsn, List *history)
-{
-	XLogSegNo	segno;
-	ListCell   *lc;
-
-	if (lsn >= GetFlushRecPtr(NULL))
-		return true;
-	XLByteToSeg(lsn, segno, wal_segment_size);
-	foreach(lc, history)
-	{
-		TimeLineHistoryEntry *entry = lfirst(lc);
-		char		path[MAXPGPATH];
-		struct stat sb;
-
-		XLogFilePath(path, entry->tli, segno, wal_segment_size);
-		if (stat(path, &sb) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* ---- session: from nothing to streaming ---- */
@@ -364,10 +147,10 @@ join_storage(Shipper *s, List *history)
 	if (rc != AURORA_LINK_OK)
 		return link_failed(s, rc);
 	if (marked && !link->volume_known)
-		return fail(s, AURORA_LINK_REFUSED,
-					"Give the storage node its data directory back, or correct aurora.storage_nodes. Only if no aurora table is left, stop the server, remove file \"" AURORA_VOLUME_MARKER "\" from the data directory and start again with a new volume.",
-					"storage node \"%s\" does not hold the volume of this server (system identifier " UINT64_FORMAT ")",
-					aurora_client_target(), GetSystemIdentifier());
+		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
+							  "Give the storage node its data directory back, or correct aurora.storage_nodes. Only if no aurora table is left, stop the server, remove file \"" AURORA_VOLUME_MARKER "\" from the data directory and start again with a new volume.",
+							  "storage node \"%s\" does not hold the volume of this server (system identifier " UINT64_FORMAT ")",
+							  aurora_client_target(), GetSystemIdentifier());
 
 	term.writer_id = s->writer_id;
 	term.timeline = s->timeline;
@@ -384,11 +167,11 @@ join_storage(Shipper *s, List *history)
 	if (!marked)
 		aurora_ship_marker_write(link->start_lsn);
 
-	if (!wal_available(link->received, history))
-		return fail(s, AURORA_LINK_REFUSED,
-					"Copy the missing segments from the WAL archive into pg_wal, or restore server and storage from a backup. To avoid this, keep replication slot \"aurora\" and leave max_slot_wal_keep_size at -1.",
-					"the volume on storage node \"%s\" cannot be continued: it ends at %X/%X, and that WAL has been removed from this server",
-					aurora_client_target(), LSN_FORMAT_ARGS(link->received));
+	if (!aurora_wal_available(link->received, history))
+		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
+							  "Copy the missing segments from the WAL archive into pg_wal, or restore server and storage from a backup. To avoid this, keep the replication slot and leave max_slot_wal_keep_size at -1.",
+							  "the volume on storage node \"%s\" cannot be continued: it ends at %X/%X, and that WAL has been removed from this server",
+							  aurora_client_target(), LSN_FORMAT_ARGS(link->received));
 	return AURORA_LINK_OK;
 }
 
@@ -401,19 +184,19 @@ join_server(Shipper *s)
 	char		ours[32];
 	TimeLineID	tli;
 
-	s->conn = walrcv_connect(server_conninfo(s), false, "aurora", &err);
+	s->conn = walrcv_connect(aurora_server_conninfo(s->superuser), false, "aurora", &err);
 	if (s->conn == NULL)
-		return fail(s, AURORA_LINK_LOST,
-					"The log shipper connects to its own server like a standby: pg_hba.conf must permit replication connections for this user; aurora.shipper_conninfo sets another way.",
-					"log shipper could not connect to its own server: %s",
-					err ? err : "out of memory");
+		return aurora_trouble(&s->failure, AURORA_LINK_LOST,
+							  "The log shipper connects to its own server like a standby: pg_hba.conf must permit replication connections for this user; aurora.shipper_conninfo sets another way.",
+							  "log shipper could not connect to its own server: %s",
+							  err ? err : "out of memory");
 	sysid = walrcv_identify_system(s->conn, &tli);
 	snprintf(ours, sizeof(ours), UINT64_FORMAT, GetSystemIdentifier());
 	if (strcmp(sysid, ours) != 0 || tli != s->timeline)
-		return fail(s, AURORA_LINK_REFUSED,
-					"Correct aurora.shipper_conninfo: it must lead to this server.",
-					"log shipper reached another server: system identifier %s, timeline %u, expected %s, timeline %u",
-					sysid, tli, ours, s->timeline);
+		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
+							  "Correct aurora.shipper_conninfo: it must lead to this server.",
+							  "log shipper reached another server: system identifier %s, timeline %u, expected %s, timeline %u",
+							  sysid, tli, ours, s->timeline);
 	return AURORA_LINK_OK;
 }
 
@@ -429,9 +212,9 @@ start_stream(Shipper *s, List *history)
 	options.startpoint = s->link->sent;
 	options.proto.physical.startpointTLI = s->stream_timeline;
 	if (!walrcv_startstreaming(s->conn, &options))
-		return fail(s, AURORA_LINK_LOST, NULL,
-					"server has no log to stream on timeline %u at %X/%X",
-					s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
+		return aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
+							  "server has no log to stream on timeline %u at %X/%X",
+							  s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
 	return AURORA_LINK_OK;
 }
 
@@ -455,10 +238,11 @@ publish(Shipper *s)
 static void
 append_batch(Shipper *s)
 {
-	aurora_link_append(s->link, s->stream_timeline, s->batch, s->batch_len);
+	aurora_link_append(s->link, s->timeline, s->batch, s->batch_len);
 	s->appends++;
 	s->bytes += s->batch_len;
 	s->batch_len = 0;
+	pg_atomic_write_u64(&aurora_ship->sent_lsn, s->link->sent);
 }
 
 static bool
@@ -569,12 +353,18 @@ send_status(Shipper *s)
 	walrcv_send(s->conn, msg, sizeof(msg));
 }
 
+/* Often enough that wal_sender_timeout never ends a connection that only
+ * waits for storage. */
 static int
 status_interval_ms(void)
 {
-	if (wal_receiver_status_interval <= 0)
-		return STATUS_MAX_MS;
-	return Min(wal_receiver_status_interval * 1000, STATUS_MAX_MS);
+	int			ms = STATUS_MAX_MS;
+
+	if (wal_receiver_status_interval > 0)
+		ms = Min(ms, wal_receiver_status_interval * 1000);
+	if (wal_sender_timeout > 0)
+		ms = Min(ms, Max(wal_sender_timeout / 3, 1));
+	return ms;
 }
 
 /*
@@ -622,9 +412,9 @@ timers(Shipper *s, AuroraLinkTrouble *rc)
 
 		s->next_poll = 0;
 		if (now >= limit)
-			*rc = fail(s, AURORA_LINK_LOST, NULL,
-					   "storage node \"%s\" has not answered for %d s",
-					   aurora_client_target(), ANSWER_TIMEOUT_MS / 1000);
+			*rc = aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
+								 "storage node \"%s\" has not answered for %d s",
+								 aurora_client_target(), ANSWER_TIMEOUT_MS / 1000);
 		due = Min(due, limit);
 	}
 	else
@@ -638,7 +428,7 @@ timers(Shipper *s, AuroraLinkTrouble *rc)
 		}
 		if (now >= s->next_poll && aurora_link_has_room(link))
 		{
-			aurora_link_append(link, s->stream_timeline, NULL, 0);
+			aurora_link_append(link, s->timeline, NULL, 0);
 			s->next_poll = 0;
 			return 0;			/* to send it */
 		}
@@ -674,6 +464,33 @@ wait_for_events(Shipper *s, long timeout_ms)
 	ResetLatch(MyLatch);
 }
 
+/*
+ * Are we shipping now?  If storage was full, it is no news that it lets us
+ * connect: then only when it has taken something.
+ */
+static void
+see_success(Shipper *s)
+{
+	AuroraLink *link = s->link;
+
+	if (s->was_full && link->durable <= s->begin &&
+		link->durable < GetFlushRecPtr(NULL))
+		return;
+	s->was_full = false;
+	s->streaming_since = GetCurrentTimestamp();
+	SpinLockAcquire(&aurora_ship->mutex);
+	aurora_ship->st.term = link->term;
+	aurora_ship->st.timeline = s->timeline;
+	aurora_ship->st.start_lsn = link->start_lsn;
+	aurora_ship->st.sessions++;
+	SpinLockRelease(&aurora_ship->mutex);
+	aurora_ship_set_state(AURORA_SHIP_STREAMING, NULL);
+	ereport(LOG,
+			(errmsg("log shipping to storage node \"%s\" started at %X/%X, timeline %u, term " UINT64_FORMAT,
+					aurora_client_target(), LSN_FORMAT_ARGS(s->begin),
+					s->stream_timeline, link->term)));
+}
+
 /* Ship until something goes wrong. */
 static AuroraLinkTrouble
 stream(Shipper *s)
@@ -682,20 +499,21 @@ stream(Shipper *s)
 
 	send_status(s);
 	publish(s);
+	see_success(s);
 	for (;;)
 	{
 		bool		more;
 		long		timeout;
 
-		check_interrupts();
+		aurora_ship_check_interrupts();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 			if (strcmp(s->nodes, aurora_storage_nodes) != 0 ||
 				strcmp(s->conninfo, aurora_shipper_conninfo) != 0)
-				return fail(s, AURORA_LINK_LOST, NULL,
-							"connection settings of the log shipper have changed");
+				return aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
+									  "connection settings of the log shipper have changed");
 		}
 
 		more = take_wal(s);
@@ -705,10 +523,12 @@ stream(Shipper *s)
 		if (rc != AURORA_LINK_OK)
 			return link_failed(s, rc);
 		pass_on_positions(s);
+		if (s->streaming_since == 0)
+			see_success(s);
 		if (s->ended && s->batch_len == 0 && !aurora_link_pending(s->link))
-			return fail(s, AURORA_LINK_LOST, NULL,
-						"server ended the stream of timeline %u at %X/%X",
-						s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
+			return aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
+								  "server ended the stream of timeline %u at %X/%X",
+								  s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
 		timeout = timers(s, &rc);
 		if (rc != AURORA_LINK_OK)
 			return rc;
@@ -728,7 +548,7 @@ run_session(Shipper *s)
 	(void) GetFlushRecPtr(&s->timeline);
 	history = readTimeLineHistory(s->timeline);
 
-	rc = ensure_slot(s);
+	rc = aurora_slot_ensure(&s->failure);
 	if (rc == AURORA_LINK_OK)
 		rc = join_storage(s, history);
 	if (rc == AURORA_LINK_OK)
@@ -738,19 +558,7 @@ run_session(Shipper *s)
 	if (rc != AURORA_LINK_OK)
 		return rc;
 
-	SpinLockAcquire(&aurora_ship->mutex);
-	aurora_ship->st.term = s->link->term;
-	aurora_ship->st.timeline = s->timeline;
-	aurora_ship->st.start_lsn = s->link->start_lsn;
-	aurora_ship->st.sessions++;
-	SpinLockRelease(&aurora_ship->mutex);
-	publish(s);
-	aurora_ship_set_state(AURORA_SHIP_STREAMING, NULL);
-	s->streaming_since = GetCurrentTimestamp();
-	ereport(LOG,
-			(errmsg("log shipping to storage node \"%s\" started at %X/%X, timeline %u, term " UINT64_FORMAT,
-					aurora_client_target(), LSN_FORMAT_ARGS(s->link->sent),
-					s->stream_timeline, s->link->term)));
+	s->begin = s->link->sent;
 	return stream(s);
 }
 
@@ -801,8 +609,8 @@ run_guarded_session(Shipper *s)
 		if (MyReplicationSlot != NULL)
 			ReplicationSlotRelease();
 		AtEOXact_Files(false);
-		rc = fail(s, AURORA_LINK_LOST, edata->hint, "log shipping failed: %s",
-				  edata->message);
+		rc = aurora_trouble(&s->failure, AURORA_LINK_LOST, edata->hint, "log shipping failed: %s",
+							edata->message);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
@@ -845,6 +653,7 @@ recover(Shipper *s, AuroraLinkTrouble kind)
 	bool		again = kind == last_kind && !good;
 
 	last_kind = kind;
+	s->was_full = kind == AURORA_LINK_FULL;
 	if (s->streaming_since != 0)
 	{
 		SpinLockAcquire(&aurora_ship->mutex);
@@ -858,16 +667,16 @@ recover(Shipper *s, AuroraLinkTrouble kind)
 		case AURORA_LINK_LOST:
 			aurora_ship_set_state(AURORA_SHIP_CONNECTING, &s->failure);
 			delay_ms = again ? Min(delay_ms * 2, LOST_DELAY_MAX_MS) : LOST_DELAY_MIN_MS;
-			pause_ms(delay_ms, true);
+			aurora_ship_pause(delay_ms, true);
 			break;
 		case AURORA_LINK_FULL:
 			aurora_ship_set_state(AURORA_SHIP_WAITING, &s->failure);
 			delay_ms = again ? Min(delay_ms * 2, FULL_DELAY_MAX_MS) : FULL_DELAY_MIN_MS;
-			pause_ms(delay_ms, true);
+			aurora_ship_pause(delay_ms, true);
 			break;
 		case AURORA_LINK_REFUSED:
 			aurora_ship_set_state(AURORA_SHIP_REFUSED, &s->failure);
-			pause_ms(REFUSED_DELAY_MS, true);
+			aurora_ship_pause(REFUSED_DELAY_MS, true);
 			break;
 		case AURORA_LINK_FENCED:
 
@@ -880,7 +689,7 @@ recover(Shipper *s, AuroraLinkTrouble kind)
 			ereport(WARNING,
 					(errmsg("log shipping has stopped: another server writes to this volume"),
 					 errhint("Make sure that only one copy of this server runs. If it is this one, restart it or reload its configuration.")));
-			pause_ms(-1, true);
+			aurora_ship_pause(-1, true);
 			break;
 	}
 }
@@ -899,35 +708,6 @@ check_settings(void)
 				(errmsg("full_page_writes is off"),
 				 errdetail("Pages of aurora tables do not need it, but indexes, catalogs and heap tables are local files that can be torn by a crash."),
 				 errhint("Set full_page_writes = on.")));
-}
-
-/* Name of the bootstrap superuser, who may always replicate. */
-static char *
-superuser_name(void)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	char	   *name;
-
-	StartTransactionCommand();
-	name = MemoryContextStrdup(cxt, GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false));
-	CommitTransactionCommand();
-	return name;
-}
-
-/*
- * Storage is not reached yet, but the slot remembers what it had: with that,
- * writers are held back from the start if storage does not come.
- */
-static void
-publish_slot_position(void)
-{
-	XLogRecPtr	restart_lsn;
-	pid_t		active_pid;
-
-	if (aurora_ship_marker_exists() &&
-		slot_look(&restart_lsn, &active_pid) == SLOT_USABLE &&
-		pg_atomic_read_u64(&aurora_ship->durable_lsn) < restart_lsn)
-		aurora_ship_publish(restart_lsn, restart_lsn, InvalidXLogRecPtr);
 }
 
 void
@@ -953,11 +733,10 @@ aurora_shipper_main(Datum arg)
 		elog(ERROR, "could not generate a writer id");
 	aurora_ship_set_state(AURORA_SHIP_CONNECTING, NULL);
 	check_settings();
-	s->superuser = superuser_name();
+	s->superuser = aurora_superuser_name();
 	load_file("libpqwalreceiver", false);
 	if (WalReceiverFunctions == NULL)
 		elog(ERROR, "libpqwalreceiver did not initialize correctly");
-	publish_slot_position();
 
 	for (;;)
 	{

@@ -250,7 +250,10 @@ au_frame_end(AuWriter *w)
 void
 au_reader_start(AuReader *r, const uint8_t *p, size_t len)
 {
-	r->p = p;
+	static const uint8_t nothing;
+
+	/* Arithmetic on NULL is undefined, even of zero bytes. */
+	r->p = p != NULL ? p : &nothing;
 	r->left = len;
 	r->bad = false;
 }

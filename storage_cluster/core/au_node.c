@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_node.c: connections, frames, and the order of work; au_node.h has the
+ * contract.
+ *
+ * A connection:
+ *
+ *   opened ──HELLO──▶ known ──TERM──▶ writer (its volume points to it)
+ *      │                │               │
+ *      └──── error ─────┴───────────────┴──▶ closing ──▶ closed (freed)
+ *
+ * A closing connection's input is ignored; it is freed when the host says it
+ * is closed.  A paused one is not read from until au_node_run finds the
+ * reason gone.
+ */
+#include "core/au_node_int.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define ANSWER_CAP 4096			/* longest answer but PAGES, RELS, STATUS */
+
+void
+au_n_log(AuNode *n, AuLogLevel level, const char *fmt,...)
+{
+	char		text[1024];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	n->host.log(n->host.ctx, level, text);
+}
+
+void
+au_n_fatal(AuNode *n, const char *fmt,...)
+{
+	char		text[1024];
+	va_list		args;
+
+	if (n->dead)
+		return;
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	n->dead = true;
+	n->host.fatal(n->host.ctx, text);
+}
+
+AuNode *
+au_node_new(const AuNodeHost *host, const AuNodeOptions *options)
+{
+	AuNode	   *n = host->alloc(host->ctx, sizeof(*n));
+
+	if (n == NULL)
+		return NULL;
+	memset(n, 0, sizeof(*n));
+	n->host = *host;
+	n->opt = *options;
+	n->slice = host->alloc(host->ctx, AU_NODE_SLICE_BYTES);
+	n->pages = host->alloc(host->ctx, (size_t) AU_WIRE_BLOCKS_MAX * AU_PAGE_SIZE);
+	if (n->slice == NULL || n->pages == NULL)
+	{
+		au_node_free(n);
+		return NULL;
+	}
+	return n;
+}
+
+void
+au_node_free(AuNode *n)
+{
+	AuNodeHost	host = n->host;
+
+	while (n->conns != NULL)
+		au_node_conn_closed(n, n->conns);
+	for (uint32_t i = 0; i < n->nvols; i++)
+		au_v_free(n->vols[i]);
+	if (n->slice != NULL)
+		host.release(host.ctx, n->slice);
+	if (n->pages != NULL)
+		host.release(host.ctx, n->pages);
+	host.release(host.ctx, n);
+}
+
+AuVolume *
+au_n_volume(AuNode *n, uint64_t system_identifier)
+{
+	for (uint32_t i = 0; i < n->nvols; i++)
+		if (n->vols[i]->meta.system_identifier == system_identifier)
+			return n->vols[i];
+	return NULL;
+}
+
+AuVolume *
+au_n_volume_of(AuNode *n, void *handle)
+{
+	for (uint32_t i = 0; i < n->nvols; i++)
+		if (n->vols[i]->handle == handle)
+			return n->vols[i];
+	return NULL;
+}
+
+AuStatus
+au_node_add_volume(AuNode *n, const AuVolumeMeta *meta, void *handle, char *err, size_t errlen)
+{
+	AuVolume   *v;
+	AuStatus	status;
+
+	err[0] = '\0';
+	if (n->nvols == AU_NODE_VOLUMES_MAX)
+	{
+		snprintf(err, errlen, "this node has %d volumes already", AU_NODE_VOLUMES_MAX);
+		return AU_FULL;
+	}
+	if (au_n_volume(n, meta->system_identifier) != NULL)
+	{
+		snprintf(err, errlen, "two directories hold volume %" PRIu64, meta->system_identifier);
+		return AU_INVALID;
+	}
+	v = au_v_new(n, meta, handle);
+	if (v == NULL)
+	{
+		snprintf(err, errlen, "out of memory");
+		return AU_NOMEM;
+	}
+	status = au_v_start(v, err, errlen);
+	if (status != AU_OK)
+	{
+		au_v_free(v);
+		return status;
+	}
+	n->vols[n->nvols++] = v;
+	for (AuConn *c = n->conns; c != NULL; c = c->next)
+		if (c->hello && c->system_identifier == meta->system_identifier)
+			c->vol = v;
+	return AU_OK;
+}
+
+/* ---- answers ---------------------------------------------------------- */
+
+bool
+au_n_reserve(AuNode *n, AuConn *c, AuWriter *w, size_t cap)
+{
+	uint8_t    *memory = c->closing ? NULL : n->host.send_reserve(n->host.ctx, c->handle, cap);
+
+	if (memory == NULL)
+	{
+		au_n_close(n, c);
+		return false;
+	}
+	au_writer_start(w, memory, cap);
+	return true;
+}
+
+void
+au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded)
+{
+	/* capacities are computed from the encoders' own limits */
+	assert(encoded && !w->overflow);
+	(void) encoded;
+	c->out_bytes += w->len;
+	n->out_bytes += w->len;
+	n->host.send_commit(n->host.ctx, c->handle, w->len);
+}
+
+void
+au_n_error(AuNode *n, AuConn *c, uint64_t id, AuStatus status, const char *hint,
+		   const char *fmt,...)
+{
+	char		text[AU_WIRE_TEXT_MAX];
+	va_list		args;
+	AuWriter	w;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	n->stats.errors++;
+	if (au_n_reserve(n, c, &w, ANSWER_CAP))
+		au_n_send(n, c, &w, au_enc_error(&w, id, status, text, hint));
+}
+
+void
+au_n_close(AuNode *n, AuConn *c)
+{
+	if (c->closing)
+		return;
+	c->closing = true;
+	n->host.close(n->host.ctx, c->handle);
+}
+
+/* ---- connections ------------------------------------------------------ */
+
+AuConn *
+au_node_conn_opened(AuNode *n, void *handle)
+{
+	AuConn	   *c;
+
+	if (n->stopping || n->dead)
+		return NULL;
+	c = n->host.alloc(n->host.ctx, sizeof(*c));
+	if (c == NULL)
+		return NULL;
+	memset(c, 0, sizeof(*c));
+	c->handle = handle;
+	c->next = n->conns;
+	if (n->conns != NULL)
+		n->conns->prev = c;
+	n->conns = c;
+	n->stats.connections++;
+	n->stats.connections_total++;
+	return c;
+}
+
+void
+au_node_conn_closed(AuNode *n, AuConn *c)
+{
+	au_r_forget_conn(n, c);
+	for (uint32_t i = 0; i < n->nvols; i++)
+		if (n->vols[i]->writer == c)
+		{
+			n->vols[i]->writer = NULL;
+			n->vols[i]->ack_count = 0;
+		}
+	n->nterms -= c->term_pending;
+	n->npaused -= c->paused;
+	n->out_bytes -= c->out_bytes;
+	if (c->prev != NULL)
+		c->prev->next = c->next;
+	else
+		n->conns = c->next;
+	if (c->next != NULL)
+		c->next->prev = c->prev;
+	n->stats.connections--;
+	n->host.release(n->host.ctx, c);
+}
+
+void
+au_node_conn_sent(AuNode *n, AuConn *c, size_t bytes)
+{
+	assert(bytes <= c->out_bytes);
+	c->out_bytes -= bytes;
+	n->out_bytes -= bytes;
+}
+
+/* Too much of ours waits for this connection, or of its for us. */
+static bool
+must_pause(const AuNode *n, const AuConn *c)
+{
+	return c->out_bytes >= AU_NODE_CONN_OUT_MAX || n->out_bytes >= AU_NODE_OUT_MAX ||
+		c->nwaits >= AU_NODE_CONN_WAITS_MAX ||
+		c->wait_blocks >= AU_NODE_CONN_WAIT_BLOCKS_MAX || c->term_pending ||
+		(c->vol != NULL && c->vol->writer == c && au_v_writer_must_wait(c->vol));
+}
+
+static void
+resume_paused(AuNode *n)
+{
+	for (AuConn *c = n->conns; c != NULL && n->npaused > 0; c = c->next)
+	{
+		if (!c->paused || c->closing || must_pause(n, c))
+			continue;
+		c->paused = false;
+		n->npaused--;
+		n->host.set_reading(n->host.ctx, c->handle, true);
+	}
+}
+
+static void
+handle_hello(AuNode *n, AuConn *c, const AuFrame *f)
+{
+	AuMsgHello	m;
+	AuMsgHelloOk ok = {.node_id = n->opt.node_id};
+	AuWriter	w;
+
+	if (c->hello || !au_dec_hello(f, &m) || m.role < AU_ROLE_READER || m.role > AU_ROLE_ADMIN)
+	{
+		au_n_error(n, c, f->id, AU_INVALID, NULL,
+				   c->hello ? "HELLO was said already" : "malformed HELLO");
+		au_n_close(n, c);
+		return;
+	}
+	if (n->opt.single_volume != 0 && m.role != AU_ROLE_ADMIN &&
+		m.system_identifier != n->opt.single_volume)
+	{
+		au_n_error(n, c, f->id, AU_REFUSED,
+				   "Each server needs an aurora_storaged of its own in embedded mode: check aurora.storage_directory and aurora.storage_nodes.",
+				   "this aurora_storaged serves only the server with system identifier %" PRIu64
+				   ", not %" PRIu64, n->opt.single_volume, m.system_identifier);
+		au_n_close(n, c);
+		return;
+	}
+	c->hello = true;
+	c->role = m.role;
+	c->system_identifier = m.system_identifier;
+	memcpy(c->name, m.name, sizeof(c->name));
+	c->vol = au_n_volume(n, m.system_identifier);
+	if (c->vol != NULL)
+	{
+		ok.volume_known = 1;
+		ok.start_lsn = c->vol->meta.start_lsn;
+		ok.durable_lsn = au_v_durable(c->vol);
+		ok.applied_lsn = c->vol->applied;
+	}
+	if (au_n_reserve(n, c, &w, ANSWER_CAP))
+		au_n_send(n, c, &w, au_enc_hello_ok(&w, f->id, &ok));
+}
+
+static void
+handle_term(AuNode *n, AuConn *c, const AuFrame *f)
+{
+	if (c->role != AU_ROLE_WRITER || !au_dec_term(f, &c->term))
+	{
+		au_n_error(n, c, f->id, AU_INVALID, NULL, c->role != AU_ROLE_WRITER ?
+				   "only a writer may ask for a term" : "malformed TERM");
+		return;
+	}
+	c->term_id = f->id;
+	c->term_pending = true;
+	n->nterms++;
+	if (au_t_decide(n, c))
+	{
+		c->term_pending = false;
+		n->nterms--;
+	}
+}
+
+static void
+handle_append(AuNode *n, AuConn *c, const AuFrame *f)
+{
+	AuMsgAppend m;
+
+	if (c->role != AU_ROLE_WRITER || !au_dec_append(f, &m) || m.length > AU_WIRE_APPEND_MAX)
+		au_n_error(n, c, f->id, AU_INVALID, NULL, c->role != AU_ROLE_WRITER ?
+				   "only a writer may append" : "malformed APPEND");
+	else if (c->vol == NULL)
+		au_n_error(n, c, f->id, AU_REFUSED, NULL,
+				   "volume %" PRIu64 " is not on this node", c->system_identifier);
+	else
+		au_v_append(c->vol, c, f->id, &m);
+}
+
+static void
+handle_status(AuNode *n, AuConn *c, const AuFrame *f)
+{
+	size_t		len;
+	const char *json = n->host.status_json(n->host.ctx, &len);
+	AuWriter	w;
+
+	if (au_n_reserve(n, c, &w, len + ANSWER_CAP))
+		au_n_send(n, c, &w, au_enc_text(&w, AU_MSG_STATUS_OK, f->id, json, len));
+}
+
+static void
+handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
+{
+	AuWriter	w;
+
+	n->stats.frames++;
+	if (!c->hello && f->type != AU_MSG_HELLO && f->type != AU_MSG_PING)
+	{
+		au_n_error(n, c, f->id, AU_INVALID, NULL, "the first message must be HELLO");
+		au_n_close(n, c);
+		return;
+	}
+	switch (f->type)
+	{
+		case AU_MSG_HELLO:
+			handle_hello(n, c, f);
+			break;
+		case AU_MSG_TERM:
+			handle_term(n, c, f);
+			break;
+		case AU_MSG_APPEND:
+			handle_append(n, c, f);
+			break;
+		case AU_MSG_GET_PAGES:
+			au_r_get_pages(n, c, f);
+			break;
+		case AU_MSG_GET_SIZE:
+			au_r_get_size(n, c, f);
+			break;
+		case AU_MSG_LIST_RELS:
+			au_r_list_rels(n, c, f);
+			break;
+		case AU_MSG_STATUS:
+			handle_status(n, c, f);
+			break;
+		case AU_MSG_PING:
+			if (au_n_reserve(n, c, &w, ANSWER_CAP))
+				au_n_send(n, c, &w, au_enc_empty(&w, AU_MSG_PONG, f->id));
+			break;
+		default:
+			au_n_error(n, c, f->id, AU_UNSUPPORTED,
+					   "Compute and storage may be of different versions of Aurora.",
+					   "unknown message type %u", f->type);
+			break;
+	}
+}
+
+/* The stream is no longer to be understood: say why, close. */
+static void
+bad_stream(AuNode *n, AuConn *c, AuStatus status, const uint8_t *buf, size_t len)
+{
+	if (status == AU_UNSUPPORTED && len >= 6)
+		au_n_error(n, c, 0, AU_UNSUPPORTED,
+				   "Install the same version of Aurora on compute and storage.",
+				   "this node speaks protocol version %d, the message is of version %u",
+				   AU_WIRE_VERSION, au_get_u16(buf + 4));
+	else
+		au_n_error(n, c, 0, AU_CORRUPT, NULL, "what arrived is no message of Aurora's protocol, or too long");
+	au_n_log(n, AU_LOG_WARNING, "closed the connection of %s: unusable message (%s)",
+			 c->name[0] ? c->name : "an unknown client", au_status_name(status));
+	au_n_close(n, c);
+}
+
+size_t
+au_node_input(AuNode *n, AuConn *c, const uint8_t *buf, size_t len, size_t *need)
+{
+	size_t		done = 0;
+
+	*need = AU_WIRE_HEADER;
+	while (!c->closing && !c->paused && !n->dead && done < len)
+	{
+		AuFrame		f;
+		size_t		used;
+		AuStatus	status = au_frame_parse(buf + done, len - done, &f, &used);
+
+		if (status == AU_NEED_MORE)
+		{
+			*need = used > AU_WIRE_HEADER ? used : AU_WIRE_HEADER;
+			if (c->role != AU_ROLE_WRITER && used > AU_NODE_READER_FRAME_MAX)
+				bad_stream(n, c, AU_INVALID, buf + done, len - done);
+			break;
+		}
+		if (status != AU_OK)
+		{
+			bad_stream(n, c, status, buf + done, len - done);
+			break;
+		}
+		handle_frame(n, c, &f);
+		done += used;
+		if (!c->closing && must_pause(n, c))
+		{
+			c->paused = true;
+			n->npaused++;
+			n->host.set_reading(n->host.ctx, c->handle, false);
+		}
+	}
+	return c->closing ? len : done;
+}
+
+/* ---- the order of work ------------------------------------------------ */
+
+static void
+decide_terms(AuNode *n)
+{
+	AuConn	   *next;
+
+	for (AuConn *c = n->conns; c != NULL && n->nterms > 0; c = next)
+	{
+		next = c->next;
+		if (c->term_pending && au_t_decide(n, c))
+		{
+			c->term_pending = false;
+			n->nterms--;
+		}
+	}
+}
+
+uint64_t
+au_node_run(AuNode *n)
+{
+	uint64_t	wait = UINT64_MAX;
+	bool		stopped = true;
+
+	if (n->dead)
+		return UINT64_MAX;
+	if (n->nterms > 0)
+		decide_terms(n);
+	for (uint32_t i = 0; i < n->nvols && !n->dead; i++)
+	{
+		AuVolume   *v = n->vols[i];
+		uint64_t	w = au_v_run(v);
+
+		wait = w < wait ? w : wait;
+		au_r_wake(v);
+		w = au_r_expire(v, n->host.now_us(n->host.ctx));
+		wait = w < wait ? w : wait;
+		stopped = stopped && au_v_stopped(v);
+	}
+	if (n->npaused > 0)
+		resume_paused(n);
+	n->stopped = n->stopping && stopped;
+	return n->dead ? UINT64_MAX : wait;
+}
+
+void
+au_node_stop(AuNode *n)
+{
+	n->stopping = true;
+	for (AuConn *c = n->conns; c != NULL; c = c->next)
+		au_n_close(n, c);
+}
+
+bool
+au_node_stopped(const AuNode *n)
+{
+	return n->stopped || n->dead;
+}
+
+void
+au_node_stats(const AuNode *n, AuNodeStats *out)
+{
+	*out = n->stats;
+	out->node_id = n->opt.node_id;
+	out->volumes = n->nvols;
+	out->out_bytes = n->out_bytes;
+}
+
+bool
+au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void **handle)
+{
+	const AuVolume *v;
+	AuLsn		restart;
+
+	if (index >= n->nvols)
+		return false;
+	v = n->vols[index];
+	*out = v->stats;
+	*handle = v->handle;
+	out->meta = v->meta;
+	out->writer = v->writer != NULL ? v->writer->name : "";
+	out->received = au_v_received(v);
+	out->durable = au_v_durable(v);
+	out->commit = n->opt.alone ? out->durable : v->commit;
+	out->applied = v->applied;
+	n->host.store_persisted(n->host.ctx, v->handle, &out->persisted, &restart);
+	out->horizon = n->host.store_horizon(n->host.ctx, v->handle);
+	out->waiting = v->heap_count;
+	au_v_state(v, &out->state, &out->problem);
+	return true;
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_node.h: the storage node as a deterministic state machine.
+ *
+ * No clock, network, disk, thread or allocator in here: all of it comes
+ * through AuNodeHost.  The daemon is one host (libuv, files, RocksDB), a test
+ * or a simulator another.  Same calls in the same order, same results.
+ *
+ *   bytes of a connection ──▶ au_node_input ─┐
+ *   a sync has ended ───────▶ au_node_synced │──▶ state ──▶ answers, syncs,
+ *   versions are written ───▶ au_node_written│              writes, applying
+ *   time, after each batch ─▶ au_node_run ───┘
+ *
+ * Events only change state; long work (applying log, waking readers) is done
+ * in bounded slices by au_node_run.
+ *
+ * Invariants:
+ *  1. A term is persisted before it is granted; only the connection holding
+ *     the newest term appends.
+ *  2. APPEND_OK names only log that a sync has covered.
+ *  3. Only log below min(commit, durable) is applied; alone, commit = durable.
+ *  4. A page answered for not_before reflects all log below it, and is read
+ *     at one LSN, which the answer names.
+ *  5. Queues, buffers and waits are bounded (AU_NODE_* below): beyond, the
+ *     connection is not read from, or gets an error.
+ */
+#ifndef AU_NODE_H
+#define AU_NODE_H
+
+#include "common/au_wire.h"
+#include "core/au_volume.h"
+#include "core/au_waldecode.h"
+
+#define AU_NODE_VOLUMES_MAX 16
+#define AU_NODE_CONN_OUT_MAX (8u << 20) /* unsent answer bytes of a connection */
+#define AU_NODE_OUT_MAX ((uint64_t) 256 << 20)	/* ... of all together */
+#define AU_NODE_CONN_WAITS_MAX 64	/* waiting reads of a connection */
+#define AU_NODE_CONN_WAIT_BLOCKS_MAX 1024	/* ... and the blocks they ask for */
+#define AU_NODE_WAITS_MAX 16384 /* waiting reads of all together */
+#define AU_NODE_WAIT_US_MAX ((uint64_t) 60 * 1000000)
+#define AU_NODE_ACKS_MAX 4096	/* appends not acknowledged yet, of a volume */
+#define AU_NODE_UNSYNCED_MAX ((uint64_t) 64 << 20)
+#define AU_NODE_APPLY_LAG_MAX ((uint64_t) 256 << 20)
+#define AU_NODE_READER_FRAME_MAX (64u << 10)	/* longest frame of one who is no writer */
+#define AU_NODE_RELS_MAX 200000 /* relations in one RELS answer; more are left out */
+#define AU_NODE_PERSIST_BYTES ((uint64_t) 128 << 20)	/* of log between persisted positions */
+#define AU_NODE_PERSIST_US ((uint64_t) 60 * 1000000)
+#define AU_NODE_RETRY_US ((uint64_t) 2 * 1000000)	/* after trouble with the disk */
+
+typedef enum AuLogLevel
+{
+	AU_LOG_DEBUG,
+	AU_LOG_INFO,
+	AU_LOG_WARNING,
+	AU_LOG_ERROR
+} AuLogLevel;
+
+/*
+ * What a node needs.  `conn` and `vol` are the host's own handles.  err is
+ * always terminated.  No function may call back into the node.
+ */
+typedef struct AuNodeHost
+{
+	void	   *ctx;
+
+	uint64_t	(*now_us) (void *ctx);	/* monotonic */
+	void	   *(*alloc) (void *ctx, size_t size);	/* NULL: out of memory */
+	void		(*release) (void *ctx, void *p);
+	void		(*log) (void *ctx, AuLogLevel level, const char *message);
+	/* The node must not go on: the host ends it.  May return; the node then
+	 * does nothing any more. */
+	void		(*fatal) (void *ctx, const char *message);
+	/* State as JSON, valid until the next call. */
+	const char *(*status_json) (void *ctx, size_t *len);
+
+	/* Memory for an answer of at most cap bytes (NULL: out of memory), then
+	 * send its first len bytes. */
+	uint8_t    *(*send_reserve) (void *ctx, void *conn, size_t cap);
+	void		(*send_commit) (void *ctx, void *conn, size_t len);
+	/* off: give no more input until on. */
+	void		(*set_reading) (void *ctx, void *conn, bool on);
+	/* Close after what was sent; au_node_conn_closed must follow. */
+	void		(*close) (void *ctx, void *conn);
+
+	/* Volumes.  create makes directory, VOLUME, log and store, durably. */
+	AuStatus	(*volume_create) (void *ctx, const AuVolumeMeta *meta, void **vol,
+								  char *err, size_t errlen);
+	AuStatus	(*volume_save) (void *ctx, void *vol, const AuVolumeMeta *meta,
+								char *err, size_t errlen);
+
+	/* Landing log, as au_landing.h.  sync_start: au_node_synced follows;
+	 * trim and truncate are not called while a sync runs. */
+	AuStatus	(*log_append) (void *ctx, void *vol, uint64_t term, uint32_t timeline,
+							   AuLsn lsn, const uint8_t *bytes, size_t len,
+							   char *err, size_t errlen);
+	void		(*log_sync_start) (void *ctx, void *vol);
+	AuStatus	(*log_read) (void *ctx, void *vol, AuLsn lsn, uint8_t *buf, size_t cap,
+							 size_t *got, char *err, size_t errlen);
+	AuStatus	(*log_trim) (void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen);
+	AuStatus	(*log_truncate) (void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen);
+	AuLsn		(*log_start) (void *ctx, void *vol);
+	AuLsn		(*log_end) (void *ctx, void *vol);
+	AuLsn		(*log_durable) (void *ctx, void *vol);
+
+	/* Page store, as au_pagestore.h.  store_write_start: au_node_written
+	 * follows (the host has called au_pagestore_written by then).
+	 * store_reopen: close it, open it again; tried again if it fails.
+	 * AU_FULL: there is no room to try, and the store is as it was; another
+	 * failure leaves it closed, and nothing else is asked of it then but
+	 * store_persisted and store_horizon. */
+	AuStatus	(*store_apply) (void *ctx, void *vol, const AuWalRecord *rec);
+	bool		(*store_full) (void *ctx, void *vol);
+	bool		(*store_freeze) (void *ctx, void *vol, AuLsn applied, AuLsn restart);
+	void		(*store_write_start) (void *ctx, void *vol, bool persist);
+	AuStatus	(*store_reopen) (void *ctx, void *vol, char *err, size_t errlen);
+	void		(*store_positions) (void *ctx, void *vol, AuLsn *applied, AuLsn *restart);
+	void		(*store_persisted) (void *ctx, void *vol, AuLsn *applied, AuLsn *restart);
+	void		(*store_set_applied) (void *ctx, void *vol, AuLsn applied);
+	AuLsn		(*store_horizon) (void *ctx, void *vol);
+	AuLsn		(*store_last_change) (void *ctx, void *vol);
+	bool		(*store_rewind) (void *ctx, void *vol, AuLsn lsn);
+	AuStatus	(*store_read) (void *ctx, void *vol, const AuPageId *page, AuLsn lsn, uint8_t *out);
+	AuStatus	(*store_size) (void *ctx, void *vol, const AuRelId *rel, AuLsn lsn, uint32_t *nblocks);
+	void		(*store_list) (void *ctx, void *vol, uint32_t db,
+							   void (*fn) (void *fnctx, const AuRelId *rel, uint32_t nblocks),
+							   void *fnctx);
+	bool		(*store_gc_step) (void *ctx, void *vol);
+	const char *(*store_error) (void *ctx, void *vol);
+} AuNodeHost;
+
+typedef struct AuNodeOptions
+{
+	uint64_t	node_id;
+	uint64_t	single_volume;	/* only this system identifier; 0: any */
+	bool		alone;			/* the node is the whole quorum: commit = durable */
+} AuNodeOptions;
+
+typedef struct AuNode AuNode;
+typedef struct AuConn AuConn;
+
+/* The host table is copied.  NULL: out of memory. */
+AuNode	   *au_node_new(const AuNodeHost *host, const AuNodeOptions *options);
+void		au_node_free(AuNode *node);
+
+/* A volume found at start; the host opened its log and store. */
+AuStatus	au_node_add_volume(AuNode *node, const AuVolumeMeta *meta, void *vol,
+							   char *err, size_t errlen);
+
+/* Connections.  opened: NULL if out of memory (close it). */
+AuConn	   *au_node_conn_opened(AuNode *node, void *conn);
+/*
+ * Bytes that arrived and were not consumed before.  Returns how many are
+ * consumed now; *need: total bytes the next frame needs, as far as known (the
+ * host's buffer must hold that much).  Consumes nothing while reading is off.
+ */
+size_t		au_node_input(AuNode *node, AuConn *conn, const uint8_t *buf, size_t len, size_t *need);
+/* `bytes` of what was sent left the host's buffers; may be called from within
+ * send_commit. */
+void		au_node_conn_sent(AuNode *node, AuConn *conn, size_t bytes);
+void		au_node_conn_closed(AuNode *node, AuConn *conn);
+
+void		au_node_synced(AuNode *node, void *vol, AuStatus status, const char *err);
+void		au_node_written(AuNode *node, void *vol, AuStatus status, const char *err);
+
+/* Do a slice of what there is to do.  Returns microseconds after which it
+ * wants to run again at the latest; 0: at once. */
+uint64_t	au_node_run(AuNode *node);
+
+/* Clean stop: closes the connections, writes everything, persists. */
+void		au_node_stop(AuNode *node);
+bool		au_node_stopped(const AuNode *node);
+
+/* ---- figures ---------------------------------------------------------- */
+
+typedef struct AuVolumeStats
+{
+	AuVolumeMeta meta;
+	const char *state;			/* "ok", "log full", "store stalled", "failed" */
+	const char *problem;		/* text if not ok */
+	const char *writer;			/* name of the connected writer, "" if none */
+	AuLsn		received;
+	AuLsn		durable;
+	AuLsn		commit;
+	AuLsn		applied;
+	AuLsn		persisted;
+	AuLsn		horizon;
+	uint64_t	appends;
+	uint64_t	append_bytes;
+	uint64_t	syncs;
+	uint64_t	sync_us;		/* sum */
+	uint64_t	sync_us_max;
+	uint64_t	records;		/* handed on by the decoder */
+	uint64_t	reads;			/* requests: pages, sizes, lists */
+	uint64_t	pages;
+	uint64_t	read_us;		/* sum, without waiting */
+	uint64_t	waits;			/* reads that had to wait */
+	uint64_t	wait_us;		/* sum */
+	uint64_t	expired;		/* reads that waited in vain */
+	uint64_t	waiting;		/* now */
+	uint64_t	store_writes;
+	uint64_t	store_reopens;
+} AuVolumeStats;
+
+typedef struct AuNodeStats
+{
+	uint64_t	node_id;
+	uint32_t	volumes;
+	uint32_t	connections;
+	uint64_t	connections_total;
+	uint64_t	frames;
+	uint64_t	errors;			/* ERROR answers */
+	uint64_t	out_bytes;		/* unsent now */
+} AuNodeStats;
+
+void		au_node_stats(const AuNode *node, AuNodeStats *out);
+/* *vol: the host's handle.  false: no such index. */
+bool		au_node_volume_stats(const AuNode *node, uint32_t index, AuVolumeStats *out, void **vol);
+
+#endif							/* AU_NODE_H */

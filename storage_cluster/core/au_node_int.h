@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_node_int.h: what the files of the node share.  Nothing outside
+ * core/au_node*.c includes it.
+ */
+#ifndef AU_NODE_INT_H
+#define AU_NODE_INT_H
+
+#include "core/au_node.h"
+
+#define AU_NODE_SLICE_BYTES (1u << 20)	/* log applied between two looks at events */
+
+typedef struct AuVolume AuVolume;
+
+/* A read that waits until log below `need` is applied. */
+typedef struct AuWait
+{
+	AuConn	   *conn;
+	AuVolume   *vol;
+	struct AuWait *conn_prev,
+			   *conn_next;
+	struct AuWait *age_prev,	/* all of a volume, oldest first */
+			   *age_next;
+	uint32_t	heap_index;
+	uint64_t	seq;
+	AuLsn		need;
+	uint64_t	since_us;
+	uint64_t	id;
+	uint16_t	type;			/* AU_MSG_GET_PAGES, ... */
+	AuRelId		rel;			/* LIST_RELS: only db */
+	AuLsn		read_lsn;
+	uint16_t	nblocks;
+	uint32_t	blocks[];
+} AuWait;
+
+typedef struct AuAck
+{
+	uint64_t	id;
+	AuLsn		end;
+} AuAck;
+
+typedef enum AuStoreState
+{
+	AU_STORE_OK,
+	AU_STORE_WRITING,			/* a generation is on its way */
+	AU_STORE_STALLED			/* wrote in vain; reopened at retry_at */
+} AuStoreState;
+
+struct AuVolume
+{
+	AuNode	   *node;
+	void	   *handle;			/* the host's */
+	AuVolumeMeta meta;
+	AuConn	   *writer;			/* holds meta.term; NULL: nobody connected */
+
+	AuLsn		commit;			/* what the quorum holds, as told */
+	AuLsn		applied;		/* decoder's position */
+	AuLsn		cut;			/* log from here on is being cut off; 0: no */
+	AuWalDecode *decode;
+	AuStatus	apply_status;	/* of the store, from within the decoder */
+	AuLsn		next_feed;		/* first byte the decoder has not seen */
+
+	bool		syncing;
+	uint64_t	sync_since;
+	bool		log_full;		/* the last append found no room */
+	AuStoreState store_state;
+	bool		store_closed;	/* STALLED, and reads have to wait, too */
+	bool		write_persists; /* the write under way ends in files */
+	uint64_t	retry_at;
+	uint64_t	persist_at;		/* last time positions were persisted */
+	AuLsn		trimmed;
+	bool		failed;			/* log cannot be applied: see problem */
+	char		problem[512];
+
+	AuAck	   *acks;			/* ring of AU_NODE_ACKS_MAX */
+	uint32_t	ack_head;
+	uint32_t	ack_count;
+
+	AuWait	  **heap;			/* by need, then seq */
+	uint32_t	heap_count;
+	uint32_t	heap_cap;
+	AuWait	   *age_first;
+	AuWait	   *age_last;
+
+	AuVolumeStats stats;
+};
+
+struct AuConn
+{
+	AuConn	   *prev,
+			   *next;
+	void	   *handle;			/* the host's */
+	bool		hello;
+	bool		closing;
+	bool		paused;
+	uint8_t		role;
+	uint64_t	system_identifier;
+	char		name[64];
+	AuVolume   *vol;			/* NULL: not (yet) on this node */
+	size_t		out_bytes;
+	AuWait	   *waits;
+	uint32_t	nwaits;
+	uint32_t	wait_blocks;
+	bool		append_failed;	/* later appends of the pipeline fail alike */
+	bool		term_pending;	/* TERM waits for a sync or a cut */
+	AuMsgTerm	term;
+	uint64_t	term_id;
+};
+
+struct AuNode
+{
+	AuNodeHost	host;
+	AuNodeOptions opt;
+	AuConn	   *conns;
+	AuVolume   *vols[AU_NODE_VOLUMES_MAX];
+	uint32_t	nvols;
+	uint64_t	out_bytes;
+	uint32_t	npaused;
+	uint32_t	nterms;			/* connections with term_pending */
+	uint32_t	nwaits;
+	uint64_t	wait_seq;
+	bool		dead;			/* fatal was called */
+	bool		stopping;
+	bool		stopped;
+	uint8_t    *slice;			/* AU_NODE_SLICE_BYTES: log on its way to the decoder */
+	uint8_t    *pages;			/* AU_WIRE_BLOCKS_MAX pages on their way to an answer */
+	AuMsgPages	msg_pages;
+	AuMsgGetPages msg_get;
+	AuNodeStats stats;
+};
+
+/* au_node.c */
+void		au_n_log(AuNode *n, AuLogLevel level, const char *fmt,...)
+			__attribute__((format(printf, 3, 4)));
+void		au_n_fatal(AuNode *n, const char *fmt,...)
+			__attribute__((format(printf, 2, 3)));
+void		au_n_error(AuNode *n, AuConn *c, uint64_t id, AuStatus status,
+					   const char *hint, const char *fmt,...)
+			__attribute__((format(printf, 6, 7)));
+/* Memory for an answer; NULL (connection is then closed) if there is none. */
+bool		au_n_reserve(AuNode *n, AuConn *c, AuWriter *w, size_t cap);
+void		au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded);
+void		au_n_close(AuNode *n, AuConn *c);
+AuVolume   *au_n_volume(AuNode *n, uint64_t system_identifier);
+AuVolume   *au_n_volume_of(AuNode *n, void *handle);
+
+/* au_node_volume.c */
+AuVolume   *au_v_new(AuNode *n, const AuVolumeMeta *meta, void *handle);	/* NULL: out of memory */
+void		au_v_free(AuVolume *v);
+AuStatus	au_v_start(AuVolume *v, char *err, size_t errlen);
+void		au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m);
+/* Slice of syncing, applying, writing; returns when it wants to run again. */
+uint64_t	au_v_run(AuVolume *v);
+bool		au_v_writer_must_wait(const AuVolume *v);
+bool		au_v_stopped(const AuVolume *v);
+AuLsn		au_v_received(const AuVolume *v);
+AuLsn		au_v_durable(const AuVolume *v);
+void		au_v_state(const AuVolume *v, const char **state, const char **problem);
+
+/* au_node_term.c: false: not decided yet, ask again after the next event */
+bool		au_t_decide(AuNode *n, AuConn *c);
+
+/* au_node_read.c */
+void		au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_r_get_size(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_r_list_rels(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_r_wake(AuVolume *v);
+uint64_t	au_r_expire(AuVolume *v, uint64_t now); /* us until the next one, UINT64_MAX: none */
+void		au_r_fail_all(AuVolume *v, AuStatus status, const char *why);
+void		au_r_forget_conn(AuNode *n, AuConn *c);
+
+#endif							/* AU_NODE_INT_H */

@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_node_volume.c: the way of the log through a volume.
+ *
+ *   APPEND ─▶ landing log ─▶ sync ─▶ durable ─▶ decode, apply ─▶ applied
+ *             received              (APPEND_OK)                     │
+ *                                                       freeze, write (RocksDB)
+ *                                                                   ▼
+ *             trim landing log ◀──────────────────────────────── persisted
+ *
+ * One sync covers all appends made before it; while it runs, further ones
+ * gather for the next.
+ *
+ * The page store:
+ *
+ *   OK ──full, or time to persist──▶ WRITING ──ok──▶ OK
+ *   WRITING ──failed──▶ STALLED ──reopened (every AU_NODE_RETRY_US)──▶ OK
+ *
+ * What was in memory is then decoded again from the landing log, beginning at
+ * the restart position that the reopened store reports.
+ */
+#include "core/au_node_int.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#define RETRY_TEXT "it is tried again every 2 s"
+
+static uint64_t
+now_us(const AuVolume *v)
+{
+	return v->node->host.now_us(v->node->host.ctx);
+}
+
+AuLsn
+au_v_received(const AuVolume *v)
+{
+	return v->node->host.log_end(v->node->host.ctx, v->handle);
+}
+
+AuLsn
+au_v_durable(const AuVolume *v)
+{
+	return v->node->host.log_durable(v->node->host.ctx, v->handle);
+}
+
+/* ---- birth and death -------------------------------------------------- */
+
+static AuStatus
+take_record(void *ctx, const AuWalRecord *rec)
+{
+	AuVolume   *v = ctx;
+	AuStatus	status = v->node->host.store_apply(v->node->host.ctx, v->handle, rec);
+
+	v->apply_status = status;
+	v->stats.records++;
+	return status;
+}
+
+AuVolume *
+au_v_new(AuNode *n, const AuVolumeMeta *meta, void *handle)
+{
+	const AuNodeHost *h = &n->host;
+	AuVolume   *v = h->alloc(h->ctx, sizeof(*v));
+
+	if (v == NULL)
+		return NULL;
+	memset(v, 0, sizeof(*v));
+	v->node = n;
+	v->handle = handle;
+	v->meta = *meta;
+	v->acks = h->alloc(h->ctx, AU_NODE_ACKS_MAX * sizeof(*v->acks));
+	v->decode = au_waldecode_new(take_record, v);
+	if (v->acks == NULL || v->decode == NULL)
+	{
+		au_v_free(v);
+		return NULL;
+	}
+	return v;
+}
+
+void
+au_v_free(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+
+	au_waldecode_free(v->decode);
+	if (v->acks != NULL)
+		h->release(h->ctx, v->acks);
+	if (v->heap != NULL)
+		h->release(h->ctx, v->heap);
+	h->release(h->ctx, v);
+}
+
+/* Take up decoding where the store says, after a start or a reopening. */
+AuStatus
+au_v_start(AuVolume *v, char *err, size_t errlen)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuLsn		applied,
+				restart;
+	AuLsn		start = h->log_start(h->ctx, v->handle);
+	AuLsn		end = h->log_end(h->ctx, v->handle);
+
+	h->store_positions(h->ctx, v->handle, &applied, &restart);
+	if (restart < start || applied > end)
+	{
+		snprintf(err, errlen,
+				 "volume %" PRIu64 ": the landing log holds %X/%X to %X/%X, but pages are applied up to %X/%X and need it from %X/%X: files of the log are missing; restore the node's directory from a backup",
+				 v->meta.system_identifier, AU_LSN_ARGS(start), AU_LSN_ARGS(end),
+				 AU_LSN_ARGS(applied), AU_LSN_ARGS(restart));
+		return AU_CORRUPT;
+	}
+	au_waldecode_start(v->decode, restart, v->meta.segment_size);
+	v->next_feed = restart;
+	/* What was applied before is in, although the decoder begins below. */
+	v->applied = applied;
+	v->persist_at = now_us(v);
+	return AU_OK;
+}
+
+/* ---- appending -------------------------------------------------------- */
+
+static void
+send_ack(AuVolume *v, AuConn *c, uint64_t id)
+{
+	AuMsgAppendOk ok = {
+		.term = v->meta.term,.received_lsn = au_v_received(v),
+		.durable_lsn = au_v_durable(v),.applied_lsn = v->applied
+	};
+	AuWriter	w;
+
+	if (au_n_reserve(v->node, c, &w, AU_WIRE_HEADER + 64))
+		au_n_send(v->node, c, &w, au_enc_append_ok(&w, id, &ok));
+}
+
+/* Acknowledge the newest append that is durable, and with it those before. */
+static void
+send_acks(AuVolume *v)
+{
+	AuLsn		durable = au_v_durable(v);
+	uint64_t	id = 0;
+	bool		any = false;
+
+	while (v->ack_count > 0 && v->acks[v->ack_head].end <= durable)
+	{
+		id = v->acks[v->ack_head].id;
+		any = true;
+		v->ack_head = (v->ack_head + 1) % AU_NODE_ACKS_MAX;
+		v->ack_count--;
+	}
+	if (any && v->writer != NULL)
+		send_ack(v, v->writer, id);
+}
+
+static bool
+append_allowed(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
+{
+	AuNode	   *n = v->node;
+	AuLsn		received = au_v_received(v);
+
+	if (v->writer != c || m->term != v->meta.term)
+		au_n_error(n, c, id, AU_FENCED,
+				   "Only one server may write a volume; make sure that the other one is meant to.",
+				   "term %" PRIu64 " is over: another writer was granted term %" PRIu64,
+				   m->term, v->meta.term);
+	else if (m->timeline != v->meta.timeline)
+		au_n_error(n, c, id, AU_INVALID, NULL, "APPEND on timeline %u, but the term is for timeline %u",
+				   m->timeline, v->meta.timeline);
+	else if (v->failed)
+		au_n_error(n, c, id, AU_CORRUPT, "See the node's log.", "%s", v->problem);
+	else if (v->store_state == AU_STORE_STALLED &&
+			 received - v->applied > AU_NODE_APPLY_LAG_MAX)
+	{
+		c->append_failed = true;
+		au_n_error(n, c, id, AU_FULL, "Make room on the storage node's disk.", "%s", v->problem);
+	}
+	else if (m->lsn > received && c->append_failed)
+		au_n_error(n, c, id, AU_FULL, "Make room on the storage node's disk.",
+				   "an append before this one could not be stored");
+	else if (m->lsn > received)
+		au_n_error(n, c, id, AU_INVALID, NULL, "APPEND at %X/%X leaves a gap: the log ends at %X/%X",
+				   AU_LSN_ARGS(m->lsn), AU_LSN_ARGS(received));
+	else
+		return true;
+	return false;
+}
+
+/* false: answered with an error */
+static bool
+store_log(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuLsn		received = au_v_received(v);
+	size_t		skip = (size_t) (received - m->lsn);
+	char		err[512];
+	AuStatus	status;
+
+	if (skip >= m->length)
+		return true;
+	status = h->log_append(h->ctx, v->handle, m->term, m->timeline, received,
+						   m->bytes + skip, m->length - skip, err, sizeof(err));
+	if (status == AU_OK)
+	{
+		v->stats.append_bytes += m->length - skip;
+		v->log_full = false;
+		return true;
+	}
+	if (status == AU_CORRUPT)
+	{
+		au_n_fatal(v->node, "volume %" PRIu64 ": %s", v->meta.system_identifier, err);
+		return false;
+	}
+	if (!v->log_full)
+		au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 ": log at %X/%X was not stored: %s",
+				 v->meta.system_identifier, AU_LSN_ARGS(received), err);
+	v->log_full = true;
+	c->append_failed = true;
+	au_n_error(v->node, c, id, AU_FULL,
+			   "Make room on the storage node's disk; the writer then goes on by itself.",
+			   "%s", err);
+	return false;
+}
+
+void
+au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
+{
+	AuLsn		end = m->lsn + m->length;
+
+	if (!append_allowed(v, c, id, m))
+		return;
+	v->stats.appends++;
+	if (m->commit_lsn > v->commit)
+		v->commit = m->commit_lsn;
+	if (m->length == 0)
+	{
+		send_ack(v, c, id);
+		return;
+	}
+	if (!store_log(v, c, id, m))
+		return;
+	c->append_failed = false;
+	assert(v->ack_count < AU_NODE_ACKS_MAX);	/* see au_v_writer_must_wait */
+	v->acks[(v->ack_head + v->ack_count) % AU_NODE_ACKS_MAX] = (AuAck)
+	{
+		id, end
+	};
+	v->ack_count++;
+	if (end <= au_v_durable(v))
+		send_acks(v);
+}
+
+bool
+au_v_writer_must_wait(const AuVolume *v)
+{
+	AuLsn		durable = au_v_durable(v);
+
+	return v->ack_count >= AU_NODE_ACKS_MAX ||
+		au_v_received(v) - durable > AU_NODE_UNSYNCED_MAX ||
+		(v->store_state != AU_STORE_STALLED && !v->failed && durable > v->applied &&
+		 durable - v->applied > AU_NODE_APPLY_LAG_MAX);
+}
+
+static void
+sync_if_needed(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+
+	if (v->syncing || au_v_received(v) == au_v_durable(v))
+		return;
+	v->syncing = true;
+	v->sync_since = now_us(v);
+	h->log_sync_start(h->ctx, v->handle);
+}
+
+void
+au_node_synced(AuNode *n, void *handle, AuStatus status, const char *err)
+{
+	AuVolume   *v = au_n_volume_of(n, handle);
+	uint64_t	took;
+
+	if (v == NULL || n->dead)
+		return;
+	assert(v->syncing);
+	v->syncing = false;
+	if (status != AU_OK)
+	{
+		/* What the kernel had may be gone, and a second try would lie. */
+		au_n_fatal(n, "volume %" PRIu64 ": %s; what was not acknowledged is sent again after a restart",
+				   v->meta.system_identifier, err);
+		return;
+	}
+	took = now_us(v) - v->sync_since;
+	v->stats.syncs++;
+	v->stats.sync_us += took;
+	if (took > v->stats.sync_us_max)
+		v->stats.sync_us_max = took;
+	send_acks(v);
+}
+
+/* ---- applying --------------------------------------------------------- */
+
+static void
+volume_failed(AuVolume *v, const char *why)
+{
+	v->failed = true;
+	snprintf(v->problem, sizeof(v->problem), "%s", why);
+	au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 " takes no more log: %s",
+			 v->meta.system_identifier, v->problem);
+	au_r_fail_all(v, AU_CORRUPT, v->problem);
+}
+
+static bool
+start_write(AuVolume *v, bool persist)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuLsn		restart = au_waldecode_restart_lsn(v->decode);
+
+	assert(v->store_state == AU_STORE_OK);
+	/* While what was applied before is decoded again the decoder is behind. */
+	if (v->next_feed < v->applied || restart > v->applied ||
+		!h->store_freeze(h->ctx, v->handle, v->applied, restart))
+		return false;
+	v->store_state = AU_STORE_WRITING;
+	v->write_persists = persist;
+	h->store_write_start(h->ctx, v->handle, persist);
+	return true;
+}
+
+/* Apply one slice.  true: there is more to apply now. */
+static bool
+apply_slice(AuVolume *v)
+{
+	AuNode	   *n = v->node;
+	const AuNodeHost *h = &n->host;
+	AuLsn		limit = au_v_durable(v);
+	char		err[512];
+	size_t		got = 0;
+	AuStatus	status;
+
+	if (!n->opt.alone && v->commit < limit)
+		limit = v->commit;
+	if (v->failed || v->cut != 0 || v->store_state == AU_STORE_STALLED ||
+		n->stopping || v->next_feed >= limit)
+		return false;
+	if (h->store_full(h->ctx, v->handle) &&
+		(v->store_state != AU_STORE_OK || !start_write(v, false)))
+		return false;			/* the write's end wakes us */
+	status = h->log_read(h->ctx, v->handle, v->next_feed, n->slice,
+						 limit - v->next_feed < AU_NODE_SLICE_BYTES ?
+						 (size_t) (limit - v->next_feed) : AU_NODE_SLICE_BYTES,
+						 &got, err, sizeof(err));
+	if (status != AU_OK || got == 0)
+	{
+		volume_failed(v, status != AU_OK ? err : "the landing log ends too early");
+		return false;
+	}
+	v->apply_status = AU_OK;
+	status = au_waldecode_feed(v->decode, n->slice, got);
+	if (v->apply_status != AU_OK)
+	{
+		au_n_fatal(n, "volume %" PRIu64 ": could not apply the log: %s",
+				   v->meta.system_identifier, h->store_error(h->ctx, v->handle));
+		return false;
+	}
+	if (status != AU_OK)
+	{
+		volume_failed(v, status == AU_NOMEM ? "out of memory" : au_waldecode_error(v->decode));
+		return false;
+	}
+	v->next_feed += got;
+	if (au_waldecode_position(v->decode) > v->applied)
+	{
+		v->applied = au_waldecode_position(v->decode);
+		h->store_set_applied(h->ctx, v->handle, v->applied);
+	}
+	return v->next_feed < limit;
+}
+
+/* ---- persisting ------------------------------------------------------- */
+
+/* Cut the landing log below what is in files. */
+static void
+trim(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuLsn		applied,
+				restart;
+	char		err[512];
+
+	h->store_persisted(h->ctx, v->handle, &applied, &restart);
+	if (v->syncing || restart <= v->trimmed)
+		return;
+	v->trimmed = restart;
+	if (h->log_trim(h->ctx, v->handle, restart, err, sizeof(err)) != AU_OK)
+		au_n_log(v->node, AU_LOG_WARNING, "volume %" PRIu64 ": could not trim the landing log: %s",
+				 v->meta.system_identifier, err);
+}
+
+void
+au_node_written(AuNode *n, void *handle, AuStatus status, const char *err)
+{
+	AuVolume   *v = au_n_volume_of(n, handle);
+
+	if (v == NULL || n->dead)
+		return;
+	assert(v->store_state == AU_STORE_WRITING);
+	if (status == AU_OK)
+	{
+		v->store_state = AU_STORE_OK;
+		v->stats.store_writes++;
+		if (v->write_persists)
+			v->persist_at = now_us(v);
+		return;
+	}
+	v->store_state = AU_STORE_STALLED;
+	v->retry_at = now_us(v) + AU_NODE_RETRY_US;
+	snprintf(v->problem, sizeof(v->problem), "%s", err);
+	au_n_log(n, AU_LOG_ERROR, "volume %" PRIu64 ": %s; " RETRY_TEXT,
+			 v->meta.system_identifier, err);
+}
+
+/* Give the store another chance. */
+static void
+reopen(AuVolume *v)
+{
+	AuNode	   *n = v->node;
+	const AuNodeHost *h = &n->host;
+	char		err[512];
+	AuStatus	status = h->store_reopen(h->ctx, v->handle, err, sizeof(err));
+
+	if (status != AU_FULL)
+		v->store_closed = true;
+	if (status == AU_OK)
+		status = au_v_start(v, err, sizeof(err));
+	if (status != AU_OK)
+	{
+		v->retry_at = now_us(v) + AU_NODE_RETRY_US;
+		snprintf(v->problem, sizeof(v->problem), "%s", err);
+		return;
+	}
+	v->store_state = AU_STORE_OK;
+	v->store_closed = false;
+	v->problem[0] = '\0';
+	v->cut = 0;
+	v->stats.store_reopens++;
+	/* Positions of a connection never go back; a new one starts afresh. */
+	if (v->writer != NULL)
+		au_n_close(n, v->writer);
+	au_n_log(n, AU_LOG_INFO, "volume %" PRIu64 ": the page store is open again; log is applied again from %X/%X",
+			 v->meta.system_identifier, AU_LSN_ARGS(v->next_feed));
+}
+
+/* Finish cutting log off: the store knows the lower position now. */
+static void
+finish_cut(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+	char		err[512];
+
+	if (h->log_truncate(h->ctx, v->handle, v->cut, err, sizeof(err)) != AU_OK)
+	{
+		au_n_fatal(v->node, "volume %" PRIu64 ": %s", v->meta.system_identifier, err);
+		return;
+	}
+	if (v->next_feed > v->cut)
+	{
+		au_waldecode_start(v->decode, v->cut, v->meta.segment_size);
+		v->next_feed = v->cut;
+	}
+	v->cut = 0;
+}
+
+static void
+persist_if_due(AuVolume *v, uint64_t now, uint64_t *wait)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuLsn		applied,
+				restart;
+	uint64_t	every = v->log_full ? AU_NODE_RETRY_US : AU_NODE_PERSIST_US;
+	uint64_t	age = now - v->persist_at;
+
+	h->store_persisted(h->ctx, v->handle, &applied, &restart);
+	if (v->applied <= applied)
+		return;
+	if (v->applied - applied < AU_NODE_PERSIST_BYTES && age < every && !v->node->stopping)
+	{
+		*wait = every - age < *wait ? every - age : *wait;
+		return;
+	}
+	(void) start_write(v, true);
+}
+
+uint64_t
+au_v_run(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+	uint64_t	now = now_us(v);
+	uint64_t	wait = UINT64_MAX;
+	bool		more;
+
+	if (v->store_state == AU_STORE_STALLED)
+	{
+		if (now < v->retry_at)
+			wait = v->retry_at - now;
+		else
+			reopen(v);
+	}
+	if (v->cut != 0 && v->store_state == AU_STORE_OK && !v->syncing)
+		finish_cut(v);
+	if (v->node->dead)
+		return UINT64_MAX;
+	sync_if_needed(v);
+	more = apply_slice(v);
+	if (v->store_state == AU_STORE_OK && v->cut == 0 && !v->failed)
+	{
+		persist_if_due(v, now, &wait);
+		trim(v);
+		more = h->store_gc_step(h->ctx, v->handle) || more;
+	}
+	return more ? 0 : wait;
+}
+
+/* Everything that is applied is in files, or cannot be for now. */
+bool
+au_v_stopped(const AuVolume *v)
+{
+	AuLsn		applied,
+				restart;
+
+	if (v->syncing || v->store_state == AU_STORE_WRITING)
+		return false;
+	v->node->host.store_persisted(v->node->host.ctx, v->handle, &applied, &restart);
+	return v->failed || v->store_state == AU_STORE_STALLED || v->applied <= applied ||
+		v->next_feed < v->applied;
+}
+
+void
+au_v_state(const AuVolume *v, const char **state, const char **problem)
+{
+	*problem = v->problem;
+	if (v->failed)
+		*state = "failed";
+	else if (v->store_state == AU_STORE_STALLED)
+		*state = "store stalled";
+	else if (v->log_full)
+	{
+		*state = "disk full";
+		*problem = "the landing log found no room for the last append";
+	}
+	else
+		*state = "ok";
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_volume.h: the identity of a volume, kept in the file VOLUME of its
+ * directory (written to a temporary file, synced, renamed, directory synced:
+ * the old or the new one is there, never half of one).
+ *
+ *   0  u8[8] magic          "AURORAVL"
+ *   8  u32 version          AU_VOLUME_VERSION
+ *   12 u32 segment_size     of the server's WAL
+ *   16 u64 system_identifier
+ *   24 u64 start_lsn        first byte of log the volume ever had
+ *   32 u64 term             last granted
+ *   40 u32 timeline         of the last granted term
+ *   44 u32 crc              CRC-32C of bytes 0..43
+ */
+#ifndef AU_VOLUME_H
+#define AU_VOLUME_H
+
+#include "common/au_base.h"
+
+#define AU_VOLUME_MAGIC "AURORAVL"
+#define AU_VOLUME_VERSION 1
+#define AU_VOLUME_LEN 48
+
+typedef struct AuVolumeMeta
+{
+	uint64_t	system_identifier;
+	AuLsn		start_lsn;
+	uint64_t	term;
+	uint32_t	timeline;
+	uint32_t	segment_size;
+} AuVolumeMeta;
+
+void		au_volume_encode(uint8_t *buf, const AuVolumeMeta *m);
+/* AU_OK, AU_UNSUPPORTED (a newer version), AU_CORRUPT; *why says what to do. */
+AuStatus	au_volume_decode(const uint8_t *buf, size_t len, AuVolumeMeta *m, const char **why);
+/* A power of two from 1 MB to 1 GB. */
+bool		au_segment_size_valid(uint32_t size);
+
+#endif							/* AU_VOLUME_H */

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_config.h: options of aurora_storaged, from the command line and from a
+ * file (lines "name = value", names as on the command line without dashes;
+ * the command line wins).
+ */
+#ifndef AU_CONFIG_H
+#define AU_CONFIG_H
+
+#include "core/au_node.h"
+
+#define AU_VERSION "0.1.0"
+
+typedef struct AuConfig
+{
+	char		dir[4096];
+	char		socket[256];
+	char		listen[256];
+	char		http[256];
+	char		http_socket[256];
+	uint64_t	memory_mb;
+	uint64_t	retention_mb;
+	uint64_t	disk_reserve_mb;
+	uint64_t	single_volume;
+	AuLogLevel	log_level;
+} AuConfig;
+
+typedef enum AuConfigResult
+{
+	AU_CONFIG_RUN,
+	AU_CONFIG_EXIT_OK,			/* --help, --version: printed */
+	AU_CONFIG_EXIT_ERROR		/* a message was printed */
+} AuConfigResult;
+
+AuConfigResult au_config_read(AuConfig *c, int argc, char **argv);
+
+#endif							/* AU_CONFIG_H */

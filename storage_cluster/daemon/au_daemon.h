@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_daemon.h: what the files of aurora_storaged share.
+ *
+ *   loop thread    connections, the node's core, reads, small files
+ *   worker threads fdatasync of landing logs, writing of page versions
+ *   HTTP thread    answers from a snapshot that the loop thread makes
+ */
+#ifndef AU_DAEMON_H
+#define AU_DAEMON_H
+
+#include <pthread.h>
+#include <uv.h>
+
+#include "core/au_node.h"
+#include "daemon/au_config.h"
+#include "rdma/transport.h"
+#include "store/au_landing.h"
+#include "store/au_pagestore.h"
+
+#define AU_CONNECTIONS_MAX 1024
+#define AU_LANDING_SEGMENT_BYTES ((uint64_t) 64 << 20)
+#define AU_SNAPSHOT_MS 200		/* younger ones are good enough */
+
+typedef struct AuDaemon AuDaemon;
+
+/* A volume as the host knows it: files and the work in worker threads. */
+typedef struct AuHostVolume
+{
+	AuDaemon   *daemon;
+	struct AuHostVolume *next;
+	uint64_t	system_identifier;
+	AuLsn		start_lsn;
+	char		dir[4400];
+	AuLanding  *landing;
+	AuPageStore *store;			/* NULL: could not be reopened yet */
+	AuLsn		persisted_applied;	/* known also while store is NULL */
+	AuLsn		persisted_restart;
+
+	uv_work_t	sync_work;
+	AuStatus	sync_status;
+	char		sync_err[512];
+
+	uv_work_t	write_work;
+	bool		write_persist;
+	AuStatus	write_status;
+	char		write_err[512];
+} AuHostVolume;
+
+typedef struct AuSnapshot
+{
+	pthread_mutex_t lock;
+	pthread_cond_t made;
+	uint64_t	serial;			/* counts snapshots */
+	uint64_t	made_ms;		/* uv_hrtime / 1e6 */
+	char	   *json;
+	char	   *metrics;
+	bool		healthy;
+	bool		stopped;		/* no more will be made */
+} AuSnapshot;
+
+struct AuDaemon
+{
+	AuConfig	config;
+	uint64_t	node_id;
+	uv_loop_t  *loop;
+	uv_check_t	check;			/* runs the node after each batch of events */
+	uv_idle_t	idle;			/* keeps the loop turning while there is work */
+	uv_timer_t	timer;			/* when the node wants to run again */
+	uv_signal_t sigterm;
+	uv_signal_t sigint;
+	uv_async_t	want_snapshot;
+	AuListener *listeners[2];
+	int			nlisteners;
+	AuNode	   *node;
+	AuNodeHost	host;
+	AuStoreCache *cache;
+	AuHostVolume *volumes;
+	struct AuSession *kicked;	/* sessions to offer buffered input to */
+	uint64_t	sessions;
+	uint64_t	sessions_refused;
+	char	   *status_text;	/* last answer to STATUS */
+	uint64_t	started_ms;
+	uint64_t	work;			/* syncs and writes under way */
+	bool		stopping;
+	bool		failed;
+	AuSnapshot	snapshot;
+	void	   *http;			/* au_http.c */
+};
+
+/* main.c */
+void		au_log(AuDaemon *d, AuLogLevel level, const char *fmt,...)
+			__attribute__((format(printf, 3, 4)));
+
+/* au_hostvol.c: volumes */
+bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
+void		au_volumes_close(AuDaemon *d);
+void		au_volumes_fill_host(AuNodeHost *h);
+
+/* au_session.c: connections */
+bool		au_sessions_listen(AuDaemon *d, char *err, size_t errlen);
+void		au_sessions_fill_host(AuNodeHost *h);
+void		au_sessions_offer(AuDaemon *d);
+
+/* au_status.c; both malloc'ed, NULL: out of memory */
+char	   *au_status_json(AuDaemon *d, bool *healthy);
+char	   *au_status_metrics(AuDaemon *d);
+
+/* au_http.c */
+bool		au_http_start(AuDaemon *d, char *err, size_t errlen);
+void		au_http_stop(AuDaemon *d);
+void		au_snapshot_make(AuDaemon *d);	/* loop thread */
+
+#endif							/* AU_DAEMON_H */

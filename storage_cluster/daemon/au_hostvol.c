@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_hostvol.c: the node's volumes on files: the landing log, RocksDB, and
+ * the work that runs in worker threads.
+ *
+ * Of each volume at most one sync and one write run at a time (the node sees
+ * to that).  A landing log is appended to and read by the loop thread while
+ * another thread syncs it; au_landing.h allows that.
+ */
+#include "daemon/au_daemon.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "daemon/au_files.h"
+
+/* ---- opening ---------------------------------------------------------- */
+
+static AuStatus
+open_store(AuHostVolume *v, char *err, size_t errlen)
+{
+	AuDaemon   *d = v->daemon;
+	char		dir[sizeof(v->dir) + 16];
+	/* an eighth each for the two generations, three for memtables, the rest
+	 * is the block cache's */
+	uint64_t	eighth = d->config.memory_mb * 1024 * 1024 / 8;
+	AuPageStoreOptions opt = {
+		.dir = dir,.system_identifier = v->system_identifier,.start_lsn = v->start_lsn,
+		.pending_bytes = eighth,.write_buffer_bytes = eighth,
+		.retention_bytes = d->config.retention_mb * 1024 * 1024,.cache = d->cache
+	};
+	AuStatus	status;
+
+	snprintf(dir, sizeof(dir), "%s/pages", v->dir);
+	status = au_pagestore_open(&v->store, &opt, err, errlen);
+	if (status == AU_OK)
+	{
+		v->persisted_applied = au_pagestore_persisted_applied(v->store);
+		v->persisted_restart = au_pagestore_persisted_restart(v->store);
+	}
+	return status;
+}
+
+static void
+free_volume(AuHostVolume *v)
+{
+	if (v->store != NULL)
+		au_pagestore_close(v->store);
+	if (v->landing != NULL)
+		au_landing_close(v->landing);
+	free(v);
+}
+
+/* NULL with err and *status set on failure. */
+static AuHostVolume *
+open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *status,
+			char *err, size_t errlen)
+{
+	AuHostVolume *v = calloc(1, sizeof(*v));
+	char		log_dir[sizeof(v->dir) + 16];
+	AuLandingOptions lo = {
+		.dir = log_dir,.system_identifier = meta->system_identifier,
+		.start_lsn = meta->start_lsn,.segment_bytes = AU_LANDING_SEGMENT_BYTES,
+		.disk_reserve_bytes = d->config.disk_reserve_mb * 1024 * 1024
+	};
+
+	*status = AU_NOMEM;
+	snprintf(err, errlen, "out of memory");
+	if (v == NULL)
+		return NULL;
+	v->daemon = d;
+	v->system_identifier = meta->system_identifier;
+	v->start_lsn = meta->start_lsn;
+	snprintf(v->dir, sizeof(v->dir), "%s", dir);
+	snprintf(log_dir, sizeof(log_dir), "%s/log", dir);
+	*status = au_landing_open(&v->landing, &lo, err, errlen);
+	if (*status == AU_OK)
+		*status = open_store(v, err, errlen);
+	if (*status != AU_OK)
+	{
+		free_volume(v);
+		return NULL;
+	}
+	v->next = d->volumes;
+	d->volumes = v;
+	return v;
+}
+
+static bool
+open_found(AuDaemon *d, const char *dir, uint64_t named, char *err, size_t errlen)
+{
+	AuVolumeMeta meta;
+	AuHostVolume *v;
+	AuStatus	status;
+	char		why[512];
+
+	if (au_volume_read(dir, &meta, err, errlen) != AU_OK)
+		return false;
+	if (meta.system_identifier != named)
+	{
+		snprintf(err, errlen, "directory \"%s\" holds volume %" PRIu64 "; give it that name back",
+				 dir, meta.system_identifier);
+		return false;
+	}
+	if (d->config.single_volume != 0 && named != d->config.single_volume)
+	{
+		snprintf(err, errlen, "\"%s\" is the volume of another server than %" PRIu64 " (--single-volume); use another directory, or remove this one if that server is gone",
+				 dir, d->config.single_volume);
+		return false;
+	}
+	v = open_volume(d, dir, &meta, &status, why, sizeof(why));
+	if (v == NULL || au_node_add_volume(d->node, &meta, v, why, sizeof(why)) != AU_OK)
+	{
+		snprintf(err, errlen, "could not open volume \"%s\": %s", dir, why);
+		return false;
+	}
+	au_log(d, AU_LOG_INFO, "volume %" PRIu64 ": log up to %X/%X, pages up to %X/%X",
+		   named, AU_LSN_ARGS(au_landing_end(v->landing)),
+		   AU_LSN_ARGS(au_pagestore_applied_lsn(v->store)));
+	return true;
+}
+
+bool
+au_volumes_open(AuDaemon *d, char *err, size_t errlen)
+{
+	char		top[sizeof(d->config.dir) + 16];
+	char		path[4400];
+	DIR		   *dir;
+	struct dirent *entry;
+	bool		ok = true;
+
+	snprintf(top, sizeof(top), "%s/volumes", d->config.dir);
+	if (!au_make_dir(top, err, errlen))
+		return false;
+	dir = opendir(top);
+	if (dir == NULL)
+	{
+		snprintf(err, errlen, "could not open directory \"%s\": %s", top, strerror(errno));
+		return false;
+	}
+	while (ok && (entry = readdir(dir)) != NULL)
+	{
+		char	   *end;
+		uint64_t	id;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%.4120s/%.255s", top, entry->d_name);
+		errno = 0;
+		id = strtoull(entry->d_name, &end, 10);
+		if (strcmp(end, ".new") == 0 && id != 0)
+			ok = au_remove_tree(path, err, errlen); /* half made in a crash */
+		else if (*end != '\0' || id == 0 || errno != 0)
+			au_log(d, AU_LOG_WARNING, "\"%s\" is no volume: ignored", path);
+		else
+			ok = open_found(d, path, id, err, errlen);
+	}
+	closedir(dir);
+	return ok;
+}
+
+void
+au_volumes_close(AuDaemon *d)
+{
+	while (d->volumes != NULL)
+	{
+		AuHostVolume *v = d->volumes;
+
+		d->volumes = v->next;
+		free_volume(v);
+	}
+}
+
+/* ---- host: volumes ---------------------------------------------------- */
+
+static AuStatus
+host_volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, size_t errlen)
+{
+	AuDaemon   *d = ctx;
+	char		top[sizeof(d->config.dir) + 16];
+	char		temp[4400];
+	char		path[4400];
+	AuHostVolume *v;
+	AuStatus	status;
+
+	if (au_disk_free(d->config.dir) < d->config.disk_reserve_mb * 1024 * 1024)
+	{
+		snprintf(err, errlen, "less than %" PRIu64 " MB are free on \"%s\"",
+				 d->config.disk_reserve_mb, d->config.dir);
+		return AU_FULL;
+	}
+	snprintf(top, sizeof(top), "%s/volumes", d->config.dir);
+	snprintf(path, sizeof(path), "%.4120s/%" PRIu64, top, meta->system_identifier);
+	snprintf(temp, sizeof(temp), "%.4120s/%" PRIu64 ".new", top, meta->system_identifier);
+	if (!au_remove_tree(temp, err, errlen) || !au_make_dir(temp, err, errlen) ||
+		!au_volume_write(temp, meta, err, errlen))
+		return AU_IO;
+	if (rename(temp, path) != 0)
+	{
+		snprintf(err, errlen, "could not rename \"%s\": %s", temp, strerror(errno));
+		return AU_IO;
+	}
+	if (!au_sync_dir(top, err, errlen))
+		return AU_IO;
+	v = open_volume(d, path, meta, &status, err, errlen);
+	if (v == NULL)
+	{
+		char		ignored[256];
+
+		(void) au_remove_tree(path, ignored, sizeof(ignored));
+		return status;
+	}
+	*vol = v;
+	return AU_OK;
+}
+
+static AuStatus
+host_volume_save(void *ctx, void *vol, const AuVolumeMeta *meta, char *err, size_t errlen)
+{
+	AuHostVolume *v = vol;
+
+	(void) ctx;
+	return au_volume_write(v->dir, meta, err, errlen) ? AU_OK : AU_IO;
+}
+
+/* ---- host: landing log ------------------------------------------------ */
+
+static AuStatus
+host_log_append(void *ctx, void *vol, uint64_t term, uint32_t timeline, AuLsn lsn,
+				const uint8_t *bytes, size_t len, char *err, size_t errlen)
+{
+	(void) ctx;
+	return au_landing_append(((AuHostVolume *) vol)->landing, term, timeline, lsn, bytes, len,
+							 err, errlen);
+}
+
+static void
+sync_work(uv_work_t *work)
+{
+	AuHostVolume *v = work->data;
+
+	v->sync_status = au_landing_sync(v->landing, v->sync_err, sizeof(v->sync_err));
+}
+
+static void
+sync_done(uv_work_t *work, int status)
+{
+	AuHostVolume *v = work->data;
+
+	(void) status;
+	v->daemon->work--;
+	au_node_synced(v->daemon->node, v, v->sync_status, v->sync_err);
+}
+
+static void
+host_log_sync_start(void *ctx, void *vol)
+{
+	AuDaemon   *d = ctx;
+	AuHostVolume *v = vol;
+
+	v->sync_work.data = v;
+	d->work++;
+	uv_queue_work(d->loop, &v->sync_work, sync_work, sync_done);
+}
+
+static AuStatus
+host_log_read(void *ctx, void *vol, AuLsn lsn, uint8_t *buf, size_t cap, size_t *got,
+			  char *err, size_t errlen)
+{
+	(void) ctx;
+	return au_landing_read(((AuHostVolume *) vol)->landing, lsn, buf, cap, got, err, errlen);
+}
+
+static AuStatus
+host_log_trim(void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen)
+{
+	(void) ctx;
+	return au_landing_trim(((AuHostVolume *) vol)->landing, lsn, err, errlen);
+}
+
+static AuStatus
+host_log_truncate(void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen)
+{
+	(void) ctx;
+	return au_landing_truncate(((AuHostVolume *) vol)->landing, lsn, err, errlen);
+}
+
+static AuLsn
+host_log_start(void *ctx, void *vol)
+{
+	(void) ctx;
+	return au_landing_start(((AuHostVolume *) vol)->landing);
+}
+
+static AuLsn
+host_log_end(void *ctx, void *vol)
+{
+	(void) ctx;
+	return au_landing_end(((AuHostVolume *) vol)->landing);
+}
+
+static AuLsn
+host_log_durable(void *ctx, void *vol)
+{
+	(void) ctx;
+	return au_landing_durable(((AuHostVolume *) vol)->landing);
+}
+
+/* ---- host: page store ------------------------------------------------- */
+
+static AuStatus
+host_store_apply(void *ctx, void *vol, const AuWalRecord *rec)
+{
+	(void) ctx;
+	return au_pagestore_apply(((AuHostVolume *) vol)->store, rec);
+}
+
+static bool
+host_store_full(void *ctx, void *vol)
+{
+	(void) ctx;
+	return au_pagestore_full(((AuHostVolume *) vol)->store);
+}
+
+static bool
+host_store_freeze(void *ctx, void *vol, AuLsn applied, AuLsn restart)
+{
+	(void) ctx;
+	return au_pagestore_freeze(((AuHostVolume *) vol)->store, applied, restart);
+}
+
+static void
+write_work(uv_work_t *work)
+{
+	AuHostVolume *v = work->data;
+
+	v->write_status = au_pagestore_write(v->store, v->write_persist, v->write_err,
+										 sizeof(v->write_err));
+}
+
+static void
+write_done(uv_work_t *work, int status)
+{
+	AuHostVolume *v = work->data;
+
+	(void) status;
+	v->daemon->work--;
+	au_pagestore_written(v->store, v->write_status);
+	v->persisted_applied = au_pagestore_persisted_applied(v->store);
+	v->persisted_restart = au_pagestore_persisted_restart(v->store);
+	au_node_written(v->daemon->node, v, v->write_status, v->write_err);
+}
+
+static void
+host_store_write_start(void *ctx, void *vol, bool persist)
+{
+	AuDaemon   *d = ctx;
+	AuHostVolume *v = vol;
+
+	v->write_work.data = v;
+	v->write_persist = persist;
+	d->work++;
+	uv_queue_work(d->loop, &v->write_work, write_work, write_done);
+}
+
+static AuStatus
+host_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
+{
+	AuDaemon   *d = ctx;
+	AuHostVolume *v = vol;
+	uint64_t	free_mb = au_disk_free(v->dir) / (1024 * 1024);
+	AuStatus	status;
+
+	/* RocksDB would fail again at once. */
+	if (free_mb < d->config.disk_reserve_mb)
+	{
+		snprintf(err, errlen, "only %" PRIu64 " MB are free on \"%s\", %" PRIu64 " MB are wanted; make room",
+				 free_mb, v->dir, d->config.disk_reserve_mb);
+		return AU_FULL;
+	}
+	if (v->store != NULL)
+		au_pagestore_close(v->store);
+	v->store = NULL;
+	status = open_store(v, err, errlen);
+	return status == AU_FULL ? AU_IO : status;
+}
+
+static void
+host_store_positions(void *ctx, void *vol, AuLsn *applied, AuLsn *restart)
+{
+	AuHostVolume *v = vol;
+
+	(void) ctx;
+	*applied = au_pagestore_applied_lsn(v->store);
+	*restart = au_pagestore_restart_lsn(v->store);
+}
+
+static void
+host_store_persisted(void *ctx, void *vol, AuLsn *applied, AuLsn *restart)
+{
+	AuHostVolume *v = vol;
+
+	(void) ctx;
+	*applied = v->persisted_applied;
+	*restart = v->persisted_restart;
+}
+
+static void
+host_store_set_applied(void *ctx, void *vol, AuLsn applied)
+{
+	(void) ctx;
+	au_pagestore_set_applied(((AuHostVolume *) vol)->store, applied);
+}
+
+/* Figures may be asked for while the store is closed. */
+static AuLsn
+host_store_horizon(void *ctx, void *vol)
+{
+	AuHostVolume *v = vol;
+
+	(void) ctx;
+	return v->store != NULL ? au_pagestore_horizon(v->store) : 0;
+}
+
+static AuLsn
+host_store_last_change(void *ctx, void *vol)
+{
+	(void) ctx;
+	return au_pagestore_last_change(((AuHostVolume *) vol)->store);
+}
+
+static bool
+host_store_rewind(void *ctx, void *vol, AuLsn lsn)
+{
+	(void) ctx;
+	return au_pagestore_rewind(((AuHostVolume *) vol)->store, lsn);
+}
+
+static AuStatus
+host_store_read(void *ctx, void *vol, const AuPageId *page, AuLsn lsn, uint8_t *out)
+{
+	(void) ctx;
+	return au_pagestore_read(((AuHostVolume *) vol)->store, page, lsn, out);
+}
+
+static AuStatus
+host_store_size(void *ctx, void *vol, const AuRelId *rel, AuLsn lsn, uint32_t *nblocks)
+{
+	(void) ctx;
+	return au_pagestore_size(((AuHostVolume *) vol)->store, rel, lsn, nblocks);
+}
+
+static void
+host_store_list(void *ctx, void *vol, uint32_t db,
+				void (*fn) (void *fnctx, const AuRelId *rel, uint32_t nblocks), void *fnctx)
+{
+	(void) ctx;
+	au_pagestore_list(((AuHostVolume *) vol)->store, db, fn, fnctx);
+}
+
+static bool
+host_store_gc_step(void *ctx, void *vol)
+{
+	(void) ctx;
+	return au_pagestore_gc_step(((AuHostVolume *) vol)->store);
+}
+
+static const char *
+host_store_error(void *ctx, void *vol)
+{
+	(void) ctx;
+	return au_pagestore_error(((AuHostVolume *) vol)->store);
+}
+
+void
+au_volumes_fill_host(AuNodeHost *h)
+{
+	h->volume_create = host_volume_create;
+	h->volume_save = host_volume_save;
+	h->log_append = host_log_append;
+	h->log_sync_start = host_log_sync_start;
+	h->log_read = host_log_read;
+	h->log_trim = host_log_trim;
+	h->log_truncate = host_log_truncate;
+	h->log_start = host_log_start;
+	h->log_end = host_log_end;
+	h->log_durable = host_log_durable;
+	h->store_apply = host_store_apply;
+	h->store_full = host_store_full;
+	h->store_freeze = host_store_freeze;
+	h->store_write_start = host_store_write_start;
+	h->store_reopen = host_store_reopen;
+	h->store_positions = host_store_positions;
+	h->store_persisted = host_store_persisted;
+	h->store_set_applied = host_store_set_applied;
+	h->store_horizon = host_store_horizon;
+	h->store_last_change = host_store_last_change;
+	h->store_rewind = host_store_rewind;
+	h->store_read = host_store_read;
+	h->store_size = host_store_size;
+	h->store_list = host_store_list;
+	h->store_gc_step = host_store_gc_step;
+	h->store_error = host_store_error;
+}

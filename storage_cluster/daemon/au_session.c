@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_session.c: connections: between the transport's links and the node's
+ * core.
+ *
+ * The node may switch a session's reading on again while it runs; input that
+ * is buffered already must then be offered, but not from within the node.  So
+ * such sessions are put on a list ("kicked"), which the loop works off.
+ */
+#include "daemon/au_daemon.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct AuSession
+{
+	AuDaemon   *daemon;
+	AuLink	   *link;
+	AuConn	   *conn;			/* NULL: turned away */
+	uint8_t    *buffer;			/* reserved by the node */
+	bool		kicked;
+	struct AuSession *next_kicked;
+} AuSession;
+
+/* Too many: say so and close. */
+static void
+turn_away(AuSession *s)
+{
+	uint8_t    *buffer = au_link_buffer(1024);
+	AuWriter	w;
+
+	s->daemon->sessions_refused++;
+	if (buffer != NULL)
+	{
+		au_writer_start(&w, buffer, 1024);
+		if (au_enc_error(&w, 0, AU_FULL, "too many connections",
+						 "This node serves at most 1024 connections at a time; use a connection pooler."))
+			au_link_send(s->link, buffer, w.len);
+		else
+			au_link_send(s->link, buffer, 0);
+	}
+	au_link_close(s->link);
+}
+
+static void *
+on_opened(void *ctx, AuLink *link)
+{
+	AuDaemon   *d = ctx;
+	AuSession  *s = calloc(1, sizeof(*s));
+
+	if (s == NULL)
+	{
+		au_link_close(link);
+		return NULL;
+	}
+	s->daemon = d;
+	s->link = link;
+	d->sessions++;
+	if (d->sessions <= AU_CONNECTIONS_MAX)
+		s->conn = au_node_conn_opened(d->node, s);
+	if (s->conn == NULL)
+		turn_away(s);
+	return s;
+}
+
+static size_t
+on_received(void *ctx, AuLink *link, const uint8_t *bytes, size_t len, size_t *need)
+{
+	AuSession  *s = au_link_user(link);
+
+	(void) ctx;
+	if (s == NULL || s->conn == NULL)
+		return len;
+	return au_node_input(s->daemon->node, s->conn, bytes, len, need);
+}
+
+static void
+on_sent(void *ctx, AuLink *link, size_t bytes)
+{
+	AuSession  *s = au_link_user(link);
+
+	(void) ctx;
+	if (s != NULL && s->conn != NULL)
+		au_node_conn_sent(s->daemon->node, s->conn, bytes);
+}
+
+static void
+unkick(AuDaemon *d, AuSession *s)
+{
+	AuSession **slot = &d->kicked;
+
+	while (*slot != NULL && *slot != s)
+		slot = &(*slot)->next_kicked;
+	if (*slot != NULL)
+		*slot = s->next_kicked;
+}
+
+static void
+on_closed(void *ctx, AuLink *link, const char *why)
+{
+	AuDaemon   *d = ctx;
+	AuSession  *s = au_link_user(link);
+
+	if (s == NULL)
+		return;
+	if (why[0] != '\0')
+		au_log(d, AU_LOG_DEBUG, "a connection was lost: %s", why);
+	if (s->kicked)
+		unkick(d, s);
+	if (s->conn != NULL)
+		au_node_conn_closed(d->node, s->conn);
+	d->sessions--;
+	free(s);
+}
+
+bool
+au_sessions_listen(AuDaemon *d, char *err, size_t errlen)
+{
+	static const AuTransportEvents events = {on_opened, on_received, on_sent, on_closed};
+
+	if (d->config.socket[0] != '\0')
+	{
+		if (!au_transport_unix.listen(d->loop, d->config.socket, &events, d,
+									  &d->listeners[d->nlisteners], err, errlen))
+			return false;
+		d->nlisteners++;
+	}
+	if (d->config.listen[0] != '\0')
+	{
+		if (!au_transport_tcp.listen(d->loop, d->config.listen, &events, d,
+									 &d->listeners[d->nlisteners], err, errlen))
+			return false;
+		d->nlisteners++;
+	}
+	return true;
+}
+
+void
+au_sessions_offer(AuDaemon *d)
+{
+	AuSession  *s = d->kicked;
+
+	/* those that are kicked meanwhile come next time */
+	d->kicked = NULL;
+	while (s != NULL)
+	{
+		AuSession  *next = s->next_kicked;
+
+		s->kicked = false;
+		au_link_offer(s->link);
+		s = next;
+	}
+}
+
+/* ---- host ------------------------------------------------------------- */
+
+static uint8_t *
+host_send_reserve(void *ctx, void *conn, size_t cap)
+{
+	AuSession  *s = conn;
+
+	(void) ctx;
+	s->buffer = au_link_buffer(cap);
+	return s->buffer;
+}
+
+static void
+host_send_commit(void *ctx, void *conn, size_t len)
+{
+	AuSession  *s = conn;
+	uint8_t    *buffer = s->buffer;
+
+	(void) ctx;
+	s->buffer = NULL;
+	au_link_send(s->link, buffer, len);
+}
+
+static void
+host_set_reading(void *ctx, void *conn, bool on)
+{
+	AuDaemon   *d = ctx;
+	AuSession  *s = conn;
+
+	au_link_set_reading(s->link, on);
+	if (on && !s->kicked)
+	{
+		s->kicked = true;
+		s->next_kicked = d->kicked;
+		d->kicked = s;
+	}
+}
+
+static void
+host_close(void *ctx, void *conn)
+{
+	(void) ctx;
+	au_link_close(((AuSession *) conn)->link);
+}
+
+void
+au_sessions_fill_host(AuNodeHost *h)
+{
+	h->send_reserve = host_send_reserve;
+	h->send_commit = host_send_commit;
+	h->set_reading = host_set_reading;
+	h->close = host_close;
+}

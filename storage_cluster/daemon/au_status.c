@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_status.c: the node's figures as JSON (GET /status, STATUS) and in
+ * Prometheus' text format (GET /metrics).  One table names the counters of a
+ * volume for both.
+ */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "daemon/au_daemon.h"
+#include "daemon/au_files.h"
+
+typedef struct VolumeFigures
+{
+	AuVolumeStats v;
+	AuPageStoreStats s;
+	uint64_t	log_bytes;
+} VolumeFigures;
+
+typedef struct Figure
+{
+	const char *name;			/* JSON; the metric is aurora_storaged_<name> */
+	size_t		offset;
+	bool		counter;		/* else a gauge */
+	const char *help;
+} Figure;
+
+#define V(field) offsetof(VolumeFigures, v) + offsetof(AuVolumeStats, field)
+#define S(field) offsetof(VolumeFigures, s) + offsetof(AuPageStoreStats, field)
+
+static const Figure figures[] = {
+	{"landing_bytes", offsetof(VolumeFigures, log_bytes), false, "bytes of the landing log on disk"},
+	{"store_bytes", S(disk_bytes), false, "bytes of page versions in files"},
+	{"store_memory_bytes", S(memory_bytes), false, "bytes of RocksDB's memtables and table readers"},
+	{"pending_bytes", S(pending_bytes), false, "bytes of gathered changes in memory"},
+	{"relations", S(relations), false, "relations known, dropped ones within the retention included"},
+	{"waiting_reads", V(waiting), false, "reads waiting for log to be applied"},
+	{"drops_waiting", S(gc_waiting), false, "drops and truncations whose space is not given back yet"},
+	{"appends", V(appends), true, "appends of log"},
+	{"append_bytes", V(append_bytes), true, "bytes of log stored"},
+	{"syncs", V(syncs), true, "syncs of the landing log"},
+	{"sync_us", V(sync_us), true, "microseconds spent in syncs"},
+	{"sync_us_max", V(sync_us_max), false, "longest sync in microseconds"},
+	{"records", V(records), true, "WAL records looked at"},
+	{"page_records", S(records), true, "WAL records that changed pages or sizes"},
+	{"patches", S(patches), true, "page changes taken"},
+	{"patch_bytes", S(patch_bytes), true, "bytes of page changes"},
+	{"reads", V(reads), true, "read requests answered"},
+	{"pages_read", V(pages), true, "pages asked for"},
+	{"read_us", V(read_us), true, "microseconds spent reading"},
+	{"read_waits", V(waits), true, "reads that had to wait for log to be applied"},
+	{"read_wait_us", V(wait_us), true, "microseconds they waited"},
+	{"reads_expired", V(expired), true, "reads that waited in vain"},
+	{"items_applied", S(items_applied), true, "page changes applied for reads and images"},
+	{"bundles_read", S(bundles_read), true, "bundles read from RocksDB"},
+	{"images", S(images), true, "pages materialised"},
+	{"corrupt", S(corrupt), true, "damaged versions found, none of them served"},
+	{"store_writes", V(store_writes), true, "generations of changes written"},
+	{"store_reopens", V(store_reopens), true, "times the page store was reopened after trouble"},
+	{"reclaimed_relations", S(gc_relations), true, "dropped relations removed"},
+	{"reclaimed_versions", S(gc_keys), true, "versions of truncated blocks removed"},
+};
+
+#define NFIGURES (sizeof(figures) / sizeof(figures[0]))
+
+static bool
+get_figures(AuDaemon *d, uint32_t index, VolumeFigures *f)
+{
+	void	   *handle;
+	AuHostVolume *v;
+
+	memset(f, 0, sizeof(*f));
+	if (!au_node_volume_stats(d->node, index, &f->v, &handle))
+		return false;
+	v = handle;
+	f->log_bytes = au_landing_bytes(v->landing);
+	if (v->store != NULL)
+		au_pagestore_stats(v->store, &f->s);
+	return true;
+}
+
+static uint64_t
+figure_value(const VolumeFigures *f, const Figure *fig)
+{
+	uint64_t	v;
+
+	memcpy(&v, (const char *) f + fig->offset, sizeof(v));
+	return v;
+}
+
+static uint64_t
+resident_bytes(void)
+{
+	FILE	   *f = fopen("/proc/self/statm", "r");
+	unsigned long long total = 0,
+				resident = 0;
+
+	if (f == NULL)
+		return 0;
+	if (fscanf(f, "%llu %llu", &total, &resident) != 2)
+		resident = 0;
+	fclose(f);
+	return resident * (uint64_t) sysconf(_SC_PAGESIZE);
+}
+
+/* ---- JSON ------------------------------------------------------------- */
+
+static void
+set_lsn(json_t *o, const char *key, AuLsn lsn)
+{
+	char		text[32];
+
+	snprintf(text, sizeof(text), "%X/%X", AU_LSN_ARGS(lsn));
+	json_object_set_new(o, key, json_string(text));
+}
+
+static json_t *
+volume_json(const VolumeFigures *f)
+{
+	json_t	   *o = json_object();
+	char		text[32];
+
+	snprintf(text, sizeof(text), "%" PRIu64, f->v.meta.system_identifier);
+	json_object_set_new(o, "system_identifier", json_string(text));
+	json_object_set_new(o, "state", json_string(f->v.state));
+	if (f->v.problem[0] != '\0')
+		json_object_set_new(o, "problem", json_string(f->v.problem));
+	json_object_set_new(o, "timeline", json_integer(f->v.meta.timeline));
+	json_object_set_new(o, "term", json_integer((json_int_t) f->v.meta.term));
+	json_object_set_new(o, "writer", json_string(f->v.writer));
+	set_lsn(o, "start_lsn", f->v.meta.start_lsn);
+	set_lsn(o, "received_lsn", f->v.received);
+	set_lsn(o, "durable_lsn", f->v.durable);
+	set_lsn(o, "commit_lsn", f->v.commit);
+	set_lsn(o, "applied_lsn", f->v.applied);
+	set_lsn(o, "persisted_lsn", f->v.persisted);
+	set_lsn(o, "horizon_lsn", f->v.horizon);
+	for (size_t i = 0; i < NFIGURES; i++)
+		json_object_set_new(o, figures[i].name,
+							json_integer((json_int_t) figure_value(f, &figures[i])));
+	return o;
+}
+
+char *
+au_status_json(AuDaemon *d, bool *healthy)
+{
+	json_t	   *root = json_object();
+	json_t	   *volumes = json_array();
+	AuNodeStats n;
+	VolumeFigures f;
+	const char *state = "ok";
+	char		text[32];
+	char	   *out;
+
+	au_node_stats(d->node, &n);
+	for (uint32_t i = 0; get_figures(d, i, &f); i++)
+	{
+		if (strcmp(f.v.state, "ok") != 0)
+			state = f.v.state;
+		json_array_append_new(volumes, volume_json(&f));
+	}
+	*healthy = strcmp(state, "ok") == 0;
+	snprintf(text, sizeof(text), "%016" PRIX64, n.node_id);
+	json_object_set_new(root, "node_id", json_string(text));
+	json_object_set_new(root, "version", json_string(AU_VERSION));
+	json_object_set_new(root, "protocol", json_integer(AU_WIRE_VERSION));
+	json_object_set_new(root, "state", json_string(state));
+	json_object_set_new(root, "pid", json_integer(getpid()));
+	json_object_set_new(root, "directory", json_string(d->config.dir));
+	json_object_set_new(root, "uptime_s",
+						json_integer((json_int_t) ((uv_hrtime() / 1000000 - d->started_ms) / 1000)));
+	json_object_set_new(root, "connections", json_integer(n.connections));
+	json_object_set_new(root, "connections_total", json_integer((json_int_t) n.connections_total));
+	json_object_set_new(root, "connections_refused", json_integer((json_int_t) d->sessions_refused));
+	json_object_set_new(root, "frames", json_integer((json_int_t) n.frames));
+	json_object_set_new(root, "errors", json_integer((json_int_t) n.errors));
+	json_object_set_new(root, "unsent_bytes", json_integer((json_int_t) n.out_bytes));
+	json_object_set_new(root, "resident_bytes", json_integer((json_int_t) resident_bytes()));
+	json_object_set_new(root, "memory_limit_bytes",
+						json_integer((json_int_t) (d->config.memory_mb * 1024 * 1024)));
+	json_object_set_new(root, "disk_free_bytes",
+						json_integer((json_int_t) au_disk_free(d->config.dir)));
+	json_object_set_new(root, "volumes", volumes);
+	out = json_dumps(root, JSON_COMPACT);
+	json_decref(root);
+	return out;
+}
+
+/* ---- Prometheus ------------------------------------------------------- */
+
+typedef struct Text
+{
+	char	   *data;
+	size_t		len;
+	size_t		cap;
+	bool		failed;
+} Text;
+
+static void add_text(Text *t, const char *fmt,...) __attribute__((format(printf, 2, 3)));
+
+static void
+add_text(Text *t, const char *fmt,...)
+{
+	char		line[512];
+	va_list		args;
+	int			n;
+
+	va_start(args, fmt);
+	n = vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	if (t->failed || n < 0 || (size_t) n >= sizeof(line))
+		return;
+	if (t->len + (size_t) n + 1 > t->cap)
+	{
+		size_t		cap = t->cap == 0 ? 8192 : t->cap * 2;
+		char	   *bigger = realloc(t->data, cap);
+
+		if (bigger == NULL)
+		{
+			t->failed = true;
+			return;
+		}
+		t->data = bigger;
+		t->cap = cap;
+	}
+	memcpy(t->data + t->len, line, (size_t) n + 1);
+	t->len += (size_t) n;
+}
+
+static void
+add_metric(Text *t, const char *name, bool counter, const char *help)
+{
+	add_text(t, "# HELP aurora_storaged_%s%s %s\n# TYPE aurora_storaged_%s%s %s\n",
+			 name, counter ? "_total" : "", help, name, counter ? "_total" : "",
+			 counter ? "counter" : "gauge");
+}
+
+static void
+add_node_metric(Text *t, const char *name, bool counter, const char *help, uint64_t value)
+{
+	add_metric(t, name, counter, help);
+	add_text(t, "aurora_storaged_%s%s %" PRIu64 "\n", name, counter ? "_total" : "", value);
+}
+
+static void
+add_volume_value(Text *t, const char *name, bool counter, const VolumeFigures *f, uint64_t value)
+{
+	add_text(t, "aurora_storaged_%s%s{volume=\"%" PRIu64 "\"} %" PRIu64 "\n", name,
+			 counter ? "_total" : "", f->v.meta.system_identifier, value);
+}
+
+static void
+add_positions(Text *t, const VolumeFigures *f)
+{
+	static const char *const names[] = {"received", "durable", "applied", "persisted", "horizon"};
+	AuLsn		lsns[] = {f->v.received, f->v.durable, f->v.applied, f->v.persisted, f->v.horizon};
+
+	for (int i = 0; i < 5; i++)
+		add_text(t, "aurora_storaged_lsn{volume=\"%" PRIu64 "\",position=\"%s\"} %" PRIu64 "\n",
+				 f->v.meta.system_identifier, names[i], lsns[i]);
+}
+
+char *
+au_status_metrics(AuDaemon *d)
+{
+	Text		t = {0};
+	AuNodeStats n;
+	VolumeFigures f[AU_NODE_VOLUMES_MAX];
+	uint32_t	count = 0;
+
+	au_node_stats(d->node, &n);
+	while (count < AU_NODE_VOLUMES_MAX && get_figures(d, count, &f[count]))
+		count++;
+	add_node_metric(&t, "uptime_seconds", false, "seconds since start",
+					(uv_hrtime() / 1000000 - d->started_ms) / 1000);
+	add_node_metric(&t, "connections", false, "open connections", n.connections);
+	add_node_metric(&t, "connections_opened", true, "connections accepted", n.connections_total);
+	add_node_metric(&t, "messages", true, "messages received", n.frames);
+	add_node_metric(&t, "errors", true, "requests answered with an error", n.errors);
+	add_node_metric(&t, "unsent_bytes", false, "bytes of answers not sent yet", n.out_bytes);
+	add_node_metric(&t, "resident_bytes", false, "resident memory of the process", resident_bytes());
+	add_node_metric(&t, "disk_free_bytes", false, "free bytes where the node's directory is",
+					au_disk_free(d->config.dir));
+	add_metric(&t, "up", false, "1 if the volume takes log and applies it");
+	for (uint32_t i = 0; i < count; i++)
+		add_volume_value(&t, "up", false, &f[i], strcmp(f[i].v.state, "ok") == 0);
+	add_metric(&t, "term", false, "term of the writer");
+	for (uint32_t i = 0; i < count; i++)
+		add_volume_value(&t, "term", false, &f[i], f[i].v.meta.term);
+	add_metric(&t, "lsn", false, "positions in the log");
+	for (uint32_t i = 0; i < count; i++)
+		add_positions(&t, &f[i]);
+	for (size_t k = 0; k < NFIGURES; k++)
+	{
+		add_metric(&t, figures[k].name, figures[k].counter, figures[k].help);
+		for (uint32_t i = 0; i < count; i++)
+			add_volume_value(&t, figures[k].name, figures[k].counter, &f[i],
+							 figure_value(&f[i], &figures[k]));
+	}
+	if (t.failed)
+	{
+		free(t.data);
+		return NULL;
+	}
+	return t.data;
+}

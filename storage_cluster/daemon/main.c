@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c: aurora_storaged: start, the loop, the end.
+ *
+ *   events (sockets, finished work) ──▶ node state
+ *   check handle: au_node_run ──▶ slice of work ──▶ more? idle handle keeps
+ *                                                   the loop turning
+ *
+ * Start: lock the directory, open the volumes, listen, say "ready".  Applying
+ * what the log holds beyond the pages goes on while clients are served.
+ * End: SIGTERM or SIGINT: no more connections, write what is in memory, exit
+ * 0.  A second signal ends it at once, which is as safe as kill -9.
+ */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/au_daemon.h"
+#include "daemon/au_files.h"
+
+void
+au_log(AuDaemon *d, AuLogLevel level, const char *fmt,...)
+{
+	static const char *const names[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
+	struct timespec now;
+	struct tm	tm;
+	char		line[2048];
+	char		stamp[64];
+	va_list		args;
+	int			n;
+
+	if (level < d->config.log_level)
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S", &tm);
+	n = snprintf(line, sizeof(line), "%s.%03ld UTC [%ld] %s: aurora_storaged: ", stamp,
+				 now.tv_nsec / 1000000, (long) getpid(), names[level]);
+	va_start(args, fmt);
+	vsnprintf(line + n, sizeof(line) - (size_t) n - 1, fmt, args);
+	va_end(args);
+	strcat(line, "\n");
+	fputs(line, stderr);		/* one write a line */
+}
+
+/* ---- host ------------------------------------------------------------- */
+
+static uint64_t
+host_now_us(void *ctx)
+{
+	(void) ctx;
+	return uv_hrtime() / 1000;
+}
+
+static void *
+host_alloc(void *ctx, size_t size)
+{
+	(void) ctx;
+	return malloc(size);
+}
+
+static void
+host_release(void *ctx, void *p)
+{
+	(void) ctx;
+	free(p);
+}
+
+static void
+host_log(void *ctx, AuLogLevel level, const char *message)
+{
+	au_log(ctx, level, "%s", message);
+}
+
+/* What must not go on ends here, without touching files again. */
+static void
+host_fatal(void *ctx, const char *message)
+{
+	AuDaemon   *d = ctx;
+
+	au_log(d, AU_LOG_ERROR, "stopped: %s", message);
+	_exit(3);
+}
+
+static const char *
+host_status_json(void *ctx, size_t *len)
+{
+	AuDaemon   *d = ctx;
+	bool		healthy;
+
+	free(d->status_text);
+	d->status_text = au_status_json(d, &healthy);
+	*len = d->status_text != NULL ? strlen(d->status_text) : 2;
+	return d->status_text != NULL ? d->status_text : "{}";
+}
+
+/* ---- the loop --------------------------------------------------------- */
+
+static void
+on_idle(uv_idle_t *idle)
+{
+	(void) idle;				/* only keeps the loop from sleeping */
+}
+
+static void
+on_timer(uv_timer_t *timer)
+{
+	(void) timer;				/* the check handle follows */
+}
+
+static void
+stop_step(AuDaemon *d)
+{
+	if (au_node_stopped(d->node) && d->work == 0 && d->sessions == 0)
+		uv_stop(d->loop);
+}
+
+static void
+on_check(uv_check_t *check)
+{
+	AuDaemon   *d = check->data;
+	uint64_t	wait = au_node_run(d->node);
+
+	if (d->kicked != NULL)
+	{
+		au_sessions_offer(d);
+		wait = 0;				/* look at what came in */
+	}
+	if (d->stopping)
+		stop_step(d);
+	if (wait == 0)
+		uv_idle_start(&d->idle, on_idle);
+	else
+	{
+		uv_idle_stop(&d->idle);
+		if (wait == UINT64_MAX)
+			uv_timer_stop(&d->timer);
+		else
+			uv_timer_start(&d->timer, on_timer, wait / 1000 + 1, 0);
+	}
+}
+
+static void
+on_signal(uv_signal_t *handle, int signum)
+{
+	AuDaemon   *d = handle->data;
+
+	if (d->stopping)
+	{
+		au_log(d, AU_LOG_WARNING, "got signal %d again: ending at once", signum);
+		_exit(1);
+	}
+	au_log(d, AU_LOG_INFO, "stopping on signal %d", signum);
+	d->stopping = true;
+	for (int i = 0; i < d->nlisteners; i++)
+		au_listener_close(d->listeners[i]);
+	d->nlisteners = 0;
+	au_node_stop(d->node);
+	uv_idle_start(&d->idle, on_idle);	/* run the node now */
+}
+
+static void
+on_want_snapshot(uv_async_t *async)
+{
+	au_snapshot_make(async->data);
+}
+
+/* ---- start and end ---------------------------------------------------- */
+
+static bool
+make_node(AuDaemon *d, char *err, size_t errlen)
+{
+	AuNodeOptions opt = {
+		.node_id = d->node_id,.single_volume = d->config.single_volume,.alone = true
+	};
+
+	d->host.ctx = d;
+	d->host.now_us = host_now_us;
+	d->host.alloc = host_alloc;
+	d->host.release = host_release;
+	d->host.log = host_log;
+	d->host.fatal = host_fatal;
+	d->host.status_json = host_status_json;
+	au_sessions_fill_host(&d->host);
+	au_volumes_fill_host(&d->host);
+	d->cache = au_store_cache_new(d->config.memory_mb * 1024 * 1024 / 4);
+	d->node = d->cache != NULL ? au_node_new(&d->host, &opt) : NULL;
+	if (d->node == NULL)
+		snprintf(err, errlen, "out of memory");
+	return d->node != NULL;
+}
+
+static void
+make_handles(AuDaemon *d)
+{
+	uv_check_init(d->loop, &d->check);
+	uv_idle_init(d->loop, &d->idle);
+	uv_timer_init(d->loop, &d->timer);
+	uv_signal_init(d->loop, &d->sigterm);
+	uv_signal_init(d->loop, &d->sigint);
+	uv_async_init(d->loop, &d->want_snapshot, on_want_snapshot);
+	d->check.data = d->idle.data = d->timer.data = d;
+	d->sigterm.data = d->sigint.data = d->want_snapshot.data = d;
+	uv_check_start(&d->check, on_check);
+	uv_idle_start(&d->idle, on_idle);
+	uv_signal_start(&d->sigterm, on_signal, SIGTERM);
+	uv_signal_start(&d->sigint, on_signal, SIGINT);
+}
+
+static bool
+start(AuDaemon *d, char *err, size_t errlen)
+{
+	if (!make_node(d, err, errlen) || !au_volumes_open(d, err, errlen))
+		return false;
+	make_handles(d);
+	au_snapshot_make(d);
+	return au_sessions_listen(d, err, errlen) && au_http_start(d, err, errlen);
+}
+
+static void
+print_ready(AuDaemon *d)
+{
+	AuNodeStats stats;
+
+	au_node_stats(d->node, &stats);
+	au_log(d, AU_LOG_INFO, "ready, version %s, node %016" PRIX64 ", directory \"%s\", %u volume(s), %s%s%s%s",
+		   AU_VERSION, d->node_id, d->config.dir, stats.volumes,
+		   d->config.socket[0] ? "socket " : "", d->config.socket,
+		   d->config.listen[0] ? " listening on " : "", d->config.listen);
+}
+
+static void
+close_any(uv_handle_t *handle, void *arg)
+{
+	(void) arg;
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+static void
+end(AuDaemon *d)
+{
+	au_http_stop(d);
+	if (d->node != NULL)
+		au_node_free(d->node);
+	au_volumes_close(d);
+	au_store_cache_free(d->cache);
+	free(d->status_text);
+	free(d->snapshot.json);
+	free(d->snapshot.metrics);
+}
+
+int
+main(int argc, char **argv)
+{
+	static AuDaemon daemon;
+	AuDaemon   *d = &daemon;
+	char		err[1024];
+	int			lock;
+	bool		ok;
+
+	switch (au_config_read(&d->config, argc, argv))
+	{
+		case AU_CONFIG_RUN:
+			break;
+		case AU_CONFIG_EXIT_OK:
+			return 0;
+		default:
+			return 2;
+	}
+	setenv("UV_THREADPOOL_SIZE", "8", 0);
+	signal(SIGPIPE, SIG_IGN);
+	umask(0077);
+	setvbuf(stderr, NULL, _IOLBF, 4096);
+	d->loop = uv_default_loop();
+	d->started_ms = uv_hrtime() / 1000000;
+	pthread_mutex_init(&d->snapshot.lock, NULL);
+	pthread_cond_init(&d->snapshot.made, NULL);
+
+	if (!au_make_dir(d->config.dir, err, sizeof(err)) ||
+		(lock = au_lock_dir(d->config.dir, err, sizeof(err))) < 0 ||
+		!au_node_identity(d->config.dir, &d->node_id, err, sizeof(err)))
+	{
+		au_log(d, AU_LOG_ERROR, "could not start: %s", err);
+		return 1;
+	}
+	ok = start(d, err, sizeof(err));
+	if (ok)
+	{
+		print_ready(d);
+		uv_run(d->loop, UV_RUN_DEFAULT);
+	}
+	else
+		au_log(d, AU_LOG_ERROR, "could not start: %s", err);
+	for (int i = 0; i < d->nlisteners; i++)
+		au_listener_close(d->listeners[i]);
+	end(d);
+	uv_walk(d->loop, close_any, NULL);
+	if (ok)
+		au_log(d, AU_LOG_INFO, "stopped");
+	close(lock);
+	return ok ? 0 : 1;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_pagestore.h: page versions of one volume: patches gathered in memory,
+ * bundles of patches in RocksDB, any LSN since the horizon readable.
+ *
+ *   records ──▶ current generation ──freeze──▶ frozen generation
+ *               (one thread)                   (read only)
+ *                                                  │ write: ONE batch, on
+ *                                                  ▼ a worker thread
+ *                                RocksDB memtable ──flush──▶ files
+ *
+ * How a crash is survived without RocksDB's own log (it is off: the landing
+ * log is the only log):
+ *
+ *  1. Everything a generation holds goes into RocksDB in one write batch,
+ *     together with the meta record: applied LSN (all records ending at or
+ *     below it are in), restart LSN (where decoding must start again so that
+ *     the next record is seen whole).
+ *  2. A batch is never split between memtables, and there is one column
+ *     family, whose memtables reach disk in order.  So what RocksDB recovers
+ *     is the result of the first n batches for some n: an exact prefix.  Its
+ *     meta record describes exactly the data beside it.
+ *  3. After a crash the node feeds the landing log from the restart LSN;
+ *     records that end at or below the applied LSN are skipped.  Nothing is
+ *     applied twice, nothing is missed.
+ *  4. The landing log is cut only below a restart LSN that is known to be in
+ *     files (read back with the "persisted" read tier).
+ *
+ * Writes besides these batches (garbage collection) only delete what nobody
+ * may read any more according to a meta record that is in files already.
+ *
+ * Images.  A page with a long chain of patches is materialised now and then:
+ * a whole-page item is added behind its newest patch, in the current
+ * generation.  If the page has no patches there, the image opens a bundle
+ * whose key may equal that of a stored bundle.  That one holds only the patch
+ * of this very LSN (L is the page's newest), so replacing it loses nothing.
+ *
+ * Errors: AU_CORRUPT is never served as data; au_pagestore_error() names page
+ * and LSN.  Threads: one owner thread, except au_pagestore_write.
+ */
+#ifndef AU_PAGESTORE_H
+#define AU_PAGESTORE_H
+
+#include "common/au_base.h"
+#include "core/au_waldecode.h"
+
+typedef struct AuPageStore AuPageStore;
+typedef struct AuStoreCache AuStoreCache;
+
+/* Block cache shared by the volumes of a node; NULL: out of memory. */
+AuStoreCache *au_store_cache_new(uint64_t bytes);
+void		au_store_cache_free(AuStoreCache *cache);
+
+typedef struct AuPageStoreOptions
+{
+	const char *dir;			/* made if absent */
+	uint64_t	system_identifier;	/* checked against the stored one */
+	AuLsn		start_lsn;		/* of the volume; used when the store is empty */
+	uint64_t	pending_bytes;	/* a generation is full at this size; there are two */
+	uint64_t	write_buffer_bytes; /* RocksDB's memtables, three at most */
+	uint64_t	retention_bytes;	/* log that stays readable behind applied */
+	AuStoreCache *cache;		/* may be NULL */
+} AuPageStoreOptions;
+
+typedef struct AuPageStoreStats
+{
+	uint64_t	records;
+	uint64_t	patches;
+	uint64_t	patch_bytes;
+	uint64_t	pages_read;
+	uint64_t	items_applied;	/* for reads and images */
+	uint64_t	bundles_read;	/* from RocksDB */
+	uint64_t	images;			/* materialised */
+	uint64_t	corrupt;
+	uint64_t	gc_keys;		/* deleted one by one */
+	uint64_t	gc_relations;	/* deleted as a range */
+	uint64_t	pending_bytes;	/* both generations */
+	uint64_t	relations;		/* known, dropped ones within the horizon included */
+	uint64_t	gc_waiting;		/* events not collected yet */
+	uint64_t	disk_bytes;		/* RocksDB's live files */
+	uint64_t	memory_bytes;	/* memtables and table readers */
+} AuPageStoreStats;
+
+/* err (always terminated) describes failures. */
+AuStatus	au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt,
+							  char *err, size_t errlen);
+/* What is not written and persisted is replayed at the next start. */
+void		au_pagestore_close(AuPageStore *ps);
+
+/* Where decoding starts after open. */
+AuLsn		au_pagestore_restart_lsn(const AuPageStore *ps);
+/* Records ending at or below are in the store already. */
+AuLsn		au_pagestore_applied_lsn(const AuPageStore *ps);
+
+/*
+ * Take a record (kinds OURS, DROP_RELS, DROP_DB; others are ignored), in log
+ * order.  AU_INVALID: an invariant is broken (LSN goes backwards on a page):
+ * stop the node.  AU_NOMEM.
+ */
+AuStatus	au_pagestore_apply(AuPageStore *ps, const AuWalRecord *rec);
+
+/* The current generation is full: freeze before applying more. */
+bool		au_pagestore_full(const AuPageStore *ps);
+/* Something is in the current generation. */
+bool		au_pagestore_dirty(const AuPageStore *ps);
+
+/*
+ * Writing, in three steps.  freeze: the current generation with these
+ * positions becomes the frozen one (false while there is one already).
+ * write: the frozen generation into RocksDB, then, with persist, RocksDB's
+ * memtables into files; may run on any one thread.  written: back on the
+ * owner thread, with write's status.  If that was not AU_OK the store takes
+ * no more: close and open it again.
+ */
+bool		au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart);
+AuStatus	au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen);
+void		au_pagestore_written(AuPageStore *ps, AuStatus status);
+
+/* Positions known to be in files. */
+AuLsn		au_pagestore_persisted_applied(const AuPageStore *ps);
+AuLsn		au_pagestore_persisted_restart(const AuPageStore *ps);
+
+/* Oldest LSN that may be asked for. */
+AuLsn		au_pagestore_horizon(const AuPageStore *ps);
+/* Tell how far the log is applied (moves the horizon). */
+void		au_pagestore_set_applied(AuPageStore *ps, AuLsn applied);
+/* End of the last record that changed anything here since open, else the
+ * applied LSN found at open. */
+AuLsn		au_pagestore_last_change(const AuPageStore *ps);
+
+/* Log at and above lsn was cut off: take records from there again.  false if
+ * something from there is in (or a generation is being written).  A freeze,
+ * write, persist at this position must follow. */
+bool		au_pagestore_rewind(AuPageStore *ps, AuLsn lsn);
+
+/*
+ * Page as of lsn (AU_LSN_MAX: newest), 8192 bytes.  AU_OK, AU_NOT_FOUND,
+ * AU_CORRUPT, AU_IO, AU_NOMEM.  The caller checked the horizon.
+ */
+AuStatus	au_pagestore_read(AuPageStore *ps, const AuPageId *page, AuLsn lsn, uint8_t *out);
+/* Blocks of a relation as of lsn; 0 for one never heard of. */
+AuStatus	au_pagestore_size(AuPageStore *ps, const AuRelId *rel, AuLsn lsn, uint32_t *nblocks);
+/* Relations with blocks, of database db (0: all). */
+void		au_pagestore_list(AuPageStore *ps, uint32_t db,
+							  void (*fn) (void *ctx, const AuRelId *rel, uint32_t nblocks),
+							  void *ctx);
+
+/* A bounded step of removing what was dropped or truncated away before the
+ * horizon; true if there is more to do now. */
+bool		au_pagestore_gc_step(AuPageStore *ps);
+
+void		au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out);
+const char *au_pagestore_error(const AuPageStore *ps);
+
+/*
+ * Offline check of a stopped store: CRC and structure of every version, and
+ * that every page's chain applies.  Each problem is reported through fn.
+ */
+typedef struct AuPageStoreCheck
+{
+	AuLsn		applied;
+	AuLsn		restart;
+	uint64_t	versions;
+	uint64_t	pages;
+	uint64_t	relations;
+	uint64_t	problems;
+} AuPageStoreCheck;
+
+AuStatus	au_pagestore_check(const char *dir, void (*fn) (void *ctx, const char *problem),
+							   void *ctx, AuPageStoreCheck *out, char *err, size_t errlen);
+
+#endif							/* AU_PAGESTORE_H */

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_pagestore_gc.c: gives back the space of dropped relations and truncated
+ * blocks, in small steps, and checks a stopped store.
+ *
+ * Events (drops and truncations) are collected in LSN order.  One may be
+ * collected when it lies at or below the horizon and the applied LSN that are
+ * both in RocksDB's files: then neither a reader nor a crash can make the
+ * versions it cut off visible again.  meta.gc_done remembers how far that is.
+ *
+ * Deleting is done with the batch's owner thread and without waiting: if
+ * RocksDB asks to slow down, the step is tried again later.
+ */
+#include "store/au_pagestore_int.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/au_page.h"
+
+#define GC_KEYS_PER_STEP 2000
+
+bool
+au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event)
+{
+	if (ps->gc_count == ps->gc_cap)
+	{
+		uint32_t	cap;
+		AuGcEvent  *bigger;
+
+		if (ps->gc_head > ps->gc_cap / 2)
+		{
+			ps->gc_count -= ps->gc_head;
+			memmove(ps->gc, ps->gc + ps->gc_head, ps->gc_count * sizeof(*ps->gc));
+			ps->gc_head = 0;
+		}
+		else
+		{
+			cap = ps->gc_cap == 0 ? 64 : ps->gc_cap * 2;
+			bigger = realloc(ps->gc, cap * sizeof(*bigger));
+			if (bigger == NULL)
+				return false;
+			ps->gc = bigger;
+			ps->gc_cap = cap;
+		}
+	}
+	ps->gc[ps->gc_count++] = (AuGcEvent)
+	{
+		event->lsn, *rel, event->cut, event->kind
+	};
+	return true;
+}
+
+static int
+compare_events(const void *a, const void *b)
+{
+	AuLsn		x = ((const AuGcEvent *) a)->lsn;
+	AuLsn		y = ((const AuGcEvent *) b)->lsn;
+
+	return x < y ? -1 : x > y;
+}
+
+void
+au_ps_gc_sort(AuPageStore *ps)
+{
+	if (ps->gc_count > 1)
+		qsort(ps->gc, ps->gc_count, sizeof(*ps->gc), compare_events);
+}
+
+/* false: RocksDB is busy or in trouble; nothing was deleted. */
+static bool
+write_gc(AuPageStore *ps, rocksdb_writebatch_t *batch)
+{
+	char	   *dberr = NULL;
+
+	rocksdb_write(ps->db, ps->gc_write_options, batch, &dberr);
+	au_ps_drop_iter(ps);
+	if (dberr == NULL)
+		return true;
+	rocksdb_free(dberr);
+	return false;
+}
+
+/* The relation's last event is this drop and it has not come back: all that
+ * is stored under its name goes. */
+static bool
+delete_relation(AuPageStore *ps, const AuRelId *rel)
+{
+	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	static const uint8_t keyspaces[] = {AU_KS_PAGE, AU_KS_SIZE};
+	AuPageId	first = {.rel = *rel,.blk = 0};
+	uint8_t		from[2][AU_KEY_LEN];
+	uint8_t		to[2][AU_KEY_LEN];
+	bool		ok;
+
+	for (int i = 0; i < 2; i++)
+	{
+		au_key_encode(from[i], keyspaces[i], &first, AU_LSN_MAX);
+		au_ps_next_relation_key(to[i], keyspaces[i], rel);
+		rocksdb_writebatch_delete_range(batch, (const char *) from[i], AU_KEY_LEN,
+										(const char *) to[i], AU_KEY_LEN);
+	}
+	ok = write_gc(ps, batch);
+	rocksdb_writebatch_destroy(batch);
+	if (!ok)
+		return false;
+	for (int i = 0; i < 2; i++)
+	{
+		char	   *dberr = NULL;
+
+		/* only makes the space come back sooner; the range is deleted */
+		rocksdb_suggest_compact_range(ps->db, (const char *) from[i], AU_KEY_LEN,
+									  (const char *) to[i], AU_KEY_LEN, &dberr);
+		rocksdb_free(dberr);
+	}
+	if (ps->last_rel != NULL && au_rel_id_equal(&ps->last_rel_id, rel))
+		ps->last_rel = NULL;
+	au_relmap_remove(&ps->rels, rel);
+	ps->stats.gc_relations++;
+	return true;
+}
+
+/*
+ * Delete versions of blocks >= cut that are older than the event, key by key,
+ * going on at gc_cursor.  *done at the end of the relation.
+ */
+static bool
+delete_versions(AuPageStore *ps, const AuGcEvent *event, bool *done)
+{
+	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
+	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	AuPageId	start = {.rel = event->rel,.blk = event->cut};
+	uint8_t		cursor[AU_KEY_LEN];
+	uint64_t	deleted = 0;
+	bool		ok = true;
+	int			n = 0;
+
+	if (ps->gc_started)
+		memcpy(cursor, ps->gc_cursor, AU_KEY_LEN);
+	else
+		au_key_encode(cursor, AU_KS_PAGE, &start, AU_LSN_MAX);
+	*done = true;
+	for (rocksdb_iter_seek(it, (const char *) cursor, AU_KEY_LEN);
+		 rocksdb_iter_valid(it); rocksdb_iter_next(it))
+	{
+		size_t		klen;
+		const uint8_t *key = (const uint8_t *) rocksdb_iter_key(it, &klen);
+		AuPageId	page;
+		AuLsn		lsn;
+		uint8_t		ks;
+
+		if (!au_key_decode(key, klen, &ks, &page, &lsn) || ks != AU_KS_PAGE ||
+			!au_rel_id_equal(&page.rel, &event->rel))
+			break;
+		memcpy(cursor, key, AU_KEY_LEN);
+		if (n++ >= GC_KEYS_PER_STEP)
+		{
+			*done = false;
+			break;
+		}
+		if (lsn < event->lsn)
+		{
+			rocksdb_writebatch_delete(batch, (const char *) key, klen);
+			deleted++;
+		}
+	}
+	rocksdb_iter_destroy(it);
+	if (deleted > 0)
+		ok = write_gc(ps, batch);
+	rocksdb_writebatch_destroy(batch);
+	if (!ok)
+		return false;
+	ps->stats.gc_keys += deleted;
+	memcpy(ps->gc_cursor, cursor, AU_KEY_LEN);
+	ps->gc_started = !*done;
+	return true;
+}
+
+bool
+au_pagestore_gc_step(AuPageStore *ps)
+{
+	AuLsn		limit = ps->persisted.horizon < ps->persisted.applied ?
+		ps->persisted.horizon : ps->persisted.applied;
+	const AuGcEvent *event;
+	AuRel	   *rel;
+	bool		done = true;
+
+	if (ps->gc_head == ps->gc_count || ps->gc[ps->gc_head].lsn > limit)
+		return false;
+	event = &ps->gc[ps->gc_head];
+	rel = au_relmap_find(&ps->rels, &event->rel);
+	if (rel != NULL)
+	{
+		if (event->kind == AU_SIZE_DROP && rel->nblocks == 0 && rel->last_event == event->lsn &&
+			!ps->gc_started)
+		{
+			if (!delete_relation(ps, &event->rel))
+				return false;
+		}
+		else
+		{
+			if (!delete_versions(ps, event, &done))
+				return false;
+			if (done)
+				au_rel_forget_events(rel, event->lsn);
+		}
+	}
+	if (done)
+	{
+		ps->gc_started = false;
+		ps->gc_head++;
+		/* several events may share an LSN: all of them must be through */
+		if (ps->gc_head == ps->gc_count || ps->gc[ps->gc_head].lsn > event->lsn)
+			ps->meta.gc_done = event->lsn;
+	}
+	return true;
+}
+
+/* ---- offline check ---------------------------------------------------- */
+
+typedef struct Check
+{
+	void		(*fn) (void *ctx, const char *problem);
+	void	   *ctx;
+	AuPageStoreCheck *out;
+	AuPageId	page;			/* being built, oldest version first */
+	bool		any;
+	bool		based;			/* a whole page was seen */
+	bool		broken;			/* reported already */
+	AuLsn		lsn;
+	uint8_t		bytes[AU_PAGE_SIZE];
+	AuRelId		rel;
+	bool		any_rel;
+} Check;
+
+static void
+problem(Check *c, const AuPageId *page, AuLsn lsn, const char *why)
+{
+	char		text[512];
+
+	snprintf(text, sizeof(text), "%s%u of relation %u/%u/%u at %X/%X: %s",
+			 page->blk == AU_SIZE_BLOCK ? "size " : "block ",
+			 page->blk == AU_SIZE_BLOCK ? 0 : page->blk, page->rel.spc, page->rel.db,
+			 page->rel.rel, AU_LSN_ARGS(lsn), why);
+	c->out->problems++;
+	c->fn(c->ctx, text);
+}
+
+static void
+check_item(Check *c, const AuItem *item)
+{
+	const char *why = NULL;
+	bool		full = au_ops_self_contained(item->ops, item->len);
+
+	if (c->broken && !full)
+		return;
+	if (full)
+	{
+		c->based = true;
+		c->broken = false;
+		memset(c->bytes, 0, AU_PAGE_SIZE);
+	}
+	if (!c->based)
+	{
+		/* older versions may have been collected up to an event */
+		c->broken = true;
+		problem(c, &c->page, item->lsn, "its first version is missing");
+		return;
+	}
+	if (item->lsn < c->lsn)
+		why = "its versions are out of order";
+	else if (au_page_apply(c->bytes, item->ops, item->len, &why) != AU_OK)
+		why = why ? why : "a change does not fit the page";
+	else if (!au_page_valid(c->bytes, &why))
+		why = why ? why : "the page's structure is wrong";
+	if (why != NULL)
+	{
+		c->broken = true;
+		problem(c, &c->page, item->lsn, why);
+	}
+	c->lsn = item->lsn;
+}
+
+static void
+check_version(Check *c, const uint8_t *key, size_t klen, const uint8_t *value, size_t vlen)
+{
+	AuPageId	page;
+	AuLsn		lsn;
+	uint8_t		ks;
+	AuBundle	b;
+	AuItem		item;
+	size_t		pos = 0;
+	const char *why;
+
+	c->out->versions++;
+	if (!au_key_decode(key, klen, &ks, &page, &lsn))
+	{
+		c->out->problems++;
+		c->fn(c->ctx, "the page store holds an unknown key");
+		return;
+	}
+	if (ks == AU_KS_SIZE && (!c->any_rel || !au_rel_id_equal(&c->rel, &page.rel)))
+	{
+		c->any_rel = true;
+		c->rel = page.rel;
+		c->out->relations++;
+	}
+	if (ks == AU_KS_PAGE && (!c->any || c->page.blk != page.blk ||
+							 !au_rel_id_equal(&c->page.rel, &page.rel)))
+	{
+		c->any = true;
+		c->page = page;
+		c->based = c->broken = false;
+		c->lsn = 0;
+		c->out->pages++;
+	}
+	if (au_bundle_parse(key, value, vlen, &b, &why) != AU_OK)
+	{
+		c->broken = ks == AU_KS_PAGE;
+		problem(c, &page, lsn, why);
+		return;
+	}
+	while (au_bundle_next(&b, &pos, &item))
+	{
+		AuSizeItem	size;
+
+		if (ks == AU_KS_PAGE)
+			check_item(c, &item);
+		else if (!au_size_item_decode(item.ops, item.len, &size))
+			problem(c, &page, item.lsn, "the stored size is damaged");
+	}
+}
+
+/* Backwards through all keys: versions of a page then come oldest first. */
+static AuStatus
+check_all(AuPageStore *ps, Check *c, char *err, size_t errlen)
+{
+	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
+	char	   *dberr = NULL;
+
+	for (rocksdb_iter_seek_to_last(it); rocksdb_iter_valid(it); rocksdb_iter_prev(it))
+	{
+		size_t		klen,
+					vlen;
+		const uint8_t *key = (const uint8_t *) rocksdb_iter_key(it, &klen);
+		const uint8_t *value = (const uint8_t *) rocksdb_iter_value(it, &vlen);
+		AuStoreMeta meta;
+		const char *why;
+
+		if (klen != AU_META_KEY_LEN || key[0] != AU_KS_META)
+			check_version(c, key, klen, value, vlen);
+		else if (au_ps_meta_decode(value, vlen, &meta, &why) == AU_OK)
+		{
+			c->out->applied = meta.applied;
+			c->out->restart = meta.restart;
+		}
+		else
+		{
+			c->out->problems++;
+			c->fn(c->ctx, why);
+		}
+	}
+	rocksdb_iter_get_error(it, &dberr);
+	rocksdb_iter_destroy(it);
+	if (dberr == NULL)
+		return AU_OK;
+	snprintf(err, errlen, "could not read the page store: %s", dberr);
+	rocksdb_free(dberr);
+	return AU_CORRUPT;
+}
+
+AuStatus
+au_pagestore_check(const char *dir, void (*fn) (void *ctx, const char *problem),
+				   void *ctx, AuPageStoreCheck *out, char *err, size_t errlen)
+{
+	AuPageStore *ps = calloc(1, sizeof(*ps));
+	Check	   *c = calloc(1, sizeof(*c));
+	char	   *dberr = NULL;
+	AuStatus	status = AU_NOMEM;
+
+	memset(out, 0, sizeof(*out));
+	err[0] = '\0';
+	if (ps != NULL && c != NULL)
+	{
+		au_ps_options(ps, NULL);
+		ps->db = rocksdb_open_for_read_only(ps->options, dir, 0, &dberr);
+		if (dberr == NULL)
+		{
+			c->fn = fn;
+			c->ctx = ctx;
+			c->out = out;
+			status = check_all(ps, c, err, errlen);
+			rocksdb_close(ps->db);
+		}
+		else
+		{
+			snprintf(err, errlen, "could not open page store \"%s\": %s", dir, dberr);
+			rocksdb_free(dberr);
+			status = AU_CORRUPT;
+		}
+		au_ps_free_options(ps);
+	}
+	free(c);
+	free(ps);
+	return status;
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_pagestore_int.h: what the files of the page store share.  Nothing
+ * outside store/au_pagestore*.c includes it.
+ */
+#ifndef AU_PAGESTORE_INT_H
+#define AU_PAGESTORE_INT_H
+
+#include <rocksdb/c.h>
+
+#include "store/au_bundle.h"
+#include "store/au_pagestore.h"
+#include "store/au_pending.h"
+#include "store/au_relmap.h"
+
+/*
+ * Meta record, under the key AU_META_KEY:
+ *
+ *   0  u32 magic        AU_META_MAGIC "AUM1"
+ *   4  u32 version      AU_META_VERSION
+ *   8  u64 system_identifier
+ *   16 u64 applied
+ *   24 u64 restart
+ *   32 u64 horizon      nothing below may be asked for
+ *   40 u64 gc_done      events at or below are collected
+ *   48 u32 crc          of bytes 0..47
+ */
+#define AU_META_MAGIC 0x314D5541u
+#define AU_META_VERSION 1
+#define AU_META_LEN 52
+#define AU_META_KEY "\0meta"
+#define AU_META_KEY_LEN 5
+
+typedef struct AuStoreMeta
+{
+	uint64_t	system_identifier;
+	AuLsn		applied;
+	AuLsn		restart;
+	AuLsn		horizon;
+	AuLsn		gc_done;
+} AuStoreMeta;
+
+/* A page's chain of patches is cut by an image beyond this many units; a
+ * patch counts one unit, plus one for each 256 bytes. */
+#define AU_CHAIN_UNITS_MAX 128
+#define AU_CHAIN_SLOTS (512 * 1024)	/* a power of two */
+/* ... and when a read had to look at more than this. */
+#define AU_READ_ITEMS_LONG 32
+#define AU_READ_BYTES_LONG (32 * 1024)
+#define AU_READ_BUNDLES_LONG 8
+
+/* A read that needs more than this is refused (never seen in practice). */
+#define AU_READ_SCRATCH_MAX ((size_t) 256 << 20)
+
+/* One item that a read has to apply; the bytes are in a generation, in the
+ * iterator's current value or in scratch memory. */
+typedef struct AuReadRef
+{
+	AuLsn		lsn;
+	const uint8_t *ops;
+	uint32_t	len;
+} AuReadRef;
+
+typedef struct AuScratch
+{
+	struct AuScratch *next;
+	uint8_t		data[];
+} AuScratch;
+
+typedef struct AuGcEvent
+{
+	AuLsn		lsn;
+	AuRelId		rel;
+	uint32_t	cut;
+	uint8_t		kind;
+} AuGcEvent;
+
+struct AuPageStore
+{
+	/* RocksDB and its options */
+	rocksdb_t  *db;
+	rocksdb_options_t *options;
+	rocksdb_block_based_table_options_t *table_options;
+	rocksdb_writeoptions_t *write_options;
+	rocksdb_writeoptions_t *gc_write_options;	/* never waits */
+	rocksdb_readoptions_t *read_options;	/* within one page */
+	rocksdb_readoptions_t *scan_options;	/* across pages */
+	rocksdb_readoptions_t *persisted_options;
+	rocksdb_iterator_t *iter;	/* cached; NULL after any write */
+
+	uint64_t	pending_max;
+	uint64_t	retention;
+	AuLsn		start_lsn;
+
+	AuPending  *current;
+	AuPending  *frozen;
+	bool		has_frozen;		/* frozen holds a generation being written */
+	AuStoreMeta frozen_meta;	/* goes with it */
+	AuStoreMeta persisted_new;	/* what the writer found in files */
+
+	AuStoreMeta meta;			/* as of the last freeze */
+	AuStoreMeta persisted;		/* in files */
+	AuLsn		applied_at_open;
+	AuLsn		last_change;	/* end of the last record taken */
+
+	AuRelMap	rels;
+	AuRelId		last_rel_id;	/* one-entry cache of the map */
+	AuRel	   *last_rel;
+	uint16_t   *chain;			/* AU_CHAIN_SLOTS counters of chain units */
+
+	/* garbage collection, events in LSN order from gc_head on */
+	AuGcEvent  *gc;
+	uint32_t	gc_head;
+	uint32_t	gc_count;
+	uint32_t	gc_cap;
+	bool		gc_started;		/* cursor of the event at gc_head is valid */
+	uint8_t		gc_cursor[AU_KEY_LEN];
+
+	/* a read's scratch */
+	AuReadRef  *refs;			/* newest first */
+	uint32_t	nrefs;
+	uint32_t	refs_cap;
+	AuScratch  *scratch;
+	size_t		scratch_bytes;
+
+	AuPageStoreStats stats;
+	char		error[512];
+};
+
+/* au_pagestore.c */
+void		au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt);
+void		au_ps_free_options(AuPageStore *ps);
+void		au_ps_drop_iter(AuPageStore *ps);
+AuRel	   *au_ps_rel(AuPageStore *ps, const AuRelId *id, bool make);
+AuStatus	au_ps_meta_decode(const uint8_t *p, size_t len, AuStoreMeta *m, const char **why);
+/* Adds an image of the page as of its newest LSN to the current generation. */
+void		au_ps_add_image(AuPageStore *ps, const AuPageId *page, const uint8_t *bytes);
+
+/* au_pagestore_read.c: collect into ps->refs; see there */
+AuStatus	au_ps_collect(AuPageStore *ps, uint8_t keyspace, const AuPageId *page,
+						  AuLsn lsn, AuLsn floor, uint32_t *bundles);
+void		au_ps_release(AuPageStore *ps);
+void		au_ps_next_relation_key(uint8_t *key, uint8_t keyspace, const AuRelId *rel);
+
+/* au_pagestore_gc.c */
+bool		au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event);
+void		au_ps_gc_sort(AuPageStore *ps);
+
+#endif							/* AU_PAGESTORE_INT_H */

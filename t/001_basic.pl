@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# One server with its embedded daemon: rows survive eviction, restart and crash
+# though the local files stay empty; the views and auroractl tell what is going
+# on.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use AuroraTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main');
+
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE t (id int PRIMARY KEY, v text, big text) USING aurora;
+INSERT INTO t SELECT g, 'v' || g, CASE WHEN g % 100 = 0 THEN (SELECT string_agg(md5((g + i)::text), '') FROM generate_series(1, 500) i) END
+  FROM generate_series(1, 20000) g;
+UPDATE t SET v = v || '!' WHERE id % 3 = 0;
+DELETE FROM t WHERE id % 7 = 0;
+SQL
+my $sum_query =
+  "SELECT count(*), sum(id), md5(string_agg(id || v || coalesce(big, ''), ',' ORDER BY id)) FROM t";
+my $sum = $node->safe_psql('postgres', $sum_query);
+like($sum, qr/^17143\|/, 'rows are there');
+check_all($node, 'fresh', no_pgbench => 1);
+
+# ---- eviction
+cmp_ok(evict_all($node), '>', 100, 'pages were thrown out of the cache');
+is($node->safe_psql('postgres', $sum_query), $sum, 'same rows after eviction');
+cmp_ok($node->safe_psql('postgres', 'SELECT misses + prefetched FROM aurora.cache'),
+	'>', 100, 'pages were fetched from storage');
+
+# ---- restart: clean, immediate, both without any page in a local file
+foreach my $mode ('fast', 'immediate')
+{
+	$node->stop($mode);
+	$node->start;
+	is($node->safe_psql('postgres', $sum_query), $sum, "same rows after stop -m $mode");
+	check_all($node, "after stop -m $mode", no_pgbench => 1);
+}
+
+# ---- what was rolled back or in progress is not there
+$node->safe_psql('postgres', 'BEGIN; DELETE FROM t; ROLLBACK;');
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN; DELETE FROM t WHERE id < 1000;');
+$node->stop('immediate');
+eval { $session->quit; };
+$node->start;
+is($node->safe_psql('postgres', $sum_query), $sum, 'a transaction in progress at the crash is gone');
+
+# ---- synchronous commit through PostgreSQL's own replication
+$node->append_conf('postgresql.conf', "synchronous_standby_names = 'aurora'");
+$node->reload;
+ok($node->poll_query_until('postgres',
+		"SELECT sync_state = 'sync' AND state = 'streaming' FROM pg_stat_replication WHERE application_name = 'aurora'"),
+	'the shipper is a synchronous standby named aurora');
+$node->safe_psql('postgres', "UPDATE t SET v = 'sync' WHERE id = 1");
+is($node->safe_psql('postgres',
+		"SELECT flush_lsn <= pg_current_wal_flush_lsn() AND write_lsn >= flush_lsn FROM pg_stat_replication WHERE application_name = 'aurora'"),
+	't', 'it reports what storage made durable');
+is($node->safe_psql('postgres', "SELECT active FROM pg_replication_slots WHERE slot_name = 'aurora'"),
+	't', 'its slot keeps the log until storage has it');
+
+# ---- sizes and statistics
+is($node->safe_psql('postgres',
+		"SELECT pg_relation_size('t') = 0 AND aurora.relation_size('t') > 1000000"),
+	't', 'aurora.relation_size tells the true size');
+$node->safe_psql('postgres', 'ANALYZE t');
+cmp_ok($node->safe_psql('postgres', "SELECT relpages FROM pg_class WHERE relname = 't'"),
+	'>', 100, 'ANALYZE knows the pages');
+
+# ---- drop gives the space back, in storage too, and DROP DATABASE works
+$node->safe_psql('postgres', 'CREATE DATABASE other');
+$node->safe_psql('other', <<'SQL');
+CREATE EXTENSION aurora;
+CREATE TABLE o (a int) USING aurora;
+INSERT INTO o SELECT generate_series(1, 10000);
+SQL
+is($node->safe_psql('other', 'SELECT count(*) FROM o'), '10000', 'another database');
+$node->safe_psql('postgres', 'DROP DATABASE other');
+$node->safe_psql('postgres', 'DROP TABLE t');
+
+# ---- the daemon goes with the server
+my $pid = wait_for_daemon($node);
+ok(kill(0, $pid), 'the daemon runs');
+$node->stop;
+my $gone = 0;
+for (1 .. 100)
+{
+	$gone = !kill(0, $pid) and last;
+	select undef, undef, undef, 0.1;
+}
+ok($gone, 'the daemon ends with the server');
+
+done_testing();

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What must be refused, with a message that says what to do: no preload,
+# another server's volume, a damaged file, another protocol version, a server
+# restored from an older copy, copies of databases that would lose rows.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use AuroraTest;
+use IO::Socket::INET;
+use IO::Socket::UNIX;
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::RecursiveCopy;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $bindir = bindir();
+my ($rc, $out, $err);
+
+# ---- not preloaded
+{
+	my $node = PostgreSQL::Test::Cluster->new('nopreload');
+	$node->init(allows_streaming => 1);
+	$node->start;
+	($rc, $out, $err) = $node->psql('postgres', 'CREATE EXTENSION aurora');
+	isnt($rc, 0, 'not preloaded: CREATE EXTENSION is refused');
+	like($err, qr/shared_preload_libraries/, 'the message says what to set');
+	$node->stop;
+}
+
+# ---- the server's own settings
+my $node = new_node('main');
+init_pgbench($node, scale => 1);
+$node->safe_psql('postgres', 'CREATE DATABASE has_rows');
+$node->safe_psql('has_rows', 'CREATE EXTENSION aurora; CREATE TABLE t (a int) USING aurora; INSERT INTO t VALUES (1)');
+($rc, $out, $err) = $node->psql('postgres', 'CREATE DATABASE copied TEMPLATE has_rows');
+isnt($rc, 0, 'CREATE DATABASE ... TEMPLATE of a database with aurora rows is refused');
+like($err, qr/aurora/i, 'for a stated reason');
+note $err;
+($rc, $out, $err) = $node->psql('postgres', 'CREATE DATABASE copied TEMPLATE has_rows STRATEGY file_copy');
+isnt($rc, 0, 'with file_copy as well');
+($rc, $out, $err) = $node->psql('postgres',
+	"SET allow_in_place_tablespaces = on; CREATE TABLESPACE spc LOCATION '';");
+($rc, $out, $err) = $node->psql('postgres', 'ALTER DATABASE has_rows SET TABLESPACE spc');
+isnt($rc, 0, 'ALTER DATABASE ... SET TABLESPACE is refused');
+note $err;
+is($node->safe_psql('has_rows', 'SELECT count(*) FROM t'), '1', 'the rows are still there');
+$node->safe_psql('postgres', 'DROP DATABASE has_rows');
+($rc, $out, $err) = $node->psql('postgres', 'DROP EXTENSION aurora');
+isnt($rc, 0, 'DROP EXTENSION is refused while there are tables');
+$node->safe_psql('postgres', 'CREATE DATABASE plain');
+is($node->safe_psql('plain', 'SELECT 1'), '1', 'a database without aurora tables can be copied');
+
+# ---- an older copy of the server: the daemon has log that the copy lacks
+{
+	my $load = start_load($node, seconds => 2);
+	wait_load($load);
+	my $storage = PostgreSQL::Test::Utils::tempdir() . '/storage';
+	$node->stop;
+	my $copy = PostgreSQL::Test::Utils::tempdir() . '/older';
+	PostgreSQL::Test::RecursiveCopy::copypath($node->data_dir, $copy,
+		filterfn => sub { $_[0] !~ m{^aurora(?:/|$)|\.sock$} });
+	$node->start;
+	$load = start_load($node, seconds => 2);
+	wait_load($load);
+	check_all($node, 'before the old copy comes back');
+	$node->stop;
+
+	# The old copy in the place of the new one, with the new storage.
+	my $data = $node->data_dir;
+	rename "$data", "$data.new" or die;
+	PostgreSQL::Test::RecursiveCopy::copypath($copy, $data);
+	chmod 0700, $data;
+	rename "$data.new/aurora", "$data/aurora" or die;
+	$node->start(fail_ok => 1);
+	ok($node->poll_query_until('postgres', "SELECT state = 'refused' FROM aurora.shipper"),
+		'older copy: the shipper is refused');
+	my $why = shipper_field($node, 'last_error') // '';
+	note $why;
+	like($why, qr/durable|older|behind|restored/i, 'older copy: and says why');
+	($rc, $out, $err) = $node->psql('postgres', "SET statement_timeout = '3s'; CREATE TABLE x (a int) USING aurora; INSERT INTO x VALUES (1);");
+	isnt($rc, 0, 'older copy: nothing can be written');
+	$node->stop('immediate');
+
+	# The right one again: all is well.
+	rename "$data/aurora", "$data.new/aurora" or die;
+	rename $data, "$data.old" or die;
+	rename "$data.new", $data or die;
+	$node->start;
+	wait_for_daemon($node);
+	check_all($node, 'older copy: the right server is served again');
+}
+
+# ---- another server with this daemon's volume
+{
+	$node->stop;
+	my $other = new_node('other', no_start => 1);
+	PostgreSQL::Test::RecursiveCopy::copypath($node->data_dir . '/aurora',
+		$other->data_dir . '/aurora', filterfn => sub { $_[0] !~ /\.sock$/ });
+	$other->start;
+	my $found = 0;
+	for (1 .. 100)
+	{
+		$found = ($other->psql('postgres', 'SELECT 1') // 1) == 0
+		  && (slurp($other->logfile) =~ /system identifier/i);
+		last if $found;
+		sleep 0.1;
+	}
+	ok($found, 'another server: the log says that the volume is another server\'s');
+	$other->stop('immediate');
+	$node->start;
+}
+
+# ---- nonsense and other versions on the wire
+{
+	wait_for_daemon($node);
+	my $path = $node->data_dir . '/aurora/storaged.sock';
+	my $talk = sub {
+		my ($bytes) = @_;
+		my $s = IO::Socket::UNIX->new(Peer => $path) or return "cannot connect to $path: $!";
+		syswrite $s, $bytes;
+		my $answer = '';
+		eval {
+			local $SIG{ALRM} = sub { die "timeout\n" };
+			alarm 10;
+			while (sysread $s, my $buf, 4096) { $answer .= $buf; }
+			alarm 0;
+		};
+		alarm 0;
+		return $@ ? "$@$answer" : $answer;
+	};
+	my $answer = $talk->(pack('a4 v v Q< V V', 'AUR1', 99, 1, 1, 0, 0));
+	like($answer, qr/version/, 'another protocol version: the answer says so') ;
+	isnt($answer, "timeout\n", 'and the connection is closed');
+	foreach my $junk ("GET / HTTP/1.0\r\n\r\n", "\0" x 64, 'AUR1' . ("\xff" x 60))
+	{
+		unlike($talk->($junk), qr/timeout/, 'nonsense: the connection is closed');
+	}
+	ok(kill(0, daemon_pid($node)), 'the daemon is not disturbed');
+	check_all($node, 'after nonsense on the wire');
+}
+
+# ---- a damaged file: the landing log, in its middle
+{
+	my $dir = $node->data_dir . '/aurora';
+	my $load = start_load($node, seconds => 3);
+	wait_load($load);
+	$node->stop;
+	my ($log) = sort { -s $b <=> -s $a } split /\n/, `find '$dir' -name '*.log' -path '*land*' -size +0`;
+	($log) = sort { -s $b <=> -s $a } split /\n/, `find '$dir' -name '????????????????.log'` unless defined $log;
+	ok(defined $log, 'there is a landing log') or diag `find '$dir'`;
+	my $backup = slurp($log);
+	my $broken = $backup;
+	my $used = length($broken);
+	$used-- while $used > 0 && substr($broken, $used - 1, 1) eq "\0";
+	my $at = int($used / 2);
+	substr($broken, $at, 32) = join '', map { chr(ord($_) ^ 0x5a) } split //, substr($broken, $at, 32);
+	open my $f, '>', $log or die; binmode $f; print $f $broken; close $f;
+	my $before = -s $node->logfile;
+	$node->start;
+	my $said = 0;
+	for (1 .. 150)
+	{
+		my $text = substr(slurp($node->logfile), $before);
+		$said = $text =~ /damaged|corrupt|checksum|crc/i and last;
+		sleep 0.1;
+	}
+	ok($said, 'damaged log: the daemon refuses it and says so');
+	($rc, $out, $err) = $node->psql('postgres', "SET statement_timeout = '3s'; SELECT sum(abalance) FROM pgbench_accounts");
+	isnt($rc, 0, 'damaged log: no wrong rows are served');
+	$node->stop('immediate');
+	open $f, '>', $log or die; binmode $f; print $f $backup; close $f;
+	$node->start;
+	wait_for_daemon($node);
+	check_all($node, 'damaged log: the right file again');
+}
+$node->stop;
+done_testing();

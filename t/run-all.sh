@@ -1,0 +1,315 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds, installs and runs test suites, one line a test, and ends with
+# "N passed, N failed".  Called by make check and its relatives:
+#
+#   t/run-all.sh unit asan fuzz sql tap long
+#
+# PostgreSQL refuses to run as root, so as root the suites that need a server
+# step down to another user, in a work directory that this user can read
+# (the source tree may lie below /root); only t/, sql/ and expected/ are
+# copied there.
+#
+# Environment:
+#   TESTS               some tests of suite sql or tap, instead of all
+#   AURORA_TEST_USER    whom to step down to (default postgres)
+#   AURORA_TEST_SEED    seed of the tests that act at random moments
+#   AURORA_KEEP_WORK=1  keep the work directory even when all is well
+#   AURORA_NO_BUILD=1   do not build and install first
+#   FUZZ_SECONDS        how long each fuzzer runs (default 10)
+set -uo pipefail
+
+top=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
+cd "$top" || exit 2
+exec </dev/null
+umask 022
+
+PG_MAJOR=${PG_MAJOR:-15}
+logs=$top/build/check-logs
+passed=0
+failed=0
+work=
+small_disk=
+am_root=0
+[ "$(id -u)" -eq 0 ] && am_root=1
+
+say() { printf '%s\n' "$*"; }
+headline() { printf '\n=== %s\n' "$*"; }
+die() { printf 'check: %s\n' "$*" >&2; exit 2; }
+
+# One finished test: name, ok|FAILED, seconds, further text.
+report() {
+	printf '  %-44s %-7s %5ss  %s\n' "$1" "$2" "$3" "${4:-}"
+}
+
+# Count a whole step as one test.
+count_step() {
+	if [ "$2" -eq 0 ]; then
+		passed=$((passed + 1)); report "$1" ok "$3" "${4:-}"
+	else
+		failed=$((failed + 1)); report "$1" FAILED "$3" "${4:-}"
+	fi
+}
+
+prepare() {
+	headline "packages"
+	.ci/deps.sh all || die "packages are missing"
+	PG_CONFIG=${PG_CONFIG:-pg_config}
+	if [ -x "/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" ] &&
+		[ "$PG_CONFIG" = pg_config ]; then
+		PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
+	fi
+	bindir=$("$PG_CONFIG" --bindir) || die "$PG_CONFIG does not run"
+	pgxs=$("$PG_CONFIG" --pgxs)
+	pgxs_top=$(dirname "$pgxs")/../..
+	pgxs_top=$(cd "$pgxs_top" && pwd)
+	export PG_CONFIG
+
+	rm -rf "$logs"
+	mkdir -p "$logs"
+	[ -n "${AURORA_NO_BUILD:-}" ] && return
+
+	headline "build"
+	local t0=$SECONDS
+	if ! make -j"$(nproc)" >"$logs/build.log" 2>&1; then
+		tail -40 "$logs/build.log"
+		count_step build 1 $((SECONDS - t0)) "see $logs/build.log"
+		finish
+	fi
+	report build ok $((SECONDS - t0))
+
+	local into
+	into=$("$PG_CONFIG" --pkglibdir)
+	if [ -w "$into" ]; then
+		make install >"$logs/install.log" 2>&1
+	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+		sudo -n make PG_CONFIG="$PG_CONFIG" install >"$logs/install.log" 2>&1
+	else
+		cmp -s aurora.so "$into/aurora.so" ||
+			die "cannot write to $into: run \"make install\" as root first"
+		true
+	fi || { tail -20 "$logs/install.log"; die "make install failed"; }
+	report install ok 0 "$into"
+}
+
+# --- the storage side's own tests -----------------------------------------
+
+# cmocka says "[  PASSED  ] 12 test(s)." and "[  FAILED  ] 1 test(s)".
+count_cmocka() {
+	local log=$1 name=$2 rc=$3 secs=$4 p f
+	p=$(sed -n 's/.*\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}')
+	f=$(sed -n 's/.*\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}')
+	# A crash or a sanitizer's report fails the run without a failed case.
+	if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+	if [ "$rc" -eq 0 ] && [ "$p" -eq 0 ]; then f=1; fi
+	passed=$((passed + p)); failed=$((failed + f))
+	if [ "$f" -eq 0 ]; then
+		report "$name" ok "$secs" "$p cases"
+	else
+		report "$name" FAILED "$secs" "$p cases passed, $f failed"
+		tail -40 "$log"
+	fi
+}
+
+suite_storage() {
+	local target=$1 name=$2 t0=$SECONDS rc
+	timeout 1800 make -C storage_cluster "$target" >"$logs/$target.log" 2>&1
+	rc=$?
+	count_cmocka "$logs/$target.log" "$name" $rc $((SECONDS - t0))
+}
+
+suite_fuzz() {
+	local t0=$SECONDS rc
+	timeout 1800 make -C storage_cluster fuzz \
+		FUZZ_SECONDS="${FUZZ_SECONDS:-10}" >"$logs/fuzz.log" 2>&1
+	rc=$?
+	[ $rc -ne 0 ] && tail -30 "$logs/fuzz.log"
+	count_step "fuzz targets" $rc $((SECONDS - t0)) \
+		"$(grep -c '^Done [0-9]* runs' "$logs/fuzz.log") targets"
+}
+
+# --- suites that need a server ----------------------------------------------
+
+as_user() {
+	if [ $am_root -eq 1 ]; then
+		runuser -u "$test_user" -- "$@"
+	else
+		"$@"
+	fi
+}
+
+need_work() {
+	[ -n "$work" ] && return
+	work=$(mktemp -d /var/tmp/aurora-check.XXXXXX) || die "no work directory"
+	test_user=$(id -un)
+	if [ $am_root -eq 1 ]; then
+		test_user=${AURORA_TEST_USER:-postgres}
+		id "$test_user" >/dev/null 2>&1 || die "there is no user $test_user to step down to"
+	fi
+	cp -R t sql expected "$work/"
+	# pg_regress needs a directory it may write into.
+	mkdir -p "$work/out"
+	if [ $am_root -eq 1 ]; then
+		# A small file system for the disk-full test; the test has another
+		# way when we may not mount.
+		mkdir "$work/small"
+		if mount -t tmpfs -o size=192m,mode=0700,uid="$(id -u "$test_user")" \
+			tmpfs "$work/small" 2>/dev/null; then
+			small_disk=$work/small
+		else
+			rmdir "$work/small"
+		fi
+		chown -R "$test_user" "$work"
+	fi
+	chmod 755 "$work"
+	cd "$work" || die "cannot enter $work"
+}
+
+# Servers and daemons that a test left behind, by their pid files only.
+stop_leftovers() {
+	local f pid
+	[ -n "$work" ] || return 0
+	while read -r f; do
+		pid=$(head -1 "$f" 2>/dev/null)
+		case $pid in ''|*[!0-9]*) continue ;; esac
+		kill -CONT "$pid" 2>/dev/null
+		kill -QUIT "$pid" 2>/dev/null
+	done < <(find "$work" \( -name postmaster.pid -o -name storaged.pid \) 2>/dev/null)
+}
+
+clean_up() {
+	cd "$top" || return
+	[ -n "$work" ] || return 0
+	stop_leftovers
+	sleep 0.3
+	if [ -n "$small_disk" ]; then
+		umount "$small_disk" 2>/dev/null || umount -l "$small_disk" 2>/dev/null
+	fi
+	if [ $failed -eq 0 ] && [ -z "${AURORA_KEEP_WORK:-}" ]; then
+		rm -rf "$work"
+	else
+		say "work directory kept: $work"
+	fi
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+suite_sql() {
+	local tests t0=$SECONDS rc line name
+	need_work
+	tests=${TESTS:-$(sed -n '/^REGRESS = /,/[^\\]$/p' "$top/Makefile" |
+		sed 's/^REGRESS = //; s/\\$//' | tr '\n' ' ')}
+	local log=$work/out/pg_regress.log
+	# shellcheck disable=SC2086
+	as_user env PATH="$bindir:$PATH" timeout 1800 \
+		"$pgxs_top/src/test/regress/pg_regress" \
+		--inputdir="$work" --outputdir="$work/out" \
+		--temp-instance="$work/out/instance" --temp-config="$work/t/aurora.conf" \
+		--bindir="$bindir" --dbname=contrib_regression_aurora \
+		--no-locale --encoding=UTF8 $tests >"$log" 2>&1
+	rc=$?
+	local ok=0 bad=0
+	while read -r line; do
+		name=$(sed 's/^test \([^ ]*\) .*/\1/' <<<"$line")
+		if [[ $line == *" ok "* ]]; then
+			ok=$((ok + 1)); report "sql/$name" ok "$(ms_of "$line")"
+		else
+			bad=$((bad + 1)); report "sql/$name" FAILED "$(ms_of "$line")"
+		fi
+	done < <(grep '^test ' "$log")
+	[ $rc -ne 0 ] && [ $bad -eq 0 ] && bad=1
+	passed=$((passed + ok)); failed=$((failed + bad))
+	mkdir -p "$logs/sql"
+	cp "$log" "$logs/sql/"
+	cp -R "$work/out/results" "$work/out/regression.diffs" "$work/out/log" "$logs/sql/" 2>/dev/null
+	if [ $bad -ne 0 ]; then
+		head -200 "$work/out/regression.diffs" 2>/dev/null || tail -20 "$log"
+		say "  see $logs/sql"
+	fi
+}
+
+ms_of() {
+	sed -n 's/.* \([0-9]*\) ms.*/\1/p' <<<"$1" | awk '{printf "%.1f", $1 / 1000}'
+}
+
+# Runs one TAP script; counts its top-level "ok" and "not ok" lines.
+run_tap() {
+	local script=$1 name log t0=$SECONDS rc p f
+	name=$(basename "$script" .pl)
+	log=$work/tap-$name.log
+	as_user env \
+		PATH="$bindir:$PATH" TESTDIR="$work" PGPORT=65432 \
+		TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" \
+		PG_REGRESS="$pgxs_top/src/test/regress/pg_regress" \
+		AURORA_TEST_SMALL_DISK="$small_disk" \
+		AURORA_TEST_SEED="${AURORA_TEST_SEED:-}" \
+		timeout -k 10 "${TAP_TIMEOUT:-1500}" \
+		perl -I "$pgxs_top/src/test/perl" -I "$work/t/lib" "$work/$script" \
+		>"$log" 2>&1
+	rc=$?
+	p=$(grep -c '^ok ' "$log")
+	f=$(grep -c '^not ok ' "$log")
+	if [ $rc -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+	if [ "$p" -eq 0 ] && [ "$f" -eq 0 ]; then
+		grep -q '^1\.\.0 # SKIP' "$log" || f=1
+	fi
+	passed=$((passed + p)); failed=$((failed + f))
+	mkdir -p "$logs/tap"
+	cp "$log" "$logs/tap/"
+	cp "$work"/tmp_check/log/*"$name"* "$logs/tap/" 2>/dev/null
+	if [ "$f" -eq 0 ]; then
+		report "$script" ok $((SECONDS - t0)) "$p tests"
+	else
+		report "$script" FAILED $((SECONDS - t0)) "$p passed, $f failed"
+		[ $rc -eq 124 ] && say "    stopped after ${TAP_TIMEOUT:-1500} s"
+		grep -A12 '^not ok\|^# *Failed' "$log" | head -60
+		tail -15 "$log"
+		say "  see $logs/tap/tap-$name.log"
+		stop_leftovers
+	fi
+}
+
+suite_tap() {
+	local script
+	need_work
+	for script in ${TESTS:-$(cd "$work" && ls t/[0-9]*.pl)}; do
+		run_tap "$script"
+	done
+}
+
+suite_long() {
+	local script
+	need_work
+	for script in $(cd "$work" && ls t/long/*.pl); do
+		TAP_TIMEOUT=${TAP_TIMEOUT:-7200} run_tap "$script"
+	done
+}
+
+finish() {
+	clean_up
+	trap - EXIT
+	printf '\n%d passed, %d failed\n' "$passed" "$failed"
+	[ "$failed" -eq 0 ]
+	exit
+}
+
+[ $# -gt 0 ] || { sed -n '3,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 2; }
+started=$SECONDS
+prepare
+for suite in "$@"; do
+	case $suite in
+		unit) headline "unit tests of the storage side"
+			suite_storage check "unit tests" ;;
+		asan) headline "the same under AddressSanitizer and UBSan"
+			suite_storage asan "unit tests, sanitized" ;;
+		fuzz) headline "fuzzers, ${FUZZ_SECONDS:-10} s each"; suite_fuzz ;;
+		sql) headline "SQL behaviour (pg_regress)"; suite_sql ;;
+		tap) headline "servers, crashes, faults (TAP)"; suite_tap ;;
+		long) headline "long tests"; suite_long ;;
+		*) die "unknown suite \"$suite\"" ;;
+	esac
+done
+say ""
+say "took $((SECONDS - started)) s"
+finish
