@@ -67,7 +67,8 @@ class Server:
     def tool(self, name, *argv, **kw):
         r = subprocess.run([os.path.join(self.args.bindir, name), *argv],
                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True, **kw)
+                           stderr=subprocess.STDOUT, text=True,
+                           timeout=3600, **kw)
         if r.returncode != 0:
             sys.exit("%s: %s failed:\n%s" % (self.name, name, r.stdout[-4000:]))
         return r.stdout

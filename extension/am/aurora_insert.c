@@ -72,8 +72,7 @@ put_tuple(AuOps *ops, AuroraRoom *room, BlockNumber blk, HeapTuple tup,
 {
 	OffsetNumber off = aurora_room_take(room, tup->t_len);
 
-	Assert(speculative == HeapTupleHeaderIsSpeculative(tup->t_data) ||
-		   !speculative);
+	Assert(!speculative || HeapTupleHeaderIsSpeculative(tup->t_data));
 	ItemPointerSet(&tup->t_self, blk, off);
 	/* a speculative tuple has its token there until it is confirmed */
 	if (!speculative)

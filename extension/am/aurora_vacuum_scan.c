@@ -44,7 +44,10 @@
  * relfrozenxid advance more often and keeps reads in runs. */
 #define SKIP_RUN_MIN 32
 
-#define BATCH_MAX (2 * SKIP_RUN_MIN)
+/* Pages planned together: full when BATCH_FULL is reached, and planning adds
+ * at most a short run and the page behind it at a time. */
+#define BATCH_FULL (4 * VACUUM_READAHEAD)
+#define BATCH_MAX (BATCH_FULL - 1 + SKIP_RUN_MIN)
 
 /* How often to look whether wraparound has come near. */
 #define FAILSAFE_EVERY_PAGES \
@@ -116,7 +119,7 @@ plan_batch(ScanState *s)
 
 	s->batch_len = 0;
 	s->fetched = 0;
-	while (s->next < v->rel_pages && s->batch_len + SKIP_RUN_MIN <= BATCH_MAX)
+	while (s->next < v->rel_pages && s->batch_len < BATCH_FULL)
 	{
 		bool		allvisible_only = false;
 		BlockNumber required = next_required_page(s, s->next, &allvisible_only);
@@ -160,9 +163,10 @@ aurora_vacuum_set_visible(AuroraVacuum *v, Buffer buffer, Buffer vmbuffer,
 	AuroraChange *change = aurora_change_begin(v->rel, AU_XLOG_VISIBLE);
 	AuOps	   *ops = aurora_change_page(change, buffer);
 
-	if (!PageIsAllVisible(BufferGetPage(buffer)))
-		au_ops_flags(ops, PD_ALL_VISIBLE, 0);
-	aurora_change_conflict(change, cutoff_xid);
+	/* also if it is set: each block of a record has operations */
+	au_ops_flags(ops, PD_ALL_VISIBLE, 0);
+	if (TransactionIdIsNormal(cutoff_xid))
+		aurora_change_conflict(change, cutoff_xid);
 	aurora_change_set_vm(change, buffer, vmbuffer, vmbits);
 	aurora_change_commit(change);
 }
@@ -315,14 +319,20 @@ execute_freeze(AuroraVacuum *v, Buffer buffer, const FreezePlan *plan)
 {
 	AuroraChange *change = aurora_change_begin(v->rel, AU_XLOG_FREEZE);
 	AuOps	   *ops = aurora_change_page(change, buffer);
+	Page		page = BufferGetPage(buffer);
 	TransactionId conflict = v->freeze_limit;
 
 	for (int i = 0; i < plan->n; i++)
 	{
 		const xl_heap_freeze_tuple *f = &plan->tuples[i];
-		uint8		fields = AU_TH_XMAX | AU_TH_INFOMASK;
+		ItemId		lp = PageGetItemId(page, f->offset);
+		HeapTupleHeader htup = (HeapTupleHeader) PageGetItem(page, lp);
+		uint8		fields = AU_TH_INFOMASK;
 		TransactionId xvac = InvalidTransactionId;
 
+		/* most tuples have no xmax, before and after */
+		if (f->xmax != HeapTupleHeaderGetRawXmax(htup))
+			fields |= AU_TH_XMAX;
 		if (f->frzflags & (XLH_FREEZE_XVAC | XLH_INVALID_XVAC))
 		{
 			/* t_xvac shares its place with t_cid */

@@ -116,9 +116,11 @@ aurora_xmax_failure(HeapTuple tuple, TM_Result result, TM_FailureData *tmfd)
 	Assert(result == TM_SelfModified || result == TM_Updated ||
 		   result == TM_Deleted || result == TM_BeingModified ||
 		   result == TM_WouldBlock);
-	/* who gave up waiting may find the holder gone by now */
-	Assert(result == TM_WouldBlock || !(t->t_infomask & HEAP_XMAX_INVALID));
 
+	/*
+	 * There need not be a holder: who gave up waiting may find him gone by
+	 * now, and a crosscheck snapshot refuses rows that are merely too new.
+	 */
 	tmfd->ctid = t->t_ctid;
 	tmfd->xmax = HeapTupleHeaderGetUpdateXid(t);
 	/* another transaction's combo command id cannot be resolved */

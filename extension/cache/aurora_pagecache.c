@@ -24,7 +24,6 @@
 #include "access/xloginsert.h"
 #include "access/xlogrecovery.h"
 #include "catalog/storage.h"
-#include "catalog/storage_xlog.h"
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -504,7 +503,43 @@ aurora_extend(Relation rel, BufferAccessStrategy strategy)
 	return buf;
 }
 
-/* The TRUNCATE record of the main fork; in a critical section. */
+/* The FSM and VM forks, which are ordinary files, and where to cut them. */
+typedef struct MapCut
+{
+	int			nforks;
+	ForkNumber	forks[2];
+	BlockNumber before[2];
+	BlockNumber after[2];
+	bool		fsm;			/* the FSM is one of them */
+} MapCut;
+
+static void
+add_map(Relation rel, MapCut *cut, ForkNumber fork, BlockNumber after)
+{
+	if (!BlockNumberIsValid(after))
+		return;					/* nothing to be cut off */
+	cut->forks[cut->nforks] = fork;
+	cut->before[cut->nforks] = smgrnblocks(RelationGetSmgr(rel), fork);
+	cut->after[cut->nforks++] = after;
+	cut->fsm = cut->fsm || fork == FSM_FORKNUM;
+}
+
+/* Clears what is to be forgotten on the maps' last pages, with WAL of its
+ * own. */
+static void
+prepare_maps(Relation rel, BlockNumber nblocks, MapCut *cut)
+{
+	cut->nforks = 0;
+	cut->fsm = false;
+	if (smgrexists(RelationGetSmgr(rel), FSM_FORKNUM))
+		add_map(rel, cut, FSM_FORKNUM,
+				FreeSpaceMapPrepareTruncateRel(rel, nblocks));
+	if (smgrexists(RelationGetSmgr(rel), VISIBILITYMAP_FORKNUM))
+		add_map(rel, cut, VISIBILITYMAP_FORKNUM,
+				visibilitymap_prepare_truncate(rel, nblocks));
+}
+
+/* In a critical section.  Redo of this record cuts the maps as well. */
 static XLogRecPtr
 log_truncate(Relation rel, BlockNumber nblocks)
 {
@@ -524,20 +559,6 @@ log_truncate(Relation rel, BlockNumber nblocks)
 	return XLogInsert(AU_RMGR_ID, AU_XLOG_TRUNCATE | XLR_SPECIAL_REL_UPDATE);
 }
 
-/* The stock record for the FSM and VM forks, which are ordinary files. */
-static XLogRecPtr
-log_truncate_maps(Relation rel, BlockNumber nblocks)
-{
-	xl_smgr_truncate rec;
-
-	rec.blkno = nblocks;
-	rec.rnode = rel->rd_node;
-	rec.flags = SMGR_TRUNCATE_FSM | SMGR_TRUNCATE_VM;
-	XLogBeginInsert();
-	XLogRegisterData((char *) &rec, sizeof(rec));
-	return XLogInsert(RM_SMGR_ID, XLOG_SMGR_TRUNCATE | XLR_SPECIAL_REL_UPDATE);
-}
-
 /*
  * What RelationTruncate does, with the main fork's part replaced: no file is
  * cut, a record tells storage, and cached pages beyond the end are dropped.
@@ -547,16 +568,11 @@ log_truncate_maps(Relation rel, BlockNumber nblocks)
 void
 aurora_truncate(Relation rel, BlockNumber nblocks)
 {
-	SMgrRelation smgr = RelationGetSmgr(rel);
 	ForkNumber	main_fork = MAIN_FORKNUM;
-	ForkNumber	forks[2];
-	BlockNumber before[2];
-	BlockNumber after[2];
-	int			nforks = 0;
-	bool		fsm_cut = false;
+	MapCut		cut;
+	SMgrRelation smgr;
 	BlockNumber old_nblocks;
 	XLogRecPtr	lsn;
-	XLogRecPtr	flush_to;
 
 	if (!aurora_rel_is_remote(rel))
 	{
@@ -569,47 +585,26 @@ aurora_truncate(Relation rel, BlockNumber nblocks)
 	smgr->smgr_targblock = InvalidBlockNumber;
 	for (int f = 0; f <= MAX_FORKNUM; f++)
 		smgr->smgr_cached_nblocks[f] = InvalidBlockNumber;
-
-	if (smgrexists(smgr, FSM_FORKNUM))
-	{
-		after[nforks] = FreeSpaceMapPrepareTruncateRel(rel, nblocks);
-		if (BlockNumberIsValid(after[nforks]))
-		{
-			forks[nforks] = FSM_FORKNUM;
-			before[nforks++] = smgrnblocks(RelationGetSmgr(rel), FSM_FORKNUM);
-			fsm_cut = true;
-		}
-	}
-	if (smgrexists(RelationGetSmgr(rel), VISIBILITYMAP_FORKNUM))
-	{
-		after[nforks] = visibilitymap_prepare_truncate(rel, nblocks);
-		if (BlockNumberIsValid(after[nforks]))
-		{
-			forks[nforks] = VISIBILITYMAP_FORKNUM;
-			before[nforks++] = smgrnblocks(RelationGetSmgr(rel),
-										   VISIBILITYMAP_FORKNUM);
-		}
-	}
+	prepare_maps(rel, nblocks, &cut);
 	smgr = RelationGetSmgr(rel);
 
 	MyProc->delayChkptFlags |= DELAY_CHKPT_START | DELAY_CHKPT_COMPLETE;
 	START_CRIT_SECTION();
 
-	lsn = flush_to = log_truncate(rel, nblocks);
-	if (nforks > 0)
-		flush_to = log_truncate_maps(rel, nblocks);
-	XLogFlush(flush_to);
+	lsn = log_truncate(rel, nblocks);
+	/* a map must not be cut before the record that says so is durable */
+	XLogFlush(lsn);
 	aurora_last_written_set_range(&rel->rd_node, nblocks, old_nblocks, lsn);
 	DropRelFileNodeBuffers(smgr, &main_fork, 1, &nblocks);
-	/* others must forget their target blocks; smgrtruncate does it as well */
+	/* others must forget their target blocks, even if no map is cut */
 	CacheInvalidateSmgr(smgr->smgr_rnode);
-	if (nforks > 0)
-		smgrtruncate2(smgr, forks, nforks, before, after);
+	if (cut.nforks > 0)
+		smgrtruncate2(smgr, cut.forks, cut.nforks, cut.before, cut.after);
 	aurora_size_set(&rel->rd_node, nblocks, lsn);
 
 	END_CRIT_SECTION();
 	MyProc->delayChkptFlags &= ~(DELAY_CHKPT_START | DELAY_CHKPT_COMPLETE);
 
-	if (fsm_cut)
+	if (cut.fsm)
 		FreeSpaceMapVacuumRange(rel, nblocks, InvalidBlockNumber);
 }

@@ -21,6 +21,7 @@
 
 #include "access/relation.h"
 #include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -225,18 +226,27 @@ copy_page(Verifier *v, BlockNumber blk)
 {
 	Copy	   *copy = &v->copies[v->n];
 	Buffer		buffer = aurora_find_cached(&v->rel->rd_node, blk);
+	XLogRecPtr	log_end;
 
 	if (!BufferIsValid(buffer))
 		return;
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	if (!PageIsNew(BufferGetPage(buffer)))
-	{
-		copy->blk = blk;
-		memcpy(copy->page, BufferGetPage(buffer), BLCKSZ);
-		copy->lsn = PageGetLSN((Page) copy->page);
-		v->n++;
-	}
+	copy->blk = blk;
+	memcpy(copy->page, BufferGetPage(buffer), BLCKSZ);
 	UnlockReleaseBuffer(buffer);
+	if (PageIsNew((Page) copy->page))
+		return;
+
+	copy->lsn = PageGetLSN((Page) copy->page);
+	log_end = RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : GetXLogInsertRecPtr();
+	if (copy->lsn == InvalidXLogRecPtr || copy->lsn > log_end)
+	{
+		/* Storage cannot be asked as of that. */
+		v->compared++;
+		report(v, copy, "the cached page's LSN is not a position in the log");
+		return;
+	}
+	v->n++;
 }
 
 static void

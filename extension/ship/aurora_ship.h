@@ -39,7 +39,8 @@ typedef struct AuroraShipStatus
 	uint64		throttle_waits;
 	uint64		throttle_us;
 	TimestampTz last_ack;
-	char		last_error[512];
+	char		last_error[512];	/* why not STREAMING */
+	char		last_hint[512];		/* what to do about it, or "" */
 	char		daemon_error[512];	/* why the embedded daemon last ended */
 } AuroraShipStatus;
 

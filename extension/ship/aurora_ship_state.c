@@ -147,10 +147,17 @@ aurora_ship_set_state(AuroraShipState state, const AuroraShipFailure *failure)
 	aurora_ship->st.state = state;
 	aurora_ship->st.pid = state == AURORA_SHIP_STOPPED ? 0 : MyProcPid;
 	if (failure != NULL)
+	{
 		strlcpy(aurora_ship->st.last_error, failure->message,
 				sizeof(aurora_ship->st.last_error));
+		strlcpy(aurora_ship->st.last_hint, failure->hint,
+				sizeof(aurora_ship->st.last_hint));
+	}
 	else if (state == AURORA_SHIP_STREAMING)
+	{
 		aurora_ship->st.last_error[0] = '\0';
+		aurora_ship->st.last_hint[0] = '\0';
+	}
 	SpinLockRelease(&aurora_ship->mutex);
 	ConditionVariableBroadcast(&aurora_ship->progress);
 }
@@ -279,7 +286,7 @@ static void
 not_ready_error(const AuroraShipStatus *st)
 {
 	const char *why = st->last_error;
-	const char *hint;
+	const char *hint = "";
 
 	switch (st->state)
 	{
@@ -293,7 +300,8 @@ not_ready_error(const AuroraShipStatus *st)
 		case AURORA_SHIP_REFUSED:
 			hint = "The server's log says what to do; view aurora.shipper shows the state.";
 			break;
-		default:
+		case AURORA_SHIP_CONNECTING:
+		case AURORA_SHIP_STREAMING:
 			if (aurora_storage_nodes[0] != '\0')
 				hint = "Check that aurora_storaged runs at the address in aurora.storage_nodes.";
 			else
@@ -304,6 +312,8 @@ not_ready_error(const AuroraShipStatus *st)
 			}
 			break;
 	}
+	if (st->last_hint[0] != '\0')
+		hint = st->last_hint;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("log shipping to storage node \"%s\" is not ready",

@@ -11,7 +11,7 @@
  * synchronous_standby_names = 'aurora' a commit waits until it is durable on
  * storage.
  *
- *	  run_session:   slot ─▶ HELLO ─▶ TERM ─▶ connect ─▶ stream ──┐
+ *	  run_session:   slot ─▶ HELLO ─▶ connect ─▶ TERM ─▶ stream ──┐
  *	                  ▲                                           │ trouble
  *	                  └────── back-off by kind of trouble ◀───────┘
  *
@@ -69,7 +69,7 @@
 #define QUIET_START_MS 5000
 
 /* Asking for positions: soon while pages lag, and now and then when idle. */
-#define POLL_MIN_MS 2
+#define POLL_MIN_MS 1
 #define POLL_IDLE_MS 1000
 /* No answer to an append or a poll for so long: the connection is dead. */
 #define ANSWER_TIMEOUT_MS 60000
@@ -94,6 +94,7 @@ typedef struct Shipper
 	TimeLineID	stream_timeline;	/* of what is streamed; older in history */
 	char	   *nodes;			/* settings the session was made with */
 	char	   *conninfo;
+	bool		marked;			/* storage has made our volume before */
 	bool		ended;			/* the server ended the stream */
 	bool		reply_requested;
 	TimestampTz streaming_since;	/* 0: this session did not get there */
@@ -134,44 +135,22 @@ link_failed(Shipper *s, AuroraLinkTrouble kind)
 
 /* ---- session: from nothing to streaming ---- */
 
-/* Say HELLO and win a term; then link->sent is where to go on. */
+/* Say HELLO: is the node there, and does it hold our volume? */
 static AuroraLinkTrouble
-join_storage(Shipper *s, List *history)
+greet_storage(Shipper *s)
 {
 	AuroraLink *link = s->link;
-	AuMsgTerm	term = {0};
-	bool		marked = aurora_ship_marker_exists();
 	AuroraLinkTrouble rc;
 
 	rc = aurora_link_open(link, GetSystemIdentifier());
 	if (rc != AURORA_LINK_OK)
 		return link_failed(s, rc);
-	if (marked && !link->volume_known)
+	s->marked = aurora_ship_marker_exists();
+	if (s->marked && !link->volume_known)
 		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
 							  "Give the storage node its data directory back, or correct aurora.storage_nodes. Only if no aurora table is left, stop the server, remove file \"" AURORA_VOLUME_MARKER "\" from the data directory and start again with a new volume.",
 							  "storage node \"%s\" does not hold the volume of this server (system identifier " UINT64_FORMAT ")",
 							  aurora_client_target(), GetSystemIdentifier());
-
-	term.writer_id = s->writer_id;
-	term.timeline = s->timeline;
-	term.switch_lsn = ((TimeLineHistoryEntry *) linitial(history))->begin;
-	term.start_lsn = GetRedoRecPtr();
-	term.local_end = GetFlushRecPtr(NULL);
-	term.wal_segment_size = wal_segment_size;
-	term.may_create = !marked;
-	rc = aurora_link_term(link, &term);
-	if (rc != AURORA_LINK_OK)
-		return link_failed(s, rc);
-	if (!link->volume_known)
-		link->start_lsn = term.start_lsn;
-	if (!marked)
-		aurora_ship_marker_write(link->start_lsn);
-
-	if (!aurora_wal_available(link->received, history))
-		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
-							  "Copy the missing segments from the WAL archive into pg_wal, or restore server and storage from a backup. To avoid this, keep the replication slot and leave max_slot_wal_keep_size at -1.",
-							  "the volume on storage node \"%s\" cannot be continued: it ends at %X/%X, and that WAL has been removed from this server",
-							  aurora_client_target(), LSN_FORMAT_ARGS(link->received));
 	return AURORA_LINK_OK;
 }
 
@@ -197,6 +176,37 @@ join_server(Shipper *s)
 							  "Correct aurora.shipper_conninfo: it must lead to this server.",
 							  "log shipper reached another server: system identifier %s, timeline %u, expected %s, timeline %u",
 							  sysid, tli, ours, s->timeline);
+	return AURORA_LINK_OK;
+}
+
+/* Win a term; then link->sent is where to go on. */
+static AuroraLinkTrouble
+join_storage(Shipper *s, List *history)
+{
+	AuroraLink *link = s->link;
+	AuMsgTerm	term = {0};
+	AuroraLinkTrouble rc;
+
+	term.writer_id = s->writer_id;
+	term.timeline = s->timeline;
+	term.switch_lsn = ((TimeLineHistoryEntry *) linitial(history))->begin;
+	term.start_lsn = GetRedoRecPtr();
+	term.local_end = GetFlushRecPtr(NULL);
+	term.wal_segment_size = wal_segment_size;
+	term.may_create = !s->marked;
+	rc = aurora_link_term(link, &term);
+	if (rc != AURORA_LINK_OK)
+		return link_failed(s, rc);
+	if (!link->volume_known)
+		link->start_lsn = term.start_lsn;
+	if (!s->marked)
+		aurora_ship_marker_write(link->start_lsn);
+
+	if (!aurora_wal_available(link->received, history))
+		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
+							  "Copy the missing segments from the WAL archive into pg_wal, or restore server and storage from a backup. To avoid this, keep the replication slot and leave max_slot_wal_keep_size at -1.",
+							  "the volume on storage node \"%s\" cannot be continued: it ends at %X/%X, and that WAL has been removed from this server",
+							  aurora_client_target(), LSN_FORMAT_ARGS(link->received));
 	return AURORA_LINK_OK;
 }
 
@@ -550,9 +560,11 @@ run_session(Shipper *s)
 
 	rc = aurora_slot_ensure(&s->failure);
 	if (rc == AURORA_LINK_OK)
-		rc = join_storage(s, history);
+		rc = greet_storage(s);
 	if (rc == AURORA_LINK_OK)
 		rc = join_server(s);
+	if (rc == AURORA_LINK_OK)
+		rc = join_storage(s, history);
 	if (rc == AURORA_LINK_OK)
 		rc = start_stream(s, history);
 	if (rc != AURORA_LINK_OK)

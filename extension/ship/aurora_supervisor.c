@@ -52,6 +52,9 @@
 /* The daemon's log is put aside at a start when it is longer. */
 #define LOG_BYTES_MAX (16 * 1024 * 1024)
 #define LOG_TAIL_BYTES 700
+/* After so many failures in a row they are reported only now and then. */
+#define REPORTED_FAILURES 3
+#define REPORT_INTERVAL_MS 30000
 #define ARGS_MAX 64
 
 typedef struct Supervisor
@@ -67,6 +70,9 @@ typedef struct Supervisor
 	pid_t		pid;			/* 0: not running */
 	TimestampTz started;
 	off_t		log_start;		/* length of the log before this run */
+
+	int			failures;		/* starts in a row that came to nothing */
+	TimestampTz last_report;
 } Supervisor;
 
 static Supervisor *supervisor = NULL;
@@ -254,6 +260,19 @@ become_daemon(const Supervisor *sup, pid_t parent, int log_fd, int error_fd)
 	_exit(127);
 }
 
+/* Does what happens now go into the log? */
+static bool
+worth_reporting(Supervisor *sup)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (sup->failures >= REPORTED_FAILURES &&
+		!TimestampDifferenceExceeds(sup->last_report, now, REPORT_INTERVAL_MS))
+		return false;
+	sup->last_report = now;
+	return true;
+}
+
 /*
  * Start the daemon.  False (with the reason in the log and the view) if it
  * cannot even be executed.
@@ -320,9 +339,10 @@ start_daemon(Supervisor *sup)
 		(void) waitpid(pid, NULL, 0);
 		why = psprintf("could not execute \"%s\": %s", sup->program, strerror(err));
 		aurora_ship_set_daemon(0, false, why);
-		ereport(LOG,
-				(errmsg("%s", why),
-				 errhint("Install aurora_storaged there, set aurora.storaged_path, or name running storage nodes in aurora.storage_nodes.")));
+		if (worth_reporting(sup))
+			ereport(LOG,
+					(errmsg("%s", why),
+					 errhint("Install aurora_storaged there, set aurora.storaged_path, or name running storage nodes in aurora.storage_nodes.")));
 		pfree(why);
 		return false;
 	}
@@ -330,9 +350,10 @@ start_daemon(Supervisor *sup)
 	sup->pid = pid;
 	sup->started = GetCurrentTimestamp();
 	aurora_ship_set_daemon(pid, true, NULL);
-	ereport(LOG,
-			(errmsg("started aurora_storaged with PID %d", (int) pid),
-			 errdetail("Its log is \"%s\".", sup->log_path)));
+	if (sup->failures < REPORTED_FAILURES)
+		ereport(LOG,
+				(errmsg("started aurora_storaged with PID %d", (int) pid),
+				 errdetail("Its log is \"%s\".", sup->log_path)));
 	return true;
 }
 
@@ -393,7 +414,7 @@ reap_daemon(Supervisor *sup, bool expected)
 	tail = log_tail(sup);
 	if (expected && rc > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		ereport(LOG, (errmsg("aurora_storaged has stopped")));
-	else
+	else if (worth_reporting(sup))
 		ereport(LOG,
 				(errmsg("%s", how),
 				 tail[0] ? errdetail("The end of \"%s\":\n%s", sup->log_path, tail) :
@@ -480,11 +501,20 @@ supervisor_exit(int code, Datum arg)
 	aurora_ship_set_daemon(0, false, NULL);
 }
 
+/* When to try again after a failure: 100 ms, twice that, ... */
+static TimestampTz
+next_try(Supervisor *sup, TimestampTz now)
+{
+	int			delay_ms = RESTART_DELAY_MIN_MS << Min(sup->failures, 10);
+
+	sup->failures++;
+	return TimestampTzPlusMilliseconds(now, Min(delay_ms, RESTART_DELAY_MAX_MS));
+}
+
 void
 aurora_supervisor_main(Datum arg)
 {
 	Supervisor *sup;
-	int			delay_ms = RESTART_DELAY_MIN_MS;
 	TimestampTz next_start = 0;
 	MemoryContext loop_cxt;
 
@@ -521,15 +551,11 @@ aurora_supervisor_main(Datum arg)
 		if (sup->pid != 0 && reap_daemon(sup, false))
 		{
 			if (TimestampDifferenceExceeds(sup->started, now, GOOD_RUN_MS))
-				delay_ms = RESTART_DELAY_MIN_MS;
-			next_start = TimestampTzPlusMilliseconds(now, delay_ms);
-			delay_ms = Min(delay_ms * 2, RESTART_DELAY_MAX_MS);
+				sup->failures = 0;
+			next_start = next_try(sup, now);
 		}
 		if (sup->pid == 0 && now >= next_start && !start_daemon(sup))
-		{
-			next_start = TimestampTzPlusMilliseconds(now, delay_ms);
-			delay_ms = Min(delay_ms * 2, RESTART_DELAY_MAX_MS);
-		}
+			next_start = next_try(sup, now);
 		nap(sup->pid != 0 ? -1 :
 			TimestampDifferenceMilliseconds(now, next_start));
 	}

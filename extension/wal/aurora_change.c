@@ -182,8 +182,7 @@ apply_change(AuroraChange *c, bool remote)
 		ChangedPage *p = &c->pages[i];
 		const char *why;
 
-		if (p->ops.len > 0 &&
-			au_page_apply((uint8 *) BufferGetPage(p->buffer), p->ops.data,
+		if (au_page_apply((uint8 *) BufferGetPage(p->buffer), p->ops.data,
 						  p->ops.len, &why) != AU_OK)
 			elog(PANIC, "could not apply change 0x%02X to block %u of \"%s\": %s",
 				 c->info, p->blk, RelationGetRelationName(c->rel), why);
@@ -232,8 +231,7 @@ log_change(AuroraChange *c)
 		/* REGBUF_WILL_INIT would allow nothing more and hide the ops' kind */
 		XLogRegisterBlock(i, &c->rel->rd_node, MAIN_FORKNUM, p->blk,
 						  BufferGetPage(p->buffer), flags);
-		if (p->ops.len > 0)
-			XLogRegisterBufData(i, (char *) p->ops.data, p->ops.len);
+		XLogRegisterBufData(i, (char *) p->ops.data, p->ops.len);
 	}
 	if (BufferIsValid(c->set_vmbuffer))
 	{
@@ -255,6 +253,10 @@ aurora_change_commit(AuroraChange *c)
 	{
 		if (c->pages[i].ops.overflow)
 			elog(ERROR, "change 0x%02X of block %u of \"%s\" does not fit a WAL record",
+				 c->info, c->pages[i].blk, RelationGetRelationName(c->rel));
+		/* storage takes a block without operations for a damaged record */
+		if (c->pages[i].ops.len == 0)
+			elog(ERROR, "change 0x%02X of block %u of \"%s\" has no operations",
 				 c->info, c->pages[i].blk, RelationGetRelationName(c->rel));
 	}
 	if (BufferIsValid(c->set_vmbuffer))

@@ -173,8 +173,15 @@ desc_ops(StringInfo buf, const uint8_t *ops, Size len)
 static void
 desc_vm_bits(StringInfo buf, const char *data, Size len)
 {
-	uint8		bits = len > 0 ? (uint8) data[0] : 0;
+	uint8		bits;
 
+	if (len == 0)
+	{
+		/* a full-page image took the place of the bits */
+		appendStringInfoString(buf, "VM page");
+		return;
+	}
+	bits = (uint8) data[0];
 	appendStringInfo(buf, "sets VM%s%s",
 					 bits & VISIBILITYMAP_ALL_VISIBLE ? " all-visible" : "",
 					 bits & VISIBILITYMAP_ALL_FROZEN ? " all-frozen" : "");

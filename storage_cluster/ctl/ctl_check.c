@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ctl_check.c: looks at every byte of a stopped node's files: VOLUME, the
+ * landing log (every entry's CRC, no gap), every stored version (CRC,
+ * structure) and whether each page's chain of changes applies.
+ */
+#include "ctl/ctl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/au_files.h"
+#include "store/au_landing.h"
+#include "store/au_pagestore.h"
+
+#define PROBLEMS_PRINTED_MAX 50
+
+typedef struct Report
+{
+	uint64_t	problems;
+} Report;
+
+static void
+problem(void *ctx, const char *text)
+{
+	Report	   *r = ctx;
+
+	r->problems++;
+	if (r->problems <= PROBLEMS_PRINTED_MAX)
+		printf("  PROBLEM: %s\n", text);
+	else if (r->problems == PROBLEMS_PRINTED_MAX + 1)
+		printf("  PROBLEM: ... more, only counted from here on\n");
+}
+
+/* Read all of the landing log; its CRCs are checked by that. */
+static void
+check_log(Report *r, const char *dir, const AuVolumeMeta *meta, AuLsn *start, AuLsn *end)
+{
+	AuLandingOptions opt = {
+		.dir = dir,.system_identifier = meta->system_identifier,
+		.start_lsn = meta->start_lsn,.segment_bytes = 64 << 20
+	};
+	AuLanding  *l;
+	char		err[512];
+	uint8_t    *buf;
+	AuLsn		lsn;
+
+	*start = *end = 0;
+	if (au_landing_open(&l, &opt, err, sizeof(err)) != AU_OK)
+	{
+		problem(r, err);
+		return;
+	}
+	*start = lsn = au_landing_start(l);
+	*end = au_landing_end(l);
+	buf = malloc(AU_LANDING_APPEND_MAX);
+	while (buf != NULL && lsn < *end)
+	{
+		size_t		got = 0;
+
+		if (au_landing_read(l, lsn, buf, AU_LANDING_APPEND_MAX, &got, err, sizeof(err)) != AU_OK ||
+			got == 0)
+		{
+			problem(r, err);
+			break;
+		}
+		lsn += got;
+	}
+	printf("  landing log: %X/%X to %X/%X, %" PRIu64 " bytes on disk\n", AU_LSN_ARGS(*start),
+		   AU_LSN_ARGS(*end), au_landing_bytes(l));
+	free(buf);
+	au_landing_close(l);
+}
+
+static void
+check_pages(Report *r, const char *dir, AuLsn log_start, AuLsn log_end)
+{
+	AuPageStoreCheck c;
+	char		err[512];
+
+	if (au_pagestore_check(dir, problem, r, &c, err, sizeof(err)) != AU_OK)
+	{
+		problem(r, err);
+		return;
+	}
+	printf("  page store: %" PRIu64 " versions of %" PRIu64 " pages, %" PRIu64
+		   " relations, applied up to %X/%X\n", c.versions, c.pages, c.relations,
+		   AU_LSN_ARGS(c.applied));
+	if (c.applied != 0 && log_end != 0 && (c.restart < log_start || c.applied > log_end))
+		problem(r, "the landing log does not hold what the page store needs to go on");
+}
+
+static bool
+check_volume(Report *r, const char *dir, const char *name)
+{
+	AuVolumeMeta meta;
+	char		path[4700];
+	char		err[1024];
+	AuLsn		start,
+				end;
+
+	printf("volume %s\n", name);
+	if (au_volume_read(dir, &meta, err, sizeof(err)) != AU_OK)
+	{
+		problem(r, err);
+		return false;
+	}
+	printf("  VOLUME: term %" PRIu64 ", timeline %u, log began at %X/%X\n", meta.term,
+		   meta.timeline, AU_LSN_ARGS(meta.start_lsn));
+	if (meta.system_identifier != strtoull(name, NULL, 10))
+		problem(r, "VOLUME names another system identifier than the directory");
+	snprintf(path, sizeof(path), "%s/log", dir);
+	check_log(r, path, &meta, &start, &end);
+	snprintf(path, sizeof(path), "%s/pages", dir);
+	check_pages(r, path, start, end);
+	return true;
+}
+
+int
+ctl_check(const char *dir)
+{
+	Report		r = {0};
+	char		top[4200];
+	char		path[4600];
+	char		err[512];
+	DIR		   *d;
+	struct dirent *e;
+	int			lock;
+	int			n = 0;
+
+	if (au_dir_in_use(dir))
+	{
+		fprintf(stderr, "auroractl: an aurora_storaged runs on \"%s\"; stop it first\n", dir);
+		return 2;
+	}
+	snprintf(top, sizeof(top), "%.4096s/volumes", dir);
+	d = opendir(top);
+	if (d == NULL)
+	{
+		fprintf(stderr, "auroractl: \"%s\" is no directory of an aurora_storaged: %s\n", dir,
+				strerror(errno));
+		return 2;
+	}
+	lock = au_lock_dir(dir, err, sizeof(err));
+	if (lock < 0)
+	{
+		fprintf(stderr, "auroractl: %s\n", err);
+		closedir(d);
+		return 2;
+	}
+	while ((e = readdir(d)) != NULL)
+	{
+		if (e->d_name[strspn(e->d_name, "0123456789")] != '\0')
+			continue;
+		snprintf(path, sizeof(path), "%.4200s/%.255s", top, e->d_name);
+		check_volume(&r, path, e->d_name);
+		n++;
+	}
+	closedir(d);
+	close(lock);
+	if (r.problems > 0)
+		printf("%" PRIu64 " problem(s) in %d volume(s)\n", r.problems, n);
+	else
+		printf("no problems in %d volume(s)\n", n);
+	return r.problems > 0 ? 1 : 0;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ctl_status.c: the status document for people.
+ */
+#include "ctl/ctl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *
+text_of(json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s != NULL ? s : "";
+}
+
+static int64_t
+number_of(json_t *o, const char *key)
+{
+	return (int64_t) json_integer_value(json_object_get(o, key));
+}
+
+/* "12.3 MB" */
+static const char *
+size_text(int64_t bytes, char *buf, size_t cap)
+{
+	static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+	double		v = (double) bytes;
+	int			u = 0;
+
+	while (v >= 10000 && u < 4)
+	{
+		v /= 1024;
+		u++;
+	}
+	snprintf(buf, cap, u == 0 || v >= 100 ? "%.0f %s" : "%.1f %s", v, units[u]);
+	return buf;
+}
+
+static void
+print_line(const char *label, const char *value)
+{
+	printf("  %-20s %s\n", label, value);
+}
+
+static void
+print_size(json_t *o, const char *label, const char *key)
+{
+	char		buf[32];
+
+	print_line(label, size_text(number_of(o, key), buf, sizeof(buf)));
+}
+
+static double
+average(json_t *o, const char *sum, const char *count)
+{
+	int64_t		n = number_of(o, count);
+
+	return n > 0 ? (double) number_of(o, sum) / (double) n / 1000 : 0;
+}
+
+/* Distance between two positions given as text; 0 if they make no sense. */
+static int64_t
+lag(json_t *o, const char *ahead, const char *behind)
+{
+	unsigned	ah,
+				al,
+				bh,
+				bl;
+
+	if (sscanf(text_of(o, ahead), "%X/%X", &ah, &al) != 2 ||
+		sscanf(text_of(o, behind), "%X/%X", &bh, &bl) != 2)
+		return 0;
+	return (int64_t) (((uint64_t) ah << 32 | al) - ((uint64_t) bh << 32 | bl));
+}
+
+static void
+print_volume(json_t *v)
+{
+	char		line[256];
+	char		a[32],
+				b[32];
+
+	printf("\nvolume %s\n", text_of(v, "system_identifier"));
+	print_line("state", text_of(v, "state"));
+	if (json_object_get(v, "problem") != NULL)
+		print_line("problem", text_of(v, "problem"));
+	snprintf(line, sizeof(line), "%" PRId64 " on timeline %" PRId64 ", writer %s",
+			 number_of(v, "term"), number_of(v, "timeline"),
+			 text_of(v, "writer")[0] ? text_of(v, "writer") : "not connected");
+	print_line("term", line);
+	print_line("log begins", text_of(v, "start_lsn"));
+	print_line("received", text_of(v, "received_lsn"));
+	print_line("durable", text_of(v, "durable_lsn"));
+	snprintf(line, sizeof(line), "%s (%s behind)", text_of(v, "applied_lsn"),
+			 size_text(lag(v, "durable_lsn", "applied_lsn"), a, sizeof(a)));
+	print_line("applied", line);
+	snprintf(line, sizeof(line), "%s (%s behind)", text_of(v, "persisted_lsn"),
+			 size_text(lag(v, "durable_lsn", "persisted_lsn"), a, sizeof(a)));
+	print_line("in files", line);
+	print_line("readable since", text_of(v, "horizon_lsn"));
+	print_size(v, "landing log", "landing_bytes");
+	snprintf(line, sizeof(line), "%s, %s in memory",
+			 size_text(number_of(v, "store_bytes"), a, sizeof(a)),
+			 size_text(number_of(v, "pending_bytes") + number_of(v, "store_memory_bytes"), b, sizeof(b)));
+	print_line("page versions", line);
+	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " drops wait for the retention)",
+			 number_of(v, "relations"), number_of(v, "drops_waiting"));
+	print_line("relations", line);
+	snprintf(line, sizeof(line), "%" PRId64 " (%s), %" PRId64 " syncs of %.2f ms, at most %.2f ms",
+			 number_of(v, "appends"), size_text(number_of(v, "append_bytes"), a, sizeof(a)),
+			 number_of(v, "syncs"), average(v, "sync_us", "syncs"),
+			 (double) number_of(v, "sync_us_max") / 1000);
+	print_line("appends", line);
+	snprintf(line, sizeof(line), "%" PRId64 ", of ours %" PRId64 " with %" PRId64 " page changes (%s)",
+			 number_of(v, "records"), number_of(v, "page_records"), number_of(v, "patches"),
+			 size_text(number_of(v, "patch_bytes"), a, sizeof(a)));
+	print_line("records", line);
+	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " pages), %.3f ms on average",
+			 number_of(v, "reads"), number_of(v, "pages_read"), average(v, "read_us", "reads"));
+	print_line("reads", line);
+	snprintf(line, sizeof(line), "%" PRId64 " (%.3f ms on average), %" PRId64 " in vain, %" PRId64 " now",
+			 number_of(v, "read_waits"), average(v, "read_wait_us", "read_waits"),
+			 number_of(v, "reads_expired"), number_of(v, "waiting_reads"));
+	print_line("reads that waited", line);
+	if (number_of(v, "corrupt") > 0)
+	{
+		snprintf(line, sizeof(line), "%" PRId64 " (see the node's log)", number_of(v, "corrupt"));
+		print_line("damaged versions", line);
+	}
+}
+
+void
+ctl_print_status(json_t *s)
+{
+	json_t	   *volumes = json_object_get(s, "volumes");
+	json_t	   *v;
+	size_t		i;
+	char		line[256];
+	char		a[32],
+				b[32];
+	int64_t		up = number_of(s, "uptime_s");
+
+	printf("node %s\n", text_of(s, "node_id"));
+	print_line("state", text_of(s, "state"));
+	snprintf(line, sizeof(line), "%s (protocol %" PRId64 "), process %" PRId64,
+			 text_of(s, "version"), number_of(s, "protocol"), number_of(s, "pid"));
+	print_line("version", line);
+	print_line("directory", text_of(s, "directory"));
+	snprintf(line, sizeof(line), "%" PRId64 " d %02" PRId64 ":%02" PRId64 ":%02" PRId64,
+			 up / 86400, up / 3600 % 24, up / 60 % 60, up % 60);
+	print_line("up", line);
+	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " since start, %" PRId64 " turned away)",
+			 number_of(s, "connections"), number_of(s, "connections_total"),
+			 number_of(s, "connections_refused"));
+	print_line("connections", line);
+	snprintf(line, sizeof(line), "%s resident, configured %s",
+			 size_text(number_of(s, "resident_bytes"), a, sizeof(a)),
+			 size_text(number_of(s, "memory_limit_bytes"), b, sizeof(b)));
+	print_line("memory", line);
+	print_size(s, "disk free", "disk_free_bytes");
+	if (json_array_size(volumes) == 0)
+		printf("\nno volumes: no server has connected yet\n");
+	json_array_foreach(volumes, i, v)
+		print_volume(v);
+}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs the given cmocka binaries and adds up their cases:
+#   run.sh BINARY...
+# Prints a line a binary (and the whole output of one that fails), at the end
+# "N passed, N failed".  A binary that crashes, hangs or runs no case counts
+# as a failed case.  Exit status 0 only if nothing failed.
+passed=0
+failed=0
+out=$(mktemp) || exit 1
+trap 'rm -f "$out"' EXIT
+for t in "$@"; do
+	timeout "${TEST_TIMEOUT:-600}" "$t" >"$out" 2>&1
+	rc=$?
+	p=$(sed -n 's/.*\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$out" | tail -1)
+	f=$(sed -n 's/.*\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$out" | tail -1)
+	p=${p:-0}
+	f=${f:-0}
+	if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+	if [ "$rc" -eq 0 ] && [ "$p" -eq 0 ]; then f=1; fi
+	passed=$((passed + p))
+	failed=$((failed + f))
+	if [ "$f" -ne 0 ]; then
+		cat "$out"
+		echo "$t: exit status $rc"
+	else
+		echo "$t: [  PASSED  ] $p test(s)"
+	fi
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

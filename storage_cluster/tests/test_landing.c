@@ -1,0 +1,1020 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_landing.c: the landing log.  On real files: contents, segments, every
+ * torn tail, flipped bits, the file size limit, a small disk.  On a disk in
+ * memory (memdisk.h): write, sync and cut failures, and thousands of power
+ * cuts at random and at every single call.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/au_landing.h"
+#include "tests/memdisk.h"
+
+#define SYSID 0x1234567890ABCDEFull
+#define START ((AuLsn) 0x5000028)
+#define LOG_MAX (8u << 20)
+
+static uint8_t *stream;			/* what log bytes are: stream[lsn - START] */
+static char err[512];
+static char dir[64];
+static char copy[80];
+
+#define assert_ok(expr) \
+	do { \
+		AuStatus s_ = (expr); \
+		if (s_ != AU_OK) \
+			fail_msg("%s: %s: %s", #expr, "failed", err); \
+	} while (0)
+
+static int
+setup(void **state)
+{
+	(void) state;
+	stream = malloc(LOG_MAX);
+	if (stream == NULL)
+		return 1;
+	srand(1);
+	for (size_t i = 0; i < LOG_MAX; i++)
+		stream[i] = (uint8_t) (rand() >> 8);
+	strcpy(dir, "/tmp/test_landing.XXXXXX");
+	if (mkdtemp(dir) == NULL)
+		return 1;
+	snprintf(copy, sizeof(copy), "%s.copy", dir);
+	return 0;
+}
+
+static void
+empty_dir(const char *path)
+{
+	DIR		   *d = opendir(path);
+	struct dirent *ent;
+	char		name[400];
+
+	if (d == NULL)
+		return;
+	while ((ent = readdir(d)) != NULL)
+	{
+		snprintf(name, sizeof(name), "%s/%s", path, ent->d_name);
+		(void) unlink(name);
+	}
+	closedir(d);
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	empty_dir(dir);
+	empty_dir(copy);
+	rmdir(dir);
+	rmdir(copy);
+	memdisk_format(1);
+	free(stream);
+	return 0;
+}
+
+static void
+copy_dir(void)
+{
+	DIR		   *d = opendir(dir);
+	struct dirent *ent;
+	static uint8_t buf[1 << 20];
+
+	mkdir(copy, 0700);
+	empty_dir(copy);
+	assert_non_null(d);
+	while ((ent = readdir(d)) != NULL)
+	{
+		char		from[400];
+		char		to[400];
+		FILE	   *f;
+		FILE	   *t;
+		size_t		n;
+
+		if (ent->d_name[0] == '.')
+			continue;
+		snprintf(from, sizeof(from), "%s/%s", dir, ent->d_name);
+		snprintf(to, sizeof(to), "%s/%s", copy, ent->d_name);
+		f = fopen(from, "rb");
+		t = fopen(to, "wb");
+		assert_true(f != NULL && t != NULL);
+		while ((n = fread(buf, 1, sizeof(buf), f)) > 0)
+			assert_int_equal(fwrite(buf, 1, n, t), n);
+		fclose(f);
+		fclose(t);
+	}
+	closedir(d);
+}
+
+static AuLandingOptions
+options(const char *where)
+{
+	return (AuLandingOptions) {
+		.dir = where,
+		.system_identifier = SYSID,
+		.start_lsn = START,
+		.segment_bytes = 20000,
+	};
+}
+
+static AuLanding *
+open_dir(const char *where)
+{
+	AuLandingOptions opt = options(where);
+	AuLanding  *l;
+
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	return l;
+}
+
+static AuStatus
+try_open(const char *where)
+{
+	AuLandingOptions opt = options(where);
+	AuLanding  *l;
+	AuStatus	status = au_landing_open(&l, &opt, err, sizeof(err));
+
+	if (status == AU_OK)
+		au_landing_close(l);
+	else
+	{
+		assert_null(l);
+		assert_true(err[0] != '\0');
+	}
+	return status;
+}
+
+static AuLanding *
+new_log(void)
+{
+	empty_dir(dir);
+	return open_dir(dir);
+}
+
+static AuStatus
+append(AuLanding *l, size_t len)
+{
+	AuLsn		lsn = au_landing_end(l);
+
+	return au_landing_append(l, 3, 1, lsn, stream + (lsn - START), len,
+							 err, sizeof(err));
+}
+
+/* Everything the log says it holds must be there and right, whatever the size
+ * and the place of reads. */
+static void
+check_contents(AuLanding *l, size_t cap, size_t step)
+{
+	static uint8_t buf[1 << 20];
+	AuLsn		lsn = au_landing_start(l);
+	size_t		got;
+
+	while (lsn < au_landing_end(l))
+	{
+		assert_ok(au_landing_read(l, lsn, buf, cap, &got, err, sizeof(err)));
+		assert_true(got > 0 && got <= cap);
+		assert_true(lsn + got <= au_landing_end(l));
+		assert_memory_equal(buf, stream + (lsn - START), got);
+		lsn += (step == 0 || got < step) ? got : step;
+	}
+	assert_int_equal(au_landing_read(l, lsn, buf, 1, &got, err, sizeof(err)), AU_NOT_FOUND);
+	assert_int_equal(au_landing_read(l, au_landing_start(l) - 1, buf, 1, &got,
+									 err, sizeof(err)), AU_NOT_FOUND);
+}
+
+static uint64_t
+bytes_on_disk(const char *where)
+{
+	DIR		   *d = opendir(where);
+	struct dirent *ent;
+	uint64_t	sum = 0;
+
+	assert_non_null(d);
+	while ((ent = readdir(d)) != NULL)
+	{
+		char		name[400];
+		struct stat st;
+
+		snprintf(name, sizeof(name), "%s/%s", where, ent->d_name);
+		if (strstr(ent->d_name, ".log") != NULL && stat(name, &st) == 0)
+			sum += (uint64_t) st.st_size;
+	}
+	closedir(d);
+	return sum;
+}
+
+/* ---- the ordinary way ------------------------------------------------- */
+
+static void
+test_append_and_read(void **state)
+{
+	AuLanding  *l = new_log();
+
+	(void) state;
+	assert_true(au_landing_start(l) == START);
+	assert_true(au_landing_end(l) == START);
+	assert_true(au_landing_durable(l) == START);
+	assert_ok(append(l, 0));
+	for (size_t i = 1; i < 300; i++)
+	{
+		assert_ok(append(l, i * 3));
+		if (i % 50 == 0)
+		{
+			assert_ok(au_landing_sync(l, err, sizeof(err)));
+			assert_true(au_landing_durable(l) == au_landing_end(l));
+			check_contents(l, 1000, 0);
+		}
+	}
+	assert_ok(append(l, AU_LANDING_APPEND_MAX));
+	assert_ok(append(l, 1));
+	assert_true(au_landing_durable(l) < au_landing_end(l));
+	check_contents(l, 1 << 20, 0);
+	check_contents(l, 77, 0);
+	check_contents(l, 5000, 1);
+	assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+	au_landing_close(l);
+
+	l = open_dir(dir);
+	assert_true(au_landing_start(l) == START);
+	assert_true(au_landing_end(l) == START + 299 * 150 * 3 + AU_LANDING_APPEND_MAX + 1);
+	assert_true(au_landing_durable(l) == au_landing_end(l));
+	assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+	check_contents(l, 4096, 0);
+	assert_ok(append(l, 100));
+	check_contents(l, 4096, 0);
+	au_landing_close(l);
+}
+
+static void
+test_wrong_appends(void **state)
+{
+	AuLanding  *l = new_log();
+
+	(void) state;
+	assert_ok(append(l, 100));
+	assert_int_equal(au_landing_append(l, 1, 1, START + 99, stream, 1, err, sizeof(err)), AU_INVALID);
+	assert_int_equal(au_landing_append(l, 1, 1, START + 101, stream, 1, err, sizeof(err)), AU_INVALID);
+	assert_int_equal(append(l, AU_LANDING_APPEND_MAX + 1), AU_INVALID);
+	check_contents(l, 1000, 0);
+	au_landing_close(l);
+}
+
+static void
+test_refusals(void **state)
+{
+	AuLandingOptions opt = options(dir);
+	AuLanding  *l = new_log();
+	AuLanding  *other;
+
+	(void) state;
+	/* one process at a time */
+	assert_int_equal(au_landing_open(&other, &opt, err, sizeof(err)), AU_REFUSED);
+	assert_non_null(strstr(err, "in use"));
+	assert_ok(append(l, 100));
+	au_landing_close(l);
+
+	opt.system_identifier++;
+	assert_int_equal(au_landing_open(&other, &opt, err, sizeof(err)), AU_REFUSED);
+	assert_non_null(strstr(err, "belongs to system"));
+
+	/* the start is the log's own, not the option's */
+	opt.system_identifier--;
+	opt.start_lsn = START + 1000;
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	assert_true(au_landing_start(l) == START);
+	au_landing_close(l);
+
+	empty_dir(dir);
+	opt.start_lsn = 0;
+	assert_int_equal(au_landing_open(&l, &opt, err, sizeof(err)), AU_INVALID);
+	opt.dir = "/nonexistent/below";
+	assert_int_equal(au_landing_open(&l, &opt, err, sizeof(err)), AU_IO);
+}
+
+static void
+test_trim(void **state)
+{
+	AuLanding  *l = new_log();
+	AuLsn		middle;
+	uint64_t	before;
+
+	(void) state;
+	for (int i = 0; i < 200; i++)
+		assert_ok(append(l, 1000));
+	/* what is not durable is never trimmed */
+	assert_ok(au_landing_trim(l, au_landing_end(l), err, sizeof(err)));
+	assert_true(au_landing_start(l) == START);
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+
+	before = au_landing_bytes(l);
+	middle = START + 100000;
+	check_contents(l, 5000, 0);
+	assert_ok(au_landing_trim(l, middle, err, sizeof(err)));
+	assert_true(au_landing_start(l) > START && au_landing_start(l) <= middle);
+	assert_true(middle - au_landing_start(l) < 30000);
+	assert_true(au_landing_bytes(l) < before);
+	assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+	check_contents(l, 5000, 0);
+	au_landing_close(l);
+
+	l = open_dir(dir);
+	check_contents(l, 5000, 0);
+	/* the newest segment stays, for the next append */
+	assert_ok(au_landing_trim(l, AU_LSN_MAX, err, sizeof(err)));
+	assert_true(au_landing_start(l) < au_landing_end(l));
+	assert_ok(append(l, 1000));
+	check_contents(l, 5000, 0);
+	au_landing_close(l);
+}
+
+static void
+test_truncate(void **state)
+{
+	/* between entries, in one, at a segment's begin, at the very start */
+	static const size_t cuts[] = {150000, 149999, 100001, 60000, 20001, 1000, 999, 1, 0};
+	AuLanding  *l = new_log();
+
+	(void) state;
+	for (int i = 0; i < 200; i++)
+		assert_ok(append(l, 1000));
+	for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++)
+	{
+		AuLsn		cut = START + cuts[i];
+
+		check_contents(l, 3000, 0);
+		assert_ok(au_landing_truncate(l, cut, err, sizeof(err)));
+		assert_true(au_landing_end(l) == cut);
+		assert_true(au_landing_durable(l) == cut);
+		assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+		check_contents(l, 3000, 0);
+		if (i % 2)
+		{
+			au_landing_close(l);
+			l = open_dir(dir);
+			assert_true(au_landing_end(l) == cut);
+			check_contents(l, 3000, 0);
+		}
+		assert_ok(append(l, 500));
+		assert_ok(au_landing_truncate(l, au_landing_end(l) + 5, err, sizeof(err)));
+		assert_true(au_landing_end(l) == cut + 500);
+	}
+	assert_int_equal(au_landing_truncate(l, START - 1, err, sizeof(err)), AU_INVALID);
+	au_landing_close(l);
+}
+
+/* ---- damage on real files --------------------------------------------- */
+
+/* A log of two segments whose last sync was at *synced. */
+static void
+make_two_segments(AuLsn *synced, AuLsn *end, char *last_name, size_t cap)
+{
+	AuLanding  *l = new_log();
+
+	for (int i = 0; i < 21; i++)
+		assert_ok(append(l, 1000));
+	assert_ok(append(l, 100));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	*synced = au_landing_end(l);
+	assert_ok(append(l, 200));
+	assert_ok(append(l, 50));
+	*end = au_landing_end(l);
+	au_landing_close(l);
+	snprintf(last_name, cap, "%s/%016llX.log", copy, (unsigned long long) (START + 20000));
+}
+
+static void
+set_size(const char *name, size_t size)
+{
+	assert_int_equal(truncate(name, (off_t) size), 0);
+}
+
+/* The last file cut at every length: what was synced must be there, what was
+ * not may be gone, whole entries at a time. */
+static void
+test_every_prefix(void **state)
+{
+	AuLsn		synced;
+	AuLsn		end;
+	char		last[200];
+	char		mark[200];
+	struct stat st;
+
+	(void) state;
+	make_two_segments(&synced, &end, last, sizeof(last));
+	snprintf(mark, sizeof(mark), "%s/durable", copy);
+	copy_dir();
+	assert_int_equal(stat(last, &st), 0);
+	for (int with_mark = 0; with_mark < 2; with_mark++)
+	{
+		for (size_t size = 0; size <= (size_t) st.st_size; size++)
+		{
+			size_t		synced_size = (size_t) st.st_size - 2 * 40 - 250;
+			AuLanding  *l;
+			AuStatus	status;
+
+			copy_dir();
+			set_size(last, size);
+			if (!with_mark)
+				unlink(mark);
+			if (with_mark && size < synced_size)
+			{
+				status = try_open(copy);
+				assert_int_equal(status, AU_CORRUPT);
+				assert_non_null(strstr(err, "durable up to"));
+				continue;
+			}
+			l = open_dir(copy);
+			check_contents(l, 30000, 0);
+			if (size == (size_t) st.st_size)
+				assert_true(au_landing_end(l) == end);
+			else if (size >= synced_size + 240)
+				assert_true(au_landing_end(l) == end - 50);
+			else if (size >= synced_size)
+				assert_true(au_landing_end(l) == synced);
+			else
+				assert_true(au_landing_end(l) < synced);
+			assert_ok(append(l, 10));
+			check_contents(l, 30000, 0);
+			au_landing_close(l);
+		}
+	}
+}
+
+/* One bit anywhere: refused if it was synced, else cut off; never wrong. */
+static void
+test_flipped_bits(void **state)
+{
+	AuLsn		synced;
+	AuLsn		end;
+	char		last[200];
+	char		first[200];
+	struct stat st;
+
+	(void) state;
+	make_two_segments(&synced, &end, last, sizeof(last));
+	snprintf(first, sizeof(first), "%s/%016llX.log", copy, (unsigned long long) START);
+	for (int which = 0; which < 2; which++)
+	{
+		const char *name = which ? last : first;
+
+		copy_dir();
+		assert_int_equal(stat(name, &st), 0);
+		for (long at = 0; at < st.st_size; at += (at < 100 || which ? 1 : 97))
+		{
+			long		unsynced_at = which ? st.st_size - 2 * 40 - 250 : st.st_size;
+			uint8_t		byte;
+			int			fd;
+			AuStatus	status;
+
+			copy_dir();
+			fd = open(name, O_RDWR);
+			assert_true(fd >= 0);
+			assert_int_equal(pread(fd, &byte, 1, at), 1);
+			byte ^= (uint8_t) (1 << (at % 8));
+			assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+			close(fd);
+			if (at >= unsynced_at)
+			{
+				AuLanding  *l = open_dir(copy);
+
+				assert_true(au_landing_end(l) >= synced && au_landing_end(l) < end);
+				check_contents(l, 30000, 0);
+				au_landing_close(l);
+				continue;
+			}
+			status = try_open(copy);
+			assert_true(status == AU_CORRUPT || status == AU_UNSUPPORTED);
+		}
+	}
+}
+
+/* Damage is noticed without the file "durable", too, if a later entry tells
+ * that the place was durable. */
+static void
+test_marks_in_entries(void **state)
+{
+	AuLanding  *l = new_log();
+	char		name[200];
+	char		mark[200];
+	struct stat st;
+
+	(void) state;
+	assert_ok(append(l, 1000));
+	assert_ok(append(l, 1000));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	assert_ok(append(l, 1000));
+	au_landing_close(l);
+	snprintf(name, sizeof(name), "%s/%016llX.log", dir, (unsigned long long) START);
+	snprintf(mark, sizeof(mark), "%s/durable", dir);
+	unlink(mark);
+	{
+		int			fd = open(name, O_RDWR);
+
+		assert_int_equal(pwrite(fd, "!", 1, 32 + 1040 + 500), 1);
+		close(fd);
+	}
+	assert_int_equal(stat(name, &st), 0);
+	assert_int_equal(try_open(dir), AU_CORRUPT);
+	/* and nothing was touched */
+	{
+		struct stat now;
+
+		assert_int_equal(stat(name, &now), 0);
+		assert_int_equal(now.st_size, st.st_size);
+	}
+}
+
+static void
+test_lost_files(void **state)
+{
+	AuLsn		synced;
+	AuLsn		end;
+	char		last[200];
+	char		first[200];
+	char		other[200];
+
+	(void) state;
+	make_two_segments(&synced, &end, last, sizeof(last));
+	snprintf(first, sizeof(first), "%s/%016llX.log", copy, (unsigned long long) START);
+	snprintf(other, sizeof(other), "%s/%016llX.log", copy, (unsigned long long) (START + 500));
+
+	copy_dir();
+	unlink(last);
+	assert_int_equal(try_open(copy), AU_CORRUPT);
+	copy_dir();
+	unlink(first);
+	unlink(last);
+	assert_int_equal(try_open(copy), AU_CORRUPT);
+	assert_non_null(strstr(err, "lost its segments"));
+	/* without the oldest it begins later, as after a trim */
+	copy_dir();
+	unlink(first);
+	{
+		AuLanding  *l = open_dir(copy);
+
+		assert_true(au_landing_start(l) == START + 20000);
+		au_landing_close(l);
+	}
+	/* under another name */
+	copy_dir();
+	unlink(last);
+	assert_int_equal(rename(first, other), 0);
+	assert_int_equal(try_open(copy), AU_CORRUPT);
+	assert_non_null(strstr(err, "another name"));
+	/* files that are none of ours stay */
+	copy_dir();
+	snprintf(other, sizeof(other), "%s/README.log", copy);
+	close(open(other, O_CREAT | O_WRONLY, 0600));
+	assert_ok(try_open(copy));
+	assert_int_equal(access(other, F_OK), 0);
+}
+
+static void
+test_damage_found_while_reading(void **state)
+{
+	AuLanding  *l = new_log();
+	char		name[200];
+	uint8_t		buf[3000];
+	size_t		got;
+	int			fd;
+
+	(void) state;
+	for (int i = 0; i < 3; i++)
+		assert_ok(append(l, 1000));
+	snprintf(name, sizeof(name), "%s/%016llX.log", dir, (unsigned long long) START);
+	fd = open(name, O_RDWR);
+	assert_int_equal(pwrite(fd, "!", 1, 32 + 1040 + 500), 1);
+	close(fd);
+	/* what is good comes first */
+	assert_ok(au_landing_read(l, START, buf, sizeof(buf), &got, err, sizeof(err)));
+	assert_int_equal(got, 1000);
+	assert_int_equal(au_landing_read(l, START + 1000, buf, sizeof(buf), &got,
+									 err, sizeof(err)), AU_CORRUPT);
+	assert_non_null(strstr(err, "damaged"));
+	au_landing_close(l);
+}
+
+/* ---- disks that are full ---------------------------------------------- */
+
+static void
+test_file_size_limit(void **state)
+{
+	AuLandingOptions opt = options(dir);
+	AuLanding  *l;
+	struct rlimit old;
+	struct rlimit limit;
+	int			n = 0;
+	AuLsn		end;
+
+	(void) state;
+	empty_dir(dir);
+	opt.segment_bytes = 1 << 30;
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	limit = old;
+	limit.rlim_cur = 100000;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	while (append(l, 3000) == AU_OK)
+		n++;
+	end = au_landing_end(l);
+	assert_int_equal(n, (100000 - 32) / 3040);
+	assert_int_equal(append(l, 3000), AU_FULL);
+	assert_non_null(strstr(err, "File too large"));
+	check_contents(l, 7000, 0);
+	assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+	/* what fits goes on, and all of it later */
+	assert_ok(append(l, 100));
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_ok(append(l, 3000));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	check_contents(l, 7000, 0);
+	au_landing_close(l);
+	l = open_dir(dir);
+	assert_true(au_landing_end(l) == end + 3100);
+	check_contents(l, 7000, 0);
+	au_landing_close(l);
+}
+
+static void
+test_small_disk(void **state)
+{
+	AuLandingOptions opt = options(dir);
+	AuLanding  *l;
+	int			n = 0;
+
+	(void) state;
+	empty_dir(dir);
+	if (mount("tmpfs", dir, "tmpfs", 0, "size=1m") != 0)
+	{
+		print_message("no mount allowed, skipped\n");
+		skip();
+	}
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	while (append(l, 3000) == AU_OK)
+		n++;
+	assert_true(n > 250);
+	assert_int_equal(append(l, 3000), AU_FULL);
+	check_contents(l, 7000, 0);
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	/* room is made by trimming, also after a restart on the full disk */
+	au_landing_close(l);
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	assert_int_equal(append(l, 30000), AU_FULL);
+	assert_ok(au_landing_trim(l, START + 300000, err, sizeof(err)));
+	assert_ok(append(l, 30000));
+	check_contents(l, 7000, 0);
+	au_landing_close(l);
+
+	opt.disk_reserve_bytes = 500000;
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	assert_int_equal(append(l, 3000), AU_FULL);
+	assert_non_null(strstr(err, "in reserve"));
+	au_landing_close(l);
+	assert_int_equal(umount(dir), 0);
+}
+
+/* ---- the disk in memory ----------------------------------------------- */
+
+static AuStatus
+open_mem(AuLanding **l)
+{
+	AuLandingOptions opt = options("memory");
+
+	opt.io = &memdisk_io;
+	return au_landing_open(l, &opt, err, sizeof(err));
+}
+
+static void
+test_failing_writes(void **state)
+{
+	AuLanding  *l;
+
+	(void) state;
+	memdisk_format(1);
+	assert_ok(open_mem(&l));
+	for (int i = 0; i < 200; i++)
+	{
+		AuLsn		before = au_landing_end(l);
+
+		/* each second append fails, also those that begin a segment */
+		memdisk.writes_left = 0;
+		assert_int_equal(append(l, 700), AU_FULL);
+		assert_true(au_landing_end(l) == before);
+		memdisk.writes_left = 1;
+		(void) append(l, 700);
+		memdisk.writes_left = -1;
+	}
+	check_contents(l, 3000, 0);
+	au_landing_close(l);
+	assert_ok(open_mem(&l));
+	check_contents(l, 3000, 0);
+
+	/* not even the cut succeeds: the log must be opened again */
+	memdisk.writes_left = 0;
+	memdisk.truncates_left = 0;
+	assert_int_equal(append(l, 700), AU_CORRUPT);
+	memdisk.writes_left = -1;
+	memdisk.truncates_left = -1;
+	assert_int_equal(append(l, 700), AU_CORRUPT);
+	au_landing_close(l);
+	assert_ok(open_mem(&l));
+	assert_ok(append(l, 700));
+	check_contents(l, 3000, 0);
+	au_landing_close(l);
+}
+
+static void
+test_failed_sync_is_final(void **state)
+{
+	AuLanding  *l;
+	AuLsn		durable;
+
+	(void) state;
+	memdisk_format(1);
+	assert_ok(open_mem(&l));
+	assert_ok(append(l, 700));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	durable = au_landing_durable(l);
+	assert_ok(append(l, 700));
+	memdisk.syncs_left = 0;
+	assert_int_equal(au_landing_sync(l, err, sizeof(err)), AU_IO);
+	memdisk.syncs_left = -1;
+	assert_int_equal(au_landing_sync(l, err, sizeof(err)), AU_IO);
+	assert_int_equal(append(l, 700), AU_IO);
+	assert_int_equal(au_landing_truncate(l, START, err, sizeof(err)), AU_IO);
+	assert_int_equal(au_landing_trim(l, durable, err, sizeof(err)), AU_IO);
+	assert_true(au_landing_durable(l) == durable);
+	check_contents(l, 3000, 0);
+	au_landing_close(l);
+}
+
+/* A disk that is full when the log is cut in the middle of an entry. */
+static void
+test_truncate_without_room(void **state)
+{
+	AuLanding  *l;
+
+	(void) state;
+	memdisk_format(1);
+	assert_ok(open_mem(&l));
+	for (int i = 0; i < 40; i++)
+		assert_ok(append(l, 1000));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	memdisk.writes_left = 0;
+	assert_int_equal(au_landing_truncate(l, START + 5500, err, sizeof(err)), AU_FULL);
+	memdisk.writes_left = -1;
+	assert_true(au_landing_end(l) == START + 40000);
+	assert_ok(append(l, 1000));
+	check_contents(l, 3000, 0);
+	au_landing_close(l);
+}
+
+/*
+ * One random life: work, power cut, recovery, and again.  `must` is what was
+ * durable before the cut; `keep` how long a truncation that was under way
+ * might have made the log.
+ */
+static void
+random_step(AuLanding *l, AuLsn *must)
+{
+	unsigned int dice = (unsigned int) (memdisk_random() % 100);
+	AuLsn		start = au_landing_start(l);
+	AuLsn		end = au_landing_end(l);
+
+	if (dice < 70)
+	{
+		size_t		len = (size_t) (memdisk_random() % (dice < 5 ? 9000 : 900)) + 1;
+
+		if (end - START + len < LOG_MAX)
+			(void) append(l, len);
+	}
+	else if (dice < 90)
+	{
+		if (au_landing_sync(l, err, sizeof(err)) == AU_OK)
+			*must = au_landing_durable(l);
+	}
+	else if (dice < 95 && end > start)
+	{
+		AuLsn		cut = start + memdisk_random() % (end - start + 1);
+
+		/* from here on less may be found */
+		if (cut < *must)
+			*must = cut;
+		if (au_landing_truncate(l, cut, err, sizeof(err)) == AU_OK && cut < end)
+		{
+			assert_true(au_landing_end(l) == cut);
+			*must = au_landing_durable(l);
+		}
+	}
+	else if (dice < 98)
+		(void) au_landing_trim(l, start + memdisk_random() % (end - start + 1),
+							   err, sizeof(err));
+	else
+		check_contents(l, 2000, 0);
+}
+
+static void
+power_cut_life(uint64_t seed)
+{
+	AuLanding  *l = NULL;
+	AuLsn		must = START;
+
+	memdisk_format(seed);
+	for (int life = 0; life < 12; life++)
+	{
+		AuLsn		end = 0;
+		int			steps = (int) (memdisk_random() % 80);
+
+		/* the power may also fail in recovery itself */
+		memdisk.calls_left = (int) (memdisk_random() % 12);
+		if (memdisk_random() % 2 && open_mem(&l) == AU_OK)
+			au_landing_close(l);
+		memdisk_power_cut();
+
+		if (open_mem(&l) != AU_OK)
+			fail_msg("seed %llu, life %d: %s", (unsigned long long) seed, life, err);
+		if (au_landing_end(l) < must)
+			fail_msg("seed %llu, life %d: durable log was lost: %llX < %llX",
+					 (unsigned long long) seed, life,
+					 (unsigned long long) au_landing_end(l), (unsigned long long) must);
+		check_contents(l, 50000, 0);
+		must = au_landing_durable(l);
+		assert_true(must == au_landing_end(l));
+
+		memdisk.calls_left = memdisk_random() % 2 ? (int) (memdisk_random() % 150) : -1;
+		while (steps-- > 0 && !memdisk.off)
+			random_step(l, &must);
+		end = au_landing_end(l);
+		au_landing_close(l);
+		/* a process that dies loses nothing that was written */
+		if (!memdisk.off && memdisk_random() % 4 == 0)
+		{
+			memdisk.calls_left = -1;
+			assert_ok(open_mem(&l));
+			assert_true(au_landing_end(l) == end);
+			must = end;
+			au_landing_close(l);
+		}
+		memdisk_power_cut();
+	}
+}
+
+static void
+test_power_cuts(void **state)
+{
+	const char *n = getenv("AU_TEST_SEEDS");
+	uint64_t	seeds = n != NULL ? strtoull(n, NULL, 10) : 1500;
+
+	(void) state;
+	for (uint64_t seed = 1; seed <= seeds; seed++)
+		power_cut_life(seed);
+}
+
+/* A truncation interrupted at every call: the log ends at the cut or later,
+ * and what is below the cut is there. */
+static void
+test_truncate_cut_short(void **state)
+{
+	static const size_t cuts[] = {25500, 26000, 20000, 500, 0};
+
+	(void) state;
+	for (size_t c = 0; c < sizeof(cuts) / sizeof(cuts[0]); c++)
+	{
+		for (int calls = 0; calls < 40; calls++)
+		{
+			AuLanding  *l;
+			AuLsn		cut = START + cuts[c];
+
+			memdisk_format((uint64_t) calls + 100 * c);
+			assert_ok(open_mem(&l));
+			for (int i = 0; i < 90; i++)
+				assert_ok(append(l, 1000));
+			assert_ok(au_landing_sync(l, err, sizeof(err)));
+			memdisk.calls_left = calls;
+			(void) au_landing_truncate(l, cut, err, sizeof(err));
+			au_landing_close(l);
+			memdisk_power_cut();
+			assert_ok(open_mem(&l));
+			assert_true(au_landing_end(l) >= cut);
+			check_contents(l, 5000, 0);
+			au_landing_close(l);
+		}
+	}
+}
+
+/* The very first opening, interrupted at every call. */
+static void
+test_birth_cut_short(void **state)
+{
+	(void) state;
+	for (int calls = 0; calls < 10; calls++)
+	{
+		for (uint64_t seed = 0; seed < 50; seed++)
+		{
+			AuLanding  *l;
+
+			memdisk_format(seed);
+			memdisk.calls_left = calls;
+			if (open_mem(&l) == AU_OK)
+				au_landing_close(l);
+			memdisk_power_cut();
+			assert_ok(open_mem(&l));
+			assert_true(au_landing_end(l) == START);
+			au_landing_close(l);
+		}
+	}
+}
+
+/* ---- two threads ------------------------------------------------------ */
+
+static void *
+sync_often(void *arg)
+{
+	AuLanding  *l = arg;
+	char		why[512];
+	AuLsn		last = 0;
+
+	while (last < START + 3000000)
+	{
+		if (au_landing_sync(l, why, sizeof(why)) != AU_OK ||
+			au_landing_durable(l) < last)
+			return (void *) 1;
+		last = au_landing_durable(l);
+	}
+	return NULL;
+}
+
+static void
+test_sync_on_another_thread(void **state)
+{
+	AuLanding  *l = new_log();
+	pthread_t	thread;
+	void	   *result;
+	uint8_t		buf[5000];
+	AuLsn		applied = START;
+
+	(void) state;
+	assert_int_equal(pthread_create(&thread, NULL, sync_often, l), 0);
+	while (au_landing_end(l) < START + 3000000)
+	{
+		assert_ok(append(l, 1 + (size_t) (au_landing_end(l) % 4001)));
+		assert_true(au_landing_durable(l) <= au_landing_end(l));
+		while (applied < au_landing_durable(l))
+		{
+			size_t		got;
+
+			assert_ok(au_landing_read(l, applied, buf, sizeof(buf), &got, err, sizeof(err)));
+			assert_memory_equal(buf, stream + (applied - START), got);
+			applied += got;
+		}
+		if (applied > START + 100000)
+			assert_ok(au_landing_trim(l, applied - 100000, err, sizeof(err)));
+	}
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_null(result);
+	check_contents(l, 5000, 0);
+	au_landing_close(l);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_append_and_read),
+		cmocka_unit_test(test_wrong_appends),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_truncate),
+		cmocka_unit_test(test_every_prefix),
+		cmocka_unit_test(test_flipped_bits),
+		cmocka_unit_test(test_marks_in_entries),
+		cmocka_unit_test(test_lost_files),
+		cmocka_unit_test(test_damage_found_while_reading),
+		cmocka_unit_test(test_file_size_limit),
+		cmocka_unit_test(test_small_disk),
+		cmocka_unit_test(test_failing_writes),
+		cmocka_unit_test(test_failed_sync_is_final),
+		cmocka_unit_test(test_truncate_without_room),
+		cmocka_unit_test(test_power_cuts),
+		cmocka_unit_test(test_truncate_cut_short),
+		cmocka_unit_test(test_birth_cut_short),
+		cmocka_unit_test(test_sync_on_another_thread),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
