@@ -56,7 +56,26 @@ sub check
 	is($node->safe_psql('postgres', $differences), '0', "$what: every row is what the model says");
 	is($node->safe_psql('postgres', "SET enable_seqscan = off; SET enable_bitmapscan = off; $order"),
 		'0', "$what: in order by the index");
-	check_all($node, $what, no_pgbench => 1);
+	check_all($node, $what, no_pgbench => 1, tiny_cache => 1);
+
+	# Some pages here and there, compared while they are in the cache.
+	my $blocks = $node->safe_psql('postgres', "SELECT aurora.relation_size('big') / 8192");
+	my $sql = join '', map {
+		my $first = int(rand($blocks));
+		my $last = $first + 5;
+		"SELECT 'rows', count(*) FROM big WHERE ctid >= '($first,0)' AND ctid < '($last,0)';"
+		  . "SELECT 'pages', compared, differing FROM aurora.verify_count('big');"
+	} 1 .. 30;
+	my ($compared, $differing) = (0, 0);
+	foreach (split /\n/, $node->safe_psql('postgres', $sql))
+	{
+		next unless /^pages\|(\d+)\|(\d+)/;
+		$compared += $1;
+		$differing += $2;
+	}
+	cmp_ok($compared, '>', 50, "$what: $compared pages compared with storage's");
+	is($differing, 0, "$what: none differs");
+	return;
 }
 
 check('loaded');

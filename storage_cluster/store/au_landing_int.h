@@ -94,16 +94,6 @@ typedef struct LandingSegment
 	size_t		places_cap;
 } LandingSegment;
 
-/* Bytes of one file in memory. */
-typedef struct LandingWindow
-{
-	uint8_t    *buf;
-	size_t		cap;			/* at least ENTRY_MAX */
-	void	   *file;			/* NULL: empty */
-	uint64_t	off;
-	size_t		len;
-} LandingWindow;
-
 /* An entry found valid. */
 typedef struct LandingEntry
 {
@@ -114,6 +104,17 @@ typedef struct LandingEntry
 	AuLsn		durable;
 	const uint8_t *bytes;		/* in the window, until it moves */
 } LandingEntry;
+
+/* Bytes of one file in memory. */
+typedef struct LandingWindow
+{
+	uint8_t    *buf;
+	size_t		cap;			/* at least ENTRY_MAX */
+	void	   *file;			/* NULL: empty */
+	uint64_t	off;
+	size_t		len;
+	LandingEntry last;			/* found last; length 0: none, or moved away */
+} LandingWindow;
 
 /*
  * Threads: one appends, reads, trims and truncates; one syncs; any may ask
@@ -143,8 +144,8 @@ struct AuLanding
 	LandingWindow window;
 	void	   *read_file;		/* open for reading, of the segment below */
 	AuLsn		read_first;
-	AuLsn		next_lsn;		/* the entry after the last one read ... */
-	uint64_t	next_off;		/* ... and its place in read_file, 0: none */
+	AuLsn		last_lsn;		/* the entry found last ... */
+	uint64_t	last_off;		/* ... and its place in read_file, 0: none */
 
 	pthread_mutex_t sync_lock;
 	void	   *mark_file;		/* under sync_lock */

@@ -27,6 +27,7 @@ landing_window_forget(LandingWindow *w)
 {
 	w->file = NULL;
 	w->len = 0;
+	w->last.length = 0;
 }
 
 int
@@ -100,7 +101,7 @@ landing_read_forget(AuLanding *l)
 	if (l->read_file != NULL)
 		l->io->file_close(l->read_file);
 	l->read_file = NULL;
-	l->next_off = 0;
+	l->last_off = 0;
 }
 
 /* The segment that holds lsn, which is in the log. */
@@ -142,8 +143,8 @@ find_place(const AuLanding *l, const LandingSegment *seg, AuLsn lsn)
 		else
 			high = mid;
 	}
-	if (l->next_off != 0 && l->next_lsn <= lsn && l->next_lsn > place.lsn)
-		place = (LandingPlace) {.lsn = l->next_lsn,.off = l->next_off};
+	if (l->last_off != 0 && l->last_lsn <= lsn && l->last_lsn > place.lsn)
+		place = (LandingPlace) {.lsn = l->last_lsn,.off = l->last_off};
 	return place;
 }
 
@@ -157,6 +158,14 @@ landing_find(AuLanding *l, AuLsn lsn, size_t *seg_index, uint64_t *off,
 	LandingPlace place;
 	int			e;
 
+	/* Read in small pieces, an entry is checked once. */
+	if (lsn >= l->window.last.lsn && lsn - l->window.last.lsn < l->window.last.length)
+	{
+		*entry = l->window.last;
+		*seg_index = i;
+		*off = l->last_off;
+		return AU_OK;
+	}
 	landing_segment_name(name, seg->first);
 	if (l->read_file == NULL || l->read_first != seg->first)
 	{
@@ -186,8 +195,9 @@ landing_find(AuLanding *l, AuLsn lsn, size_t *seg_index, uint64_t *off,
 		place.lsn += entry->length;
 		place.off += ENTRY_HEADER + (uint64_t) entry->length;
 	}
-	l->next_lsn = place.lsn;
-	l->next_off = place.off;
+	l->window.last = *entry;
+	l->last_lsn = place.lsn;
+	l->last_off = place.off;
 	*seg_index = i;
 	*off = place.off;
 	return AU_OK;

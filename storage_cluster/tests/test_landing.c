@@ -239,12 +239,12 @@ test_append_and_read(void **state)
 			check_contents(l, 1000, 0);
 		}
 	}
+	check_contents(l, 300, 1);
 	assert_ok(append(l, AU_LANDING_APPEND_MAX));
 	assert_ok(append(l, 1));
 	assert_true(au_landing_durable(l) < au_landing_end(l));
 	check_contents(l, 1 << 20, 0);
 	check_contents(l, 77, 0);
-	check_contents(l, 5000, 1);
 	assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
 	au_landing_close(l);
 
@@ -314,10 +314,19 @@ test_trim(void **state)
 
 	(void) state;
 	for (int i = 0; i < 200; i++)
+	{
 		assert_ok(append(l, 1000));
-	/* what is not durable is never trimmed */
-	assert_ok(au_landing_trim(l, au_landing_end(l), err, sizeof(err)));
-	assert_true(au_landing_start(l) == START);
+		/* what is not durable is never trimmed */
+		assert_ok(au_landing_trim(l, au_landing_end(l), err, sizeof(err)));
+		assert_true(au_landing_start(l) <= au_landing_durable(l));
+	}
+	/* so many segments waited that one append had to sync */
+	assert_true(au_landing_durable(l) > START);
+	au_landing_close(l);
+
+	l = new_log();
+	for (int i = 0; i < 200; i++)
+		assert_ok(append(l, 1000));
 	assert_ok(au_landing_sync(l, err, sizeof(err)));
 
 	before = au_landing_bytes(l);
@@ -878,7 +887,7 @@ static void
 test_power_cuts(void **state)
 {
 	const char *n = getenv("AU_TEST_SEEDS");
-	uint64_t	seeds = n != NULL ? strtoull(n, NULL, 10) : 1500;
+	uint64_t	seeds = n != NULL ? strtoull(n, NULL, 10) : 150;
 
 	(void) state;
 	for (uint64_t seed = 1; seed <= seeds; seed++)

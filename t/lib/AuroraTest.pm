@@ -366,8 +366,12 @@ SELECT c.oid::regclass, v.*
  WHERE a.amname = 'aurora' AND c.relpersistence = 'p' AND c.relkind IN ('r', 't', 'm')
 SQL
 	is($out, '', "$what: cached pages are storage's pages") or $ok = 0;
-	my $compared = $node->safe_psql('postgres', 'SELECT compared FROM aurora.verify_all()');
-	cmp_ok($compared, '>', 0, "$what: $compared pages were compared") or $ok = 0;
+	# (A cache of 1 MB may hold none of them a moment later.)
+	unless ($opt{tiny_cache})
+	{
+		my $compared = $node->safe_psql('postgres', 'SELECT compared FROM aurora.verify_all()');
+		cmp_ok($compared, '>', 0, "$what: $compared pages were compared") or $ok = 0;
+	}
 
 	my ($rc, $so, $se) = $node->psql('postgres', <<'SQL');
 SELECT count(*), count(bt_index_check(i.indexrelid, true))
