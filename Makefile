@@ -14,7 +14,7 @@
 PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
-OWN_TARGETS = check check-unit check-sql check-tap check-long \
+OWN_TARGETS = check check-unit check-sql check-tap check-core check-long \
 	quickstart quickstart-stop quickstart-clean bench deps help
 
 ifneq (,$(filter $(OWN_TARGETS),$(MAKECMDGOALS)))
@@ -25,7 +25,7 @@ SHELL = /bin/bash
 export PG_CONFIG PG_MAJOR
 
 check:
-	@t/run-all.sh unit asan fuzz sql tap
+	@t/run-all.sh unit asan fuzz sql tap core
 
 check-unit:
 	@t/run-all.sh unit asan fuzz
@@ -36,6 +36,11 @@ check-sql:
 
 check-tap:
 	@t/run-all.sh tap
+
+# PostgreSQL's own tests on aurora tables, all of them in four ways; writes the
+# table in docs/compatibility.md
+check-core:
+	@t/run-all.sh core-full
 
 # pgbench at scale 50 and other things that take more than minutes
 check-long:
@@ -58,6 +63,7 @@ help:
 	@echo 'make check-unit        ... only the storage side'"'"'s unit tests, sanitizers, fuzzers'
 	@echo 'make check-sql         ... only pg_regress; TESTS="name ..." picks some'
 	@echo 'make check-tap         ... only TAP; TESTS="t/001_basic.pl ..." picks some'
+	@echo 'make check-core        PostgreSQL'"'"'s own tests on aurora tables; MODES="small ..." picks some'
 	@echo 'make check-long        tests that take long (pgbench scale 50)'
 	@echo 'make bench             Aurora tables beside heap tables, as ratios'
 	@echo 'make quickstart        a private instance with a demo; quickstart-stop, quickstart-clean'

@@ -13,6 +13,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+my $pid;
+END { kill_quietly('CONT', $pid) if defined $pid; }
+
 seed_random();
 # The program is started through a link that can be taken away.
 my $program = PostgreSQL::Test::Utils::tempdir() . '/aurora_storaged';
@@ -21,12 +24,12 @@ my $node = new_node('main',
 	conf => "shared_buffers = 4MB\naurora.storaged_path = '$program'\n");
 init_pgbench($node, scale => 1);
 $node->safe_psql('postgres', "CREATE TABLE small (a int PRIMARY KEY, b int) USING aurora; INSERT INTO small SELECT g, 0 FROM generate_series(1, 10) g");
-my $total = $node->safe_psql('postgres', 'SELECT count(*), sum(aid) FROM pgbench_accounts');
+my $total = $node->safe_psql('postgres', 'SELECT count(*), sum(aid + abalance - abalance) FROM pgbench_accounts');
 $node->safe_psql('postgres', 'SELECT count(*) FROM small');
 
 # ---- stopped by SIGSTOP
-my $pid = wait_for_daemon($node);
-my $read = 'SELECT count(*), sum(aid) FROM pgbench_accounts';
+$pid = wait_for_daemon($node);
+my $read = 'SELECT count(*), sum(aid + abalance - abalance) FROM pgbench_accounts';
 $node->safe_psql('postgres', "SELECT aurora.evict('pgbench_accounts')");
 kill_quietly('STOP', $pid);
 
@@ -81,6 +84,7 @@ check_all($node, 'after SIGSTOP and SIGCONT');
 $node->append_conf('postgresql.conf', "synchronous_standby_names = 'aurora'");
 $node->reload;
 $node->poll_query_until('postgres', "SELECT sync_state = 'sync' FROM pg_stat_replication WHERE application_name = 'aurora'");
+$node->safe_psql('postgres', 'SELECT sum(b) FROM small');
 kill_quietly('STOP', $pid);
 my $s = $node->background_psql('postgres');
 my $backend = $s->query('SELECT pg_backend_pid()');

@@ -4,7 +4,7 @@
 # Builds, installs and runs test suites, one line a test, and ends with
 # "N passed, N failed".  Called by make check and its relatives:
 #
-#   t/run-all.sh unit asan fuzz sql tap long
+#   t/run-all.sh unit asan fuzz sql tap core core-full long
 #
 # PostgreSQL refuses to run as root, so as root the suites that need a server
 # step down to another user, in a work directory that this user can read
@@ -13,6 +13,7 @@
 #
 # Environment:
 #   TESTS               some tests of suite sql or tap, instead of all
+#   MODES               some modes of suite core-full, instead of all
 #   AURORA_TEST_USER    whom to step down to (default postgres)
 #   AURORA_TEST_SEED    seed of the tests that act at random moments
 #   AURORA_KEEP_WORK=1  keep the work directory even when all is well
@@ -166,16 +167,20 @@ need_work() {
 	cd "$work" || die "cannot enter $work"
 }
 
-# Servers and daemons that a test left behind, by their pid files only.
+# Servers and daemons that a test left behind: processes that were started with
+# a path in our own work directory, which nobody else has.
 stop_leftovers() {
-	local f pid
+	local p pid
 	[ -n "$work" ] || return 0
-	while read -r f; do
-		pid=$(head -1 "$f" 2>/dev/null)
-		case $pid in ''|*[!0-9]*) continue ;; esac
-		kill -CONT "$pid" 2>/dev/null
-		kill -QUIT "$pid" 2>/dev/null
-	done < <(find "$work" \( -name postmaster.pid -o -name storaged.pid \) 2>/dev/null)
+	for p in /proc/[0-9]*; do
+		pid=${p#/proc/}
+		{ tr '\0' ' ' <"$p/cmdline"; } 2>/dev/null | grep -qF "$work/" || continue
+		case $(readlink "$p/exe" 2>/dev/null) in
+			*/postgres | */aurora_storaged)
+				kill -CONT "$pid" 2>/dev/null
+				kill -QUIT "$pid" 2>/dev/null ;;
+		esac
+	done
 }
 
 clean_up() {
@@ -286,6 +291,23 @@ suite_long() {
 	done
 }
 
+# PostgreSQL's own tests: "core" what fits into a few minutes, "core-full" all
+# of them.  Their source comes over the network; without it "core" is skipped.
+suite_core() {
+	local log=$logs/core.log rc p f
+	"$top/t/core/run.sh" "$@" 2>&1 | tee "$log" | sed '$d'
+	rc=${PIPESTATUS[0]}
+	if [ "$rc" -eq 3 ] && [ "$1" = --ci ]; then
+		tail -1 "$log"
+		say "  skipped: no source of PostgreSQL's tests"
+		return
+	fi
+	p=$(sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p' "$log" | tail -1)
+	f=$(sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p' "$log" | tail -1)
+	if [ "$rc" -ne 0 ] && [ "${f:-0}" -eq 0 ]; then f=1; tail -1 "$log"; fi
+	passed=$((passed + ${p:-0})); failed=$((failed + ${f:-0}))
+}
+
 finish() {
 	clean_up
 	trap - EXIT
@@ -306,6 +328,10 @@ for suite in "$@"; do
 		fuzz) headline "fuzzers, ${FUZZ_SECONDS:-10} s each"; suite_fuzz ;;
 		sql) headline "SQL behaviour (pg_regress)"; suite_sql ;;
 		tap) headline "servers, crashes, faults (TAP)"; suite_tap ;;
+		core) headline "PostgreSQL's own tests, a part"; suite_core --ci ;;
+		core-full) headline "PostgreSQL's own tests"
+			# shellcheck disable=SC2086
+			suite_core ${MODES:-all} ;;
 		long) headline "long tests"; suite_long ;;
 		*) die "unknown suite \"$suite\"" ;;
 	esac

@@ -32,6 +32,7 @@
 #include "miscadmin.h"
 #include "module/aurora_guc.h"
 #include "pgstat.h"
+#include "port/pg_bitutils.h"
 #include "storage/predicate.h"
 
 /* First read-ahead window of a scan; each next one is twice as long.  Few
@@ -40,6 +41,8 @@
 /* A bulk-read ring has 32 buffers; what is read ahead must not push out what
  * is about to be read. */
 #define AHEAD_PAGES_RING 16
+/* PARALLEL_SEQSCAN_RAMPDOWN_CHUNKS of tableam.c */
+#define PARALLEL_CHUNKS_MIN 64
 /* What read-ahead may take of shared_buffers: one part in so many. */
 #define AHEAD_BUFFERS_PART 8
 
@@ -59,7 +62,9 @@ init_read_ahead(AuroraScanDesc scan)
 		pages = 0;
 
 	scan->ahead_pages_max = pages;
-	scan->ahead_pages = Min(pages, AHEAD_PAGES_FIRST);
+	scan->ahead_pages = pages;
+	if (scan->base.rs_parallel == NULL)
+		scan->ahead_pages = Min(pages, AHEAD_PAGES_FIRST);
 	scan->ahead_from = scan->ahead_to = 0;
 	scan->run_next = InvalidBlockNumber;
 	scan->run_length = 0;
@@ -242,6 +247,15 @@ aurora_scan_set_range(AuroraScanDesc scan, BlockNumber start,
  * ---- Pages ----
  */
 
+/* Ask for up to `length` blocks from `block` on; one is not worth it. */
+static void
+ask_for(AuroraScanDesc scan, BlockNumber block, BlockNumber length,
+		BufferAccessStrategy strategy)
+{
+	if (length > 1)
+		aurora_prefetch(scan->rel, block, (int) length, strategy);
+}
+
 /*
  * How many blocks from `block` on this process is going to read one after the
  * other, as far as it can be told.
@@ -251,31 +265,15 @@ sequential_length(AuroraScanDesc scan, BlockNumber block)
 {
 	BlockNumber length;
 
+	if (scan->base.rs_parallel != NULL)
+		return Min(scan->worker.phsw_chunk_remaining + 1,
+				   scan->nblocks - block);
+
 	length = (block < scan->start_block ? scan->start_block : scan->nblocks) -
 		block;
 	if (scan->blocks_left != InvalidBlockNumber)
 		length = Min(length, scan->blocks_left);
 	return length;
-}
-
-/*
- * The same for a process in a parallel scan.  It is given a chunk of blocks at
- * a time.  A chunk may be as small as one block, so that a window has to go
- * beyond it: then whoever is given the block that a window starts with asks
- * for the whole window, for all.
- */
-static BlockNumber
-parallel_length(AuroraScanDesc scan, BlockNumber block)
-{
-	BlockNumber pages = scan->ahead_pages_max;
-	BlockNumber length = scan->nblocks - block;
-
-	scan->ahead_pages = pages;
-	if (scan->worker.phsw_chunk_size >= pages)
-		return Min(length, scan->worker.phsw_chunk_remaining + 1);
-	if (scan->worker.phsw_nallocated % pages == 0)
-		return length;
-	return 1;
 }
 
 /*
@@ -291,18 +289,11 @@ aurora_scan_read_ahead(AuroraScanDesc scan, BlockNumber block)
 		(block >= scan->ahead_from && block < scan->ahead_to))
 		return;
 
-	if (scan->base.rs_parallel != NULL)
-		length = parallel_length(scan, block);
-	else
-		length = sequential_length(scan, block);
-	length = Min(length, (BlockNumber) scan->ahead_pages);
-
+	length = Min(sequential_length(scan, block), scan->ahead_pages);
 	scan->ahead_from = block;
 	scan->ahead_to = block + length;
 	scan->ahead_pages = Min(2 * scan->ahead_pages, scan->ahead_pages_max);
-
-	if (length > 1)
-		aurora_prefetch(scan->rel, block, (int) length, scan->strategy);
+	ask_for(scan, block, length, scan->strategy);
 }
 
 /*
@@ -332,8 +323,7 @@ aurora_scan_read_ahead_run(AuroraScanDesc scan, BlockNumber block,
 
 	scan->ahead_from = block;
 	scan->ahead_to = block + length;
-	if (length > 1)
-		aurora_prefetch(scan->rel, block, (int) length, strategy);
+	ask_for(scan, block, length, strategy);
 }
 
 /* Note the offsets of the page's visible tuples; share lock held. */
@@ -449,6 +439,26 @@ next_parallel_block(AuroraScanDesc scan)
 											 (ParallelBlockTableScanDesc) scan->base.rs_parallel);
 }
 
+/*
+ * Each process takes a chunk of blocks at a time.  Stock makes 2,048 chunks of
+ * a table, which may be single blocks; we want them as long as a read-ahead
+ * window, if that still makes PARALLEL_CHUNKS_MIN of them: when so many are
+ * left, chunks begin to get shorter so that all processes end together.
+ */
+static void
+start_parallel(AuroraScanDesc scan)
+{
+	uint32		chunk = Min(scan->ahead_pages_max,
+							scan->nblocks / PARALLEL_CHUNKS_MIN);
+
+	table_block_parallelscan_startblock_init(scan->rel, &scan->worker,
+											 (ParallelBlockTableScanDesc) scan->base.rs_parallel);
+	if (chunk > 0)
+		chunk = pg_prevpower2_32(chunk);
+	if (chunk > scan->worker.phsw_chunk_size)
+		scan->worker.phsw_chunk_size = chunk;
+}
+
 /* InvalidBlockNumber if there is nothing to scan. */
 static BlockNumber
 first_block(AuroraScanDesc scan, bool backward)
@@ -459,8 +469,7 @@ first_block(AuroraScanDesc scan, bool backward)
 	if (scan->base.rs_parallel != NULL)
 	{
 		Assert(!backward);
-		table_block_parallelscan_startblock_init(scan->rel, &scan->worker,
-												 (ParallelBlockTableScanDesc) scan->base.rs_parallel);
+		start_parallel(scan);
 		return next_parallel_block(scan);
 	}
 

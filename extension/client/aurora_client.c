@@ -34,7 +34,6 @@ typedef struct Question
 	const RelFileNode *rnode;	/* NULL: not about a relation */
 	BlockNumber first;
 	int			nblocks;		/* 0: about the size */
-	Oid			db;
 	XLogRecPtr	lsn;
 	bool		noerror;
 	bool		any_volume;		/* the node need not know our volume */
@@ -340,30 +339,6 @@ aurora_client_get_size(const RelFileNode *rnode, XLogRecPtr not_before,
 		raise_malformed(&q);
 	*as_of = XLogRecPtrIsInvalid(read_lsn) ? got.as_of : read_lsn;
 	return got.nblocks;
-}
-
-bool
-aurora_client_database_has_pages(Oid db, XLogRecPtr not_before)
-{
-	AuMsgListRels req;
-	AuMsgRels	got;
-	Question	q = {0};
-	uint8		memory[REQUEST_BYTES_MAX];
-	AuWriter	w;
-	AuFrame		answer;
-	uint64		id = aurora_conn_next_id();
-
-	q.verb = "list the tables of a database";
-	q.deadline_ms = default_deadline();
-
-	req.db = db;
-	req.not_before = not_before;
-	au_writer_start(&w, memory, sizeof(memory));
-	(void) au_enc_list_rels(&w, id, &req);
-	(void) ask(&q, id, &w, AU_MSG_RELS, &answer);
-	if (!au_dec_rels(&answer, &got) || got.as_of < not_before)
-		raise_malformed(&q);
-	return got.count > 0;
 }
 
 char *

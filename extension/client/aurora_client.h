@@ -41,9 +41,6 @@ extern BlockNumber aurora_client_get_size(const RelFileNode *rnode,
 										  XLogRecPtr not_before, XLogRecPtr read_lsn,
 										  XLogRecPtr *as_of);
 
-/* True if storage holds a non-empty relation of this database. */
-extern bool aurora_client_database_has_pages(Oid db, XLogRecPtr not_before);
-
 /* Status of the node as JSON text, palloc'd; NULL if it cannot be reached
  * within timeout_ms. */
 extern char *aurora_client_status_json(int timeout_ms);

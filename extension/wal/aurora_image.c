@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * aurora_image.c: IMAGE records (see aurora_image.h).
+ * aurora_image.c: whole pages into the log, and out of the world (see
+ * aurora_image.h).
  *
  * Invariants:
  *  1. The page's bytes between pd_lower and pd_upper are not logged and so
@@ -52,4 +53,25 @@ aurora_log_page_image(const RelFileNode *rnode, BlockNumber blk, Page page)
 	aurora_last_written_set(rnode, blk, lsn);
 	aurora_size_bump(rnode, blk + 1, lsn);
 	return lsn;
+}
+
+/* Redo of the record drops what a standby has cached, and cuts map files if
+ * there are any. */
+void
+aurora_log_no_pages(const RelFileNode *rnode)
+{
+	AuRecMain	main_data = {0};
+	uint8		encoded[AU_REC_MAIN_MAX];
+	XLogRecPtr	lsn;
+
+	main_data.flags = AU_REC_TRUNCATE;
+	main_data.truncate_rel.spc = rnode->spcNode;
+	main_data.truncate_rel.db = rnode->dbNode;
+	main_data.truncate_rel.rel = rnode->relNode;
+	main_data.truncate_rel.fork = MAIN_FORKNUM;
+	XLogBeginInsert();
+	XLogRegisterData((char *) encoded,
+					 (int) au_rec_main_encode(encoded, &main_data));
+	lsn = XLogInsert(AU_RMGR_ID, AU_XLOG_TRUNCATE | XLR_SPECIAL_REL_UPDATE);
+	aurora_size_set(rnode, 0, lsn);
 }

@@ -26,4 +26,11 @@
 extern XLogRecPtr aurora_log_page_image(const RelFileNode *rnode,
 										BlockNumber blk, Page page);
 
+/*
+ * Log that no relation has this name any more and no pages are left under it;
+ * publish size 0.  Nobody may have its pages in shared_buffers.  Does not
+ * wait; may be called while a transaction aborts.
+ */
+extern void aurora_log_no_pages(const RelFileNode *rnode);
+
 #endif							/* AURORA_IMAGE_H */

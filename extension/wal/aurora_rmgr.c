@@ -224,7 +224,8 @@ redo_page(XLogReaderState *record, uint8 id, const RelFileNode *rnode,
 /*
  * The main fork is cut on storage; here its cached pages go and the map files
  * are cut.  A map must never be longer than its table: bits left behind would
- * speak for pages added later.
+ * speak for pages added later.  The main fork's file is not needed, and not made if
+ * it is missing: the record may be about a name that no relation has any more.
  */
 static void
 redo_truncate(XLogReaderState *record, const AuRecMain *m)
@@ -244,7 +245,6 @@ redo_truncate(XLogReaderState *record, const AuRecMain *m)
 	rnode.relNode = m->truncate_rel.rel;
 
 	smgr = forget_file_length(&rnode);
-	smgrcreate(smgr, MAIN_FORKNUM, true);	/* if dropped later on */
 	DropRelFileNodeBuffers(smgr, &main_fork, 1, &nblocks);
 	aurora_size_set(&rnode, nblocks, record->EndRecPtr);
 

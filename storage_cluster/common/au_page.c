@@ -582,6 +582,10 @@ apply_patch(uint8_t *page, const Op *op)
 
 	if (op->n[0] < PG_LOWER || (uint32_t) op->n[0] + op->n[1] > AU_PAGE_SIZE)
 		return "patch is out of bounds";
+	/* the hole stays zero: images do not carry it */
+	if (op->n[0] < page_upper(page) &&
+		(uint32_t) op->n[0] + op->n[1] > page_lower(page))
+		return "patch reaches into the page's free space";
 	memcpy(page + op->n[0], op->bytes, op->n[1]);
 	au_page_valid(page, &why);
 	return why;
@@ -868,7 +872,10 @@ apply_prune(uint8_t *page, const Op *op)
 	if (why != NULL)
 		return why;
 	trim_line_pointers(page);
-	return compact(page);
+	why = compact(page);
+	if (why == NULL)
+		au_page_valid(page, &why);	/* no redirect lost its target */
+	return why;
 }
 
 static const char *
@@ -877,7 +884,10 @@ apply_unused(uint8_t *page, const Op *op)
 	const char *why = set_line_pointers(page, op->bytes, op->n[0], 0);
 
 	if (why == NULL)
+	{
 		trim_line_pointers(page);
+		au_page_valid(page, &why);
+	}
 	return why;
 }
 

@@ -411,7 +411,9 @@ bad_stream(AuNode *n, AuConn *c, AuStatus status, const uint8_t *buf, size_t len
 				   AU_WIRE_VERSION, au_get_u16(buf + 4));
 	else
 		au_n_error(n, c, 0, AU_CORRUPT, NULL, "what arrived is no message of Aurora's protocol, or too long");
-	au_n_log(n, AU_LOG_WARNING, "closed the connection of %s: unusable message (%s)",
+	/* strangers (port scanners) must not fill the log */
+	au_n_log(n, c->hello ? AU_LOG_WARNING : AU_LOG_DEBUG,
+			 "closed the connection of %s: unusable message (%s)",
 			 c->name[0] ? c->name : "an unknown client", au_status_name(status));
 	au_n_close(n, c);
 }

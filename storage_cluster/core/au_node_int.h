@@ -55,6 +55,7 @@ struct AuVolume
 
 	AuLsn		commit;			/* what the quorum holds, as told */
 	AuLsn		applied;		/* decoder's position */
+	AuLsn		handed_on;		/* end of the last record the store took */
 	AuLsn		cut;			/* log from here on is being cut off; 0: no */
 	AuWalDecode *decode;
 	AuStatus	apply_status;	/* of the store, from within the decoder */

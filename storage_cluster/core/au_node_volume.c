@@ -54,6 +54,8 @@ take_record(void *ctx, const AuWalRecord *rec)
 	AuStatus	status = v->node->host.store_apply(v->node->host.ctx, v->handle, rec);
 
 	v->apply_status = status;
+	if (status == AU_OK)
+		v->handed_on = rec->end;
 	v->stats.records++;
 	return status;
 }
@@ -116,6 +118,7 @@ au_v_start(AuVolume *v, char *err, size_t errlen)
 	v->next_feed = restart;
 	/* What was applied before is in, although the decoder begins below. */
 	v->applied = applied;
+	v->handed_on = applied;
 	v->persist_at = now_us(v);
 	return AU_OK;
 }
@@ -176,10 +179,10 @@ append_allowed(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 		c->append_failed = true;
 		au_n_error(n, c, id, AU_FULL, "Make room on the storage node's disk.", "%s", v->problem);
 	}
-	else if (m->lsn > received && c->append_failed)
+	else if (m->length > 0 && m->lsn > received && c->append_failed)
 		au_n_error(n, c, id, AU_FULL, "Make room on the storage node's disk.",
 				   "an append before this one could not be stored");
-	else if (m->lsn > received)
+	else if (m->length > 0 && m->lsn > received)
 		au_n_error(n, c, id, AU_INVALID, NULL, "APPEND at %X/%X leaves a gap: the log ends at %X/%X",
 				   AU_LSN_ARGS(m->lsn), AU_LSN_ARGS(received));
 	else
@@ -305,6 +308,9 @@ static void
 volume_failed(AuVolume *v, const char *why)
 {
 	v->failed = true;
+	/* The decoder stopped in mid-slice; what it handed on before is in. */
+	if (v->handed_on > v->applied)
+		v->applied = v->handed_on;
 	snprintf(v->problem, sizeof(v->problem), "%s", why);
 	au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 " takes no more log: %s",
 			 v->meta.system_identifier, v->problem);
@@ -468,6 +474,7 @@ finish_cut(AuVolume *v)
 	{
 		au_waldecode_start(v->decode, v->cut, v->meta.segment_size);
 		v->next_feed = v->cut;
+		v->handed_on = v->cut;
 	}
 	v->cut = 0;
 }

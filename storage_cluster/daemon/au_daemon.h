@@ -92,6 +92,8 @@ struct AuDaemon
 void		au_log(AuDaemon *d, AuLogLevel level, const char *fmt,...)
 			__attribute__((format(printf, 3, 4)));
 
+void		au_wake(AuDaemon *d);	/* run the node again without waiting for an event */
+
 /* au_hostvol.c: volumes */
 bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
 void		au_volumes_close(AuDaemon *d);

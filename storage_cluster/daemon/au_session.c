@@ -111,6 +111,8 @@ on_closed(void *ctx, AuLink *link, const char *why)
 		au_node_conn_closed(d->node, s->conn);
 	d->sessions--;
 	free(s);
+	/* this comes after the loop's check phase: have it come round again */
+	au_wake(d);
 }
 
 bool

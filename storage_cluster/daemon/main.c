@@ -107,6 +107,13 @@ on_idle(uv_idle_t *idle)
 	(void) idle;				/* only keeps the loop from sleeping */
 }
 
+void
+au_wake(AuDaemon *d)
+{
+	if (!uv_is_closing((uv_handle_t *) &d->idle))
+		uv_idle_start(&d->idle, on_idle);
+}
+
 static void
 on_timer(uv_timer_t *timer)
 {
@@ -134,7 +141,7 @@ on_check(uv_check_t *check)
 	if (d->stopping)
 		stop_step(d);
 	if (wait == 0)
-		uv_idle_start(&d->idle, on_idle);
+		au_wake(d);
 	else
 	{
 		uv_idle_stop(&d->idle);
@@ -161,7 +168,7 @@ on_signal(uv_signal_t *handle, int signum)
 		au_listener_close(d->listeners[i]);
 	d->nlisteners = 0;
 	au_node_stop(d->node);
-	uv_idle_start(&d->idle, on_idle);	/* run the node now */
+	au_wake(d);
 }
 
 static void

@@ -462,7 +462,10 @@ au_landing_trim(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
 
 	if (lsn < limit)
 		limit = lsn;
-	while (status == AU_OK && l->nsegs > 1 && l->segs[0].end <= limit)
+	/* The segment that becomes the oldest must be durable itself, be it only
+	 * its header: so there has to be something durable in it. */
+	while (status == AU_OK && l->nsegs > 1 && l->segs[0].end <= limit &&
+		   l->segs[0].end < atomic_load(&l->durable_lsn))
 	{
 		status = remove_segment_file(l, l->segs[0].first, err, errlen);
 		if (status != AU_OK)

@@ -18,7 +18,8 @@
  *     later ones, or of the file "durable") lies above that place: writes that
  *     were not synced may reach the disk in any order.  Otherwise bytes that
  *     were durable are damaged: AU_CORRUPT, never a silent cut.
- *  4. A segment file is deleted only by au_landing_trim.
+ *  4. Segment files are deleted only by au_landing_trim and
+ *     au_landing_truncate, and in opening as 3 says.
  *
  * On ordinary files durability is fdatasync of what was written before;
  * au_landing_sync may run on another thread than append/read (one at a
@@ -41,7 +42,8 @@ typedef struct AuLandingOptions
 	uint64_t	system_identifier;
 	AuLsn		start_lsn;		/* used when there is no segment yet */
 	uint64_t	segment_bytes;	/* roll over to a new file at this size; e.g. 64 MB */
-	uint64_t	disk_reserve_bytes; /* appends fail with AU_FULL when less is free */
+	/* appends fail with AU_FULL when less is free */
+	uint64_t	disk_reserve_bytes;
 	const struct AuLandingIo *io;	/* NULL: ordinary files */
 } AuLandingOptions;
 
@@ -57,8 +59,9 @@ void		au_landing_close(AuLanding *l);
 
 /*
  * Append bytes [lsn, lsn+len); lsn must equal au_landing_end(), len be at most
- * AU_LANDING_APPEND_MAX (else AU_INVALID).  Not durable until a sync.  AU_FULL and AU_IO leave the log as it was (a partly written
- * entry is cut off again; if even that fails, AU_CORRUPT: reopen).
+ * AU_LANDING_APPEND_MAX (else AU_INVALID).  Not durable until a sync.
+ * AU_FULL and AU_IO leave the log as it was (a partly written entry is cut off
+ * again; if even that fails, AU_CORRUPT: reopen).
  */
 AuStatus	au_landing_append(AuLanding *l, uint64_t term, uint32_t timeline,
 							  AuLsn lsn, const uint8_t *bytes, size_t len,

@@ -133,6 +133,7 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	rocksdb_block_based_options_set_whole_key_filtering(t, 0);
 	if (opt != NULL)
 	{
+		au_ps_filter_install(ps);
 		rocksdb_options_set_write_buffer_size(o, opt->write_buffer_bytes);
 		rocksdb_options_set_max_write_buffer_number(o, 3);
 		rocksdb_options_set_target_file_size_base(o, opt->write_buffer_bytes);
@@ -360,6 +361,7 @@ load(AuPageStore *ps, const AuPageStoreOptions *opt, char *err, size_t errlen)
 		return AU_REFUSED;
 	}
 	ps->persisted = ps->persisted_new = ps->meta;
+	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
 	ps->applied_at_open = ps->last_change = ps->meta.applied;
 	status = load_relations(ps);
 	if (status != AU_OK)
@@ -793,6 +795,7 @@ au_pagestore_written(AuPageStore *ps, AuStatus status)
 	if (status != AU_OK)
 		return;
 	ps->persisted = ps->persisted_new;
+	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
 	au_pending_reset(ps->frozen);
 	ps->has_frozen = false;
 	au_ps_drop_iter(ps);
@@ -867,6 +870,7 @@ au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out)
 	*out = ps->stats;
 	out->pending_bytes = au_pending_bytes(ps->current) + au_pending_bytes(ps->frozen);
 	out->relations = ps->rels.count;
+	out->gc_versions = atomic_load(&ps->filter_dropped);
 	out->gc_waiting = ps->gc_count - ps->gc_head;
 	out->disk_bytes = property(ps, "rocksdb.total-sst-files-size");
 	out->memory_bytes = property(ps, "rocksdb.cur-size-all-mem-tables") +

@@ -74,6 +74,7 @@ typedef struct AuPageStoreStats
 	uint64_t	corrupt;
 	uint64_t	gc_keys;		/* deleted one by one */
 	uint64_t	gc_relations;	/* deleted as a range */
+	uint64_t	gc_versions;	/* below the horizon, left out by compactions */
 	uint64_t	pending_bytes;	/* both generations */
 	uint64_t	relations;		/* known, dropped ones within the horizon included */
 	uint64_t	gc_waiting;		/* events not collected yet */
@@ -148,6 +149,10 @@ void		au_pagestore_list(AuPageStore *ps, uint32_t db,
 /* A bounded step of removing what was dropped or truncated away before the
  * horizon; true if there is more to do now. */
 bool		au_pagestore_gc_step(AuPageStore *ps);
+
+/* Compact everything now, versions below the horizon go; takes as long as it
+ * takes.  Compactions otherwise run by themselves. */
+void		au_pagestore_compact(AuPageStore *ps);
 
 void		au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out);
 const char *au_pagestore_error(const AuPageStore *ps);

@@ -7,6 +7,7 @@
 #define AU_PAGESTORE_INT_H
 
 #include <rocksdb/c.h>
+#include <stdatomic.h>
 
 #include "store/au_bundle.h"
 #include "store/au_pagestore.h"
@@ -116,6 +117,10 @@ struct AuPageStore
 	bool		gc_started;		/* cursor of the event at gc_head is valid */
 	uint8_t		gc_cursor[AU_KEY_LEN];
 
+	/* versions left out by compactions, which run on RocksDB's threads */
+	_Atomic AuLsn filter_horizon;	/* persisted.horizon */
+	_Atomic uint64_t filter_dropped;
+
 	/* a read's scratch */
 	AuReadRef  *refs;			/* newest first */
 	uint32_t	nrefs;
@@ -145,5 +150,9 @@ void		au_ps_next_relation_key(uint8_t *key, uint8_t keyspace, const AuRelId *rel
 /* au_pagestore_gc.c */
 bool		au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event);
 void		au_ps_gc_sort(AuPageStore *ps);
+
+/* au_pagestore_filter.c */
+void		au_ps_filter_install(AuPageStore *ps);
+void		au_ps_filter_set_horizon(AuPageStore *ps, AuLsn horizon);
 
 #endif							/* AU_PAGESTORE_INT_H */

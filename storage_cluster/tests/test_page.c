@@ -269,6 +269,15 @@ test_prune(void **state)
 	add_tuple(page, 2, 200, 9);
 	assert_int_equal(item_of(page, 2)[199], 9);
 
+	/* item 3 is what item 1 points to */
+	reclaim[0] = 3;
+	redirects[0] = 4;
+	ops_start(&ops);
+	au_ops_prune(&ops, NULL, 0, NULL, 0, redirects, 1);
+	au_ops_unused(&ops, reclaim, 1);
+	apply_fails(page, &ops, "line pointer redirects out of bounds");
+
+	redirects[0] = 1;
 	redirects[1] = 99;
 	ops_start(&ops);
 	au_ops_prune(&ops, redirects, 1, NULL, 0, NULL, 0);
@@ -301,6 +310,9 @@ test_patch(void **state)
 	ops_start(&ops);
 	au_ops_patch(&ops, 0, 4, "abcd");
 	apply_fails(page, &ops, "patch is out of bounds");
+	ops_start(&ops);
+	au_ops_patch(&ops, 4000, 4, "abcd");
+	apply_fails(page, &ops, "patch reaches into the page's free space");
 	ops_start(&ops);
 	au_ops_patch(&ops, 14, 2, &bad);
 	apply_fails(page, &ops, "page header bounds are out of order");

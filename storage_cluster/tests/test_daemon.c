@@ -1,0 +1,710 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_daemon.c: the real aurora_storaged over its socket: makes a volume,
+ * ships log, reads pages back at several LSNs, is killed with -9 in the
+ * middle and brought back, refuses what it must.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <ftw.h>
+#include <sys/stat.h>
+
+#include "common/au_page.h"
+#include "tests/walmake.h"
+#include "tests/wireclient.h"
+
+#define SYSID 7123456789012345678ULL
+#define REL 16384u
+#define BLOCKS 40
+#define BASE ((AuLsn) 0x1000000)
+
+static char root[200];
+static char node_dir[256];
+static char sock[256];
+static char log_file[256];
+static pid_t pid;
+
+/* ---- log and model ---------------------------------------------------- */
+
+typedef struct Version
+{
+	uint32_t	blk;
+	AuLsn		lsn;
+	uint8_t		page[AU_PAGE_SIZE];
+} Version;
+
+static WalMake wal;
+static AuLsn wal_start;			/* first record */
+static Version *versions;
+static int	nversions;
+static int	versions_cap;
+static uint32_t rng = 12345;
+
+static uint32_t
+rnd(uint32_t n)
+{
+	rng = rng * 1664525 + 1013904223;
+	return (rng >> 8) % n;
+}
+
+static const Version *
+newest_of(uint32_t blk, AuLsn lsn)
+{
+	for (int i = nversions - 1; i >= 0; i--)
+		if (versions[i].blk == blk && versions[i].lsn <= lsn)
+			return &versions[i];
+	return NULL;
+}
+
+/* One more record in the log, one more version in the model. */
+static void
+add_record(void)
+{
+	uint8_t		memory[AU_OPS_MAX];
+	uint8_t		bytes[3000];
+	uint32_t	blk = rnd(BLOCKS);
+	const Version *old = newest_of(blk, AU_LSN_MAX);
+	AuOps		ops;
+	Version    *v;
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t) rnd(256);
+	au_ops_start(&ops, memory, sizeof(memory));
+	if (old == NULL || rnd(40) == 0)
+		au_ops_init(&ops, 4000);	/* patched below: not the hole */
+	au_ops_patch(&ops, (uint16_t) (5000 + rnd(100)), (uint16_t) (1 + rnd(rnd(20) ? 100 : 3000)), bytes);
+	assert_false(ops.overflow);
+	walmake_ours(&wal, REL, blk, ops.data, (uint16_t) ops.len);
+	if (nversions == versions_cap)
+	{
+		versions_cap = versions_cap * 2 + 1024;
+		versions = realloc(versions, (size_t) versions_cap * sizeof(*versions));
+		assert_non_null(versions);
+	}
+	old = newest_of(blk, AU_LSN_MAX);
+	v = &versions[nversions++];
+	if (old != NULL)
+		memcpy(v->page, old->page, AU_PAGE_SIZE);
+	else
+		memset(v->page, 0, AU_PAGE_SIZE);
+	v->blk = blk;
+	v->lsn = wal.last_end;
+	assert_int_equal(au_page_apply(v->page, ops.data, ops.len, NULL), AU_OK);
+	au_page_set_lsn(v->page, v->lsn);
+}
+
+static void
+make_log(int n)
+{
+	walmake_start(&wal, BASE);
+	walmake_page(&wal, 0, 0);
+	wal_start = walmake_pos(&wal);
+	nversions = 0;
+	for (int i = 0; i < n; i++)
+		add_record();
+}
+
+/* ---- talking ---------------------------------------------------------- */
+
+static void
+start_node(const char *extra, const char *extra_value)
+{
+	char	   *args[] = {
+		"--dir", node_dir, "--socket", sock, "--memory", "32",
+		(char *) extra, (char *) extra_value, NULL
+	};
+
+	pid = daemon_start(args, log_file);
+	assert_true(pid > 0);
+	if (!daemon_wait_socket(sock))
+		fail_msg("the daemon did not come up, see %s", log_file);
+}
+
+static void
+stop_node(int sig)
+{
+	int			st = daemon_end(pid, sig);
+
+	pid = 0;
+	if (sig == SIGTERM && !(WIFEXITED(st) && WEXITSTATUS(st) == 0))
+		fail_msg("clean stop ended with status %x", (unsigned) st);
+}
+
+static void
+hello_as(Client *c, uint8_t role, uint64_t sysid, AuMsgHelloOk *ok)
+{
+	AuMsgHello	m = {.system_identifier = sysid,.role = role,.name = "test"};
+	AuFrame		f;
+
+	assert_true(client_connect(c, sock));
+	assert_true(CLIENT_SEND(c, au_enc_hello, &m));
+	assert_true(client_receive(c, &f, 10000));
+	assert_int_equal(f.type, AU_MSG_HELLO_OK);
+	assert_int_equal(f.id, c->id);
+	assert_true(au_dec_hello_ok(&f, ok));
+}
+
+static void
+expect_error(Client *c, AuStatus status, const char *part)
+{
+	AuFrame		f;
+	AuMsgError	e;
+
+	assert_true(client_receive(c, &f, 10000));
+	assert_int_equal(f.type, AU_MSG_ERROR);
+	assert_true(au_dec_error(&f, &e));
+	if (e.status != status || strstr(e.message, part) == NULL)
+		fail_msg("got error %s \"%s\", expected %s \"%s\"", au_status_name(e.status), e.message,
+				 au_status_name(status), part);
+}
+
+static AuMsgTerm
+usual_term(void)
+{
+	return (AuMsgTerm)
+	{
+		.writer_id = 1,.timeline = 1,.start_lsn = wal_start,.local_end = walmake_pos(&wal),
+		.wal_segment_size = WALMAKE_SEGMENT,.may_create = 1
+	};
+}
+
+static void
+get_term(Client *c, AuMsgTermOk *ok)
+{
+	AuMsgTerm	m = usual_term();
+	AuFrame		f;
+
+	assert_true(CLIENT_SEND(c, au_enc_term, &m));
+	assert_true(client_receive(c, &f, 10000));
+	if (f.type == AU_MSG_ERROR)
+	{
+		AuMsgError	e;
+
+		assert_true(au_dec_error(&f, &e));
+		fail_msg("TERM: %s", e.message);
+	}
+	assert_int_equal(f.type, AU_MSG_TERM_OK);
+	assert_true(au_dec_term_ok(&f, ok));
+}
+
+static bool
+send_append(Client *c, uint64_t term, AuLsn lsn, uint32_t len)
+{
+	AuMsgAppend m = {
+		.term = term,.timeline = 1,.lsn = lsn,.length = len,
+		.bytes = len > 0 ? wal.buf + (lsn - wal.base) : NULL
+	};
+
+	return CLIENT_SEND(c, au_enc_append, &m);
+}
+
+/* Ship up to `to` and wait for the acknowledgement. */
+static void
+ship(Client *c, const AuMsgTermOk *t, AuLsn from, AuLsn to)
+{
+	AuLsn		durable = from;
+
+	while (from < to)
+	{
+		uint32_t	n = 1 + rnd(60000);
+
+		n = n > to - from ? (uint32_t) (to - from) : n;
+		assert_true(send_append(c, t->term, from, n));
+		from += n;
+	}
+	while (durable < to)
+	{
+		AuFrame		f;
+		AuMsgAppendOk ok;
+
+		assert_true(client_receive(c, &f, 10000));
+		assert_int_equal(f.type, AU_MSG_APPEND_OK);
+		assert_true(au_dec_append_ok(&f, &ok));
+		assert_true(ok.durable_lsn >= durable && ok.received_lsn >= ok.durable_lsn);
+		durable = ok.durable_lsn;
+	}
+}
+
+static AuRelId
+rel_id(void)
+{
+	return (AuRelId) {1663, 5, REL, 0};
+}
+
+/* Every block of the relation, newest (read_lsn 0) or as of an LSN. */
+static void
+compare_pages(Client *c, AuLsn not_before, AuLsn read_lsn)
+{
+	static AuMsgPages pages;
+	AuMsgGetPages m = {.rel = rel_id(),.not_before = not_before,.read_lsn = read_lsn,.nblocks = BLOCKS};
+	AuFrame		f;
+
+	for (uint32_t b = 0; b < BLOCKS; b++)
+		m.blocks[b] = b;
+	assert_true(CLIENT_SEND(c, au_enc_get_pages, &m));
+	assert_true(client_receive(c, &f, 20000));
+	if (f.type == AU_MSG_ERROR)
+	{
+		AuMsgError	e;
+
+		assert_true(au_dec_error(&f, &e));
+		fail_msg("GET_PAGES: %s", e.message);
+	}
+	assert_int_equal(f.type, AU_MSG_PAGES);
+	assert_true(au_dec_pages(&f, &pages));
+	assert_true(pages.as_of >= not_before);
+	assert_int_equal(pages.nblocks, BLOCKS);
+	for (uint32_t b = 0; b < BLOCKS; b++)
+	{
+		const Version *v = newest_of(b, read_lsn ? read_lsn : pages.as_of);
+
+		assert_int_equal(pages.status[b], v != NULL ? AU_OK : AU_NOT_FOUND);
+		if (v != NULL && memcmp(pages.page[b], v->page, AU_PAGE_SIZE) != 0)
+			fail_msg("block %u as of %X/%X differs", b, AU_LSN_ARGS(read_lsn ? read_lsn : pages.as_of));
+	}
+}
+
+static void
+compare_some_history(Client *c, AuLsn upto)
+{
+	for (int i = 0; i < 10; i++)
+	{
+		AuLsn		lsn = versions[rnd((uint32_t) nversions)].lsn;
+
+		if (lsn <= upto)
+			compare_pages(c, 0, lsn);
+	}
+}
+
+/* ---- tests ------------------------------------------------------------ */
+
+static void
+test_ship_and_read(void **state)
+{
+	Client		w,
+				r;
+	AuMsgHelloOk hello;
+	AuMsgTermOk term;
+	AuMsgTerm	no_create;
+	AuMsgGetSize size_req = {.rel = rel_id()};
+	AuMsgSize	size;
+	AuMsgListRels list_req = {.db = 5};
+	AuMsgRels	rels;
+	AuFrame		f;
+	AuLsn		end;
+
+	(void) state;
+	make_log(3000);
+	start_node("--single-volume", "7123456789012345678");
+	end = walmake_pos(&wal);
+
+	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	assert_int_equal(hello.volume_known, 0);
+	assert_true(CLIENT_SEND(&r, au_enc_get_size, &size_req));
+	expect_error(&r, AU_REFUSED, "is not on this node");
+
+	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
+	no_create = usual_term();
+	no_create.may_create = 0;
+	assert_true(CLIENT_SEND(&w, au_enc_term, &no_create));
+	expect_error(&w, AU_REFUSED, "is not on this node");
+	get_term(&w, &term);
+	assert_int_equal(term.term, 1);
+	assert_int_equal(term.received_lsn, wal_start);
+	ship(&w, &term, wal_start, end);
+	compare_pages(&r, end, 0);
+	compare_some_history(&r, end);
+
+	size_req.not_before = end;
+	assert_true(CLIENT_SEND(&r, au_enc_get_size, &size_req));
+	assert_true(client_receive(&r, &f, 10000));
+	assert_true(au_dec_size(&f, &size));
+	assert_int_equal(size.nblocks, BLOCKS);
+	assert_true(CLIENT_SEND(&r, au_enc_list_rels, &list_req));
+	assert_true(client_receive(&r, &f, 10000));
+	assert_true(au_dec_rels(&f, &rels));
+	assert_int_equal(rels.count, 1);
+	assert_int_equal(au_get_u32(rels.entries + 8), REL);
+	{
+		AuWriter	out;
+
+		au_writer_start(&out, r.out, CLIENT_BUF);
+		assert_true(au_enc_empty(&out, AU_MSG_STATUS, 99) && au_enc_empty(&out, AU_MSG_PING, 100));
+		assert_true(client_send_raw(&r, out.data, out.len));
+		assert_true(client_receive(&r, &f, 10000));
+		assert_int_equal(f.type, AU_MSG_STATUS_OK);
+		assert_non_null(memmem(f.payload, f.length, "7123456789012345678", 19));
+		assert_true(client_receive(&r, &f, 10000));
+		assert_int_equal(f.type, AU_MSG_PONG);
+	}
+	client_close(&w);
+	client_close(&r);
+	stop_node(SIGTERM);
+
+	/* a clean restart has it all, without the landing log's help */
+	start_node(NULL, NULL);
+	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	assert_int_equal(hello.volume_known, 1);
+	assert_int_equal(hello.durable_lsn, end);
+	compare_pages(&r, end, 0);
+	compare_some_history(&r, end);
+	client_close(&r);
+	stop_node(SIGTERM);
+}
+
+/* Killed in mid-stream again and again: what was acknowledged is there, and
+ * pages are right at every LSN. */
+static void
+test_kill(void **state)
+{
+	AuLsn		acked = walmake_pos(&wal);
+
+	(void) state;
+	for (int round = 0; round < 12; round++)
+	{
+		Client		w,
+					r;
+		AuMsgHelloOk hello;
+		AuMsgTermOk term;
+		AuFrame		f;
+		AuLsn		from,
+					end;
+
+		start_node(NULL, NULL);
+		hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
+		get_term(&w, &term);
+		if (term.received_lsn < acked)
+			fail_msg("round %d: acknowledged %X/%X, but the log ends at %X/%X", round,
+					 AU_LSN_ARGS(acked), AU_LSN_ARGS(term.received_lsn));
+		hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+		from = term.received_lsn;
+		compare_pages(&r, from > wal_start ? from & ~(AuLsn) 7 : 0, 0);
+		for (int i = 0; i < 400; i++)
+			add_record();
+		end = walmake_pos(&wal);
+		while (from < end)
+		{
+			uint32_t	n = 1 + rnd(20000);
+
+			n = n > end - from ? (uint32_t) (end - from) : n;
+			assert_true(send_append(&w, term.term, from, n));
+			from += n;
+			while (client_receive(&w, &f, 0))
+			{
+				AuMsgAppendOk ok;
+
+				assert_true(au_dec_append_ok(&f, &ok));
+				acked = ok.durable_lsn;
+			}
+			if (rnd(40) == 0)
+				break;
+		}
+		usleep(rnd(20000));
+		stop_node(SIGKILL);
+		client_close(&w);
+		client_close(&r);
+	}
+	{
+		Client		w,
+					r;
+		AuMsgHelloOk hello;
+		AuMsgTermOk term;
+		AuLsn		end = walmake_pos(&wal);
+
+		start_node(NULL, NULL);
+		hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
+		get_term(&w, &term);
+		assert_int_equal(term.term, 1 + 12 + 1);
+		ship(&w, &term, term.received_lsn, end);
+		hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+		compare_pages(&r, end, 0);
+		for (int i = 0; i < 10; i++)
+			compare_some_history(&r, end);
+		client_close(&w);
+		client_close(&r);
+		stop_node(SIGTERM);
+	}
+}
+
+static void
+test_check_and_versions(void **state)
+{
+	char		command[9000];
+
+	(void) state;
+	snprintf(command, sizeof(command), "%s check --dir %s >/dev/null", daemon_path("auroractl"), node_dir);
+	assert_int_equal(system(command), 0);
+	snprintf(command, sizeof(command), "%s --version >/dev/null && %s --help >/dev/null",
+			 daemon_path("auroractl"), daemon_path("auroractl"));
+	assert_int_equal(system(command), 0);
+}
+
+/* Two writers, stale copies, dead timelines, gaps. */
+static void
+test_refusals(void **state)
+{
+	Client		a,
+				b,
+				other;
+	AuMsgHelloOk hello;
+	AuMsgTermOk ta,
+				tb;
+	AuMsgTerm	m;
+	AuLsn		end;
+
+	(void) state;
+	start_node("--disk-reserve-mb", "1");
+	hello_as(&a, AU_ROLE_WRITER, SYSID, &hello);
+	get_term(&a, &ta);
+	end = ta.received_lsn;
+
+	m = usual_term();
+	m.local_end = end - 8;
+	hello_as(&b, AU_ROLE_WRITER, SYSID, &hello);
+	assert_true(CLIENT_SEND(&b, au_enc_term, &m));
+	expect_error(&b, AU_REFUSED, "before what storage has acknowledged");
+	m = usual_term();
+	m.wal_segment_size = WALMAKE_SEGMENT * 2;
+	assert_true(CLIENT_SEND(&b, au_enc_term, &m));
+	expect_error(&b, AU_REFUSED, "segments");
+	m = usual_term();
+	m.timeline = 2;
+	m.switch_lsn = wal_start + 64;
+	assert_true(CLIENT_SEND(&b, au_enc_term, &m));
+	expect_error(&b, AU_REFUSED, "left the old one");
+
+	/* the first still writes */
+	add_record();
+	ship(&a, &ta, end, walmake_pos(&wal));
+	end = walmake_pos(&wal);
+	assert_true(send_append(&a, ta.term, end + 8, 0));	/* positions only */
+	{
+		AuFrame		f;
+
+		assert_true(client_receive(&a, &f, 10000));
+		assert_int_equal(f.type, AU_MSG_APPEND_OK);
+	}
+	get_term(&b, &tb);
+	assert_int_equal(tb.term, ta.term + 1);
+	add_record();
+	assert_true(send_append(&a, ta.term, end, (uint32_t) (walmake_pos(&wal) - end)));
+	expect_error(&a, AU_FENCED, "another writer");
+	assert_true(send_append(&b, tb.term, end + 8, (uint32_t) (walmake_pos(&wal) - end - 8)));
+	expect_error(&b, AU_INVALID, "gap");
+	ship(&b, &tb, end, walmake_pos(&wal));
+
+	hello_as(&other, AU_ROLE_READER, SYSID + 1, &hello);
+	assert_int_equal(hello.volume_known, 0);
+	client_close(&other);
+	client_close(&a);
+	client_close(&b);
+	stop_node(SIGTERM);
+
+	start_node("--single-volume", "7123456789012345678");
+	{
+		AuMsgHello	h = {.system_identifier = SYSID + 1,.role = AU_ROLE_WRITER};
+
+		assert_true(client_connect(&other, sock));
+		assert_true(CLIENT_SEND(&other, au_enc_hello, &h));
+		expect_error(&other, AU_REFUSED, "serves only");
+		client_close(&other);
+	}
+	stop_node(SIGTERM);
+}
+
+/* A read that is ahead of the log waits for it. */
+static void
+test_waiting_read(void **state)
+{
+	Client		w,
+				r;
+	AuMsgHelloOk hello;
+	AuMsgTermOk term;
+	AuMsgGetSize m = {.rel = rel_id()};
+	AuMsgSize	size;
+	AuFrame		f;
+	AuLsn		from,
+				end;
+
+	(void) state;
+	start_node(NULL, NULL);
+	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
+	get_term(&w, &term);
+	from = term.received_lsn;
+	for (int i = 0; i < 50; i++)
+		add_record();
+	end = walmake_pos(&wal);
+	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	m.not_before = end;
+	assert_true(CLIENT_SEND(&r, au_enc_get_size, &m));
+	assert_false(client_receive(&r, &f, 300));
+	ship(&w, &term, from, end);
+	assert_true(client_receive(&r, &f, 10000));
+	assert_int_equal(f.type, AU_MSG_SIZE);
+	assert_true(au_dec_size(&f, &size));
+	assert_true(size.as_of >= end);
+	/* older than what is kept */
+	m.not_before = 0;
+	m.read_lsn = 1;
+	assert_true(CLIENT_SEND(&r, au_enc_get_size, &m));
+	expect_error(&r, AU_GONE, "older than what storage keeps");
+	client_close(&w);
+	client_close(&r);
+	stop_node(SIGTERM);
+}
+
+/* What is not our protocol is told so, and others do not notice. */
+static void
+test_bad_messages(void **state)
+{
+	Client		good,
+				c;
+	AuMsgHelloOk hello;
+	AuFrame		f;
+	uint8_t		big[AU_WIRE_HEADER] = {0};
+	AuMsgGetSize m = {.rel = rel_id()};
+
+	(void) state;
+	start_node(NULL, NULL);
+	hello_as(&good, AU_ROLE_READER, SYSID, &hello);
+
+	assert_true(client_connect(&c, sock));
+	assert_true(client_send_raw(&c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27));
+	expect_error(&c, AU_CORRUPT, "no message");
+	assert_false(client_receive(&c, &f, 2000));
+	client_close(&c);
+
+	assert_true(client_connect(&c, sock));
+	au_put_u32(big, AU_WIRE_MAGIC);
+	au_put_u16(big + 4, AU_WIRE_VERSION + 1);
+	assert_true(client_send_raw(&c, big, sizeof(big)));
+	expect_error(&c, AU_UNSUPPORTED, "protocol version");
+	client_close(&c);
+
+	assert_true(client_connect(&c, sock));
+	assert_true(CLIENT_SEND(&c, au_enc_get_size, &m));
+	expect_error(&c, AU_INVALID, "HELLO");
+	client_close(&c);
+
+	/* a reader announcing a frame of megabytes */
+	hello_as(&c, AU_ROLE_READER, SYSID, &hello);
+	au_put_u16(big + 4, AU_WIRE_VERSION);
+	au_put_u32(big + 16, 4u << 20);
+	assert_true(client_send_raw(&c, big, sizeof(big)));
+	expect_error(&c, AU_CORRUPT, "too long");
+	client_close(&c);
+
+	for (int i = 0; i < 200; i++)
+	{
+		uint8_t		noise[64];
+
+		for (size_t k = 0; k < sizeof(noise); k++)
+			noise[k] = (uint8_t) rnd(256);
+		if (client_connect(&c, sock))
+		{
+			(void) client_send_raw(&c, noise, 1 + rnd(sizeof(noise)));
+			client_close(&c);
+		}
+	}
+	assert_true(CLIENT_SEND(&good, au_enc_get_size, &m));
+	assert_true(client_receive(&good, &f, 10000));
+	assert_int_equal(f.type, AU_MSG_SIZE);
+	client_close(&good);
+	stop_node(SIGTERM);
+}
+
+/* No room: the writer is told, and goes on when there is room again. */
+static void
+test_no_room(void **state)
+{
+	Client		w,
+				r;
+	AuMsgHelloOk hello;
+	AuMsgTermOk term;
+	AuLsn		from;
+
+	(void) state;
+	start_node("--disk-reserve-mb", "16777216");
+	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
+	get_term(&w, &term);
+	from = term.received_lsn;
+	add_record();
+	assert_true(send_append(&w, term.term, from, (uint32_t) (walmake_pos(&wal) - from)));
+	expect_error(&w, AU_FULL, "");
+	/* reads go on */
+	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	compare_pages(&r, 0, from & ~(AuLsn) 7);
+	client_close(&w);
+	client_close(&r);
+	stop_node(SIGTERM);
+
+	start_node(NULL, NULL);
+	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
+	get_term(&w, &term);
+	assert_int_equal(term.received_lsn, from);
+	ship(&w, &term, from, walmake_pos(&wal));
+	client_close(&w);
+	stop_node(SIGTERM);
+}
+
+/* ---- set-up ----------------------------------------------------------- */
+
+static int
+remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+	(void) st;
+	(void) flag;
+	(void) ftw;
+	return remove(path);
+}
+
+static int
+setup(void **state)
+{
+	(void) state;
+	snprintf(root, sizeof(root), "/tmp/au_daemon.%ld", (long) getpid());
+	mkdir(root, 0700);
+	snprintf(node_dir, sizeof(node_dir), "%s/node", root);
+	snprintf(sock, sizeof(sock), "%s/sock", root);
+	snprintf(log_file, sizeof(log_file), "%s/log", root);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	if (pid > 0)				/* a test failed half-way */
+	{
+		char		command[512];
+
+		daemon_end(pid, SIGKILL);
+		snprintf(command, sizeof(command), "tail -20 %s", log_file);
+		(void) !system(command);
+	}
+	nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	free(versions);
+	free(wal.buf);
+	return 0;
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ship_and_read),
+		cmocka_unit_test(test_kill),
+		cmocka_unit_test(test_check_and_versions),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_waiting_read),
+		cmocka_unit_test(test_bad_messages),
+		cmocka_unit_test(test_no_room),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

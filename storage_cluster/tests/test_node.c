@@ -1,0 +1,801 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_node.c: the node's state machine on a host in memory (fakehost.h): who
+ * may write, what is acknowledged when, what is applied when, who waits and
+ * who is woken, and what happens when syncs, writes and logs fail.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/fakehost.h"
+#include "tests/walmake.h"
+
+#define SYSID 77
+#define BASE ((AuLsn) 0x1000000)
+
+static FakeHost H;
+static WalMake wal;
+static AuLsn wal_start;
+static uint8_t buf[AU_WIRE_PAYLOAD_MAX + 64];
+static size_t piece = SIZE_MAX;
+
+/* ---- helpers ---------------------------------------------------------- */
+
+static AuLsn
+add_records(int n)
+{
+	uint8_t		memory[256];
+	AuOps		ops;
+
+	for (int i = 0; i < n; i++)
+	{
+		au_ops_start(&ops, memory, sizeof(memory));
+		au_ops_init(&ops, 0);
+		walmake_ours(&wal, 16384, (uint32_t) i, ops.data, (uint16_t) ops.len);
+	}
+	return walmake_pos(&wal);
+}
+
+static void
+begin(bool alone)
+{
+	AuNodeOptions opt = {.node_id = 9,.alone = alone};
+
+	fake_host_start(&H, &opt);
+	walmake_start(&wal, BASE);
+	walmake_page(&wal, 0, 0);
+	wal_start = walmake_pos(&wal);
+	piece = SIZE_MAX;
+}
+
+static void
+finish(void)
+{
+	au_node_free(H.node);
+	assert_int_equal(H.allocated, 0);	/* nothing leaks */
+	free(H.vol.log);
+	free(wal.buf);
+}
+
+#define SEND(c, enc, ...) \
+	do { \
+		AuWriter w_; \
+		au_writer_start(&w_, buf, sizeof(buf)); \
+		assert_true(enc(&w_, __VA_ARGS__)); \
+		fake_input(&H, (c), w_.data, w_.len, piece); \
+	} while (0)
+
+/* Next answer of the wanted type; the frame's payload stays valid until the
+ * next call. */
+static AuFrame
+expect(FakeConn *c, uint16_t type)
+{
+	static uint8_t kept[AU_WIRE_PAYLOAD_MAX + 64];
+	AuFrame		f;
+	size_t		used;
+
+	if (au_frame_parse(c->out, c->out_len, &f, &used) != AU_OK)
+		fail_msg("no answer, expected type %u", type);
+	memcpy(kept, c->out, used);
+	memmove(c->out, c->out + used, c->out_len - used);
+	c->out_len -= used;
+	if (!c->closed)
+		au_node_conn_sent(H.node, c->conn, used);
+	assert_int_equal(au_frame_parse(kept, used, &f, &used), AU_OK);
+	if (f.type != type)
+	{
+		AuMsgError	e;
+
+		if (f.type == AU_MSG_ERROR && au_dec_error(&f, &e))
+			fail_msg("got error %s \"%s\", expected type %u", au_status_name(e.status), e.message, type);
+		fail_msg("got type %u, expected %u", f.type, type);
+	}
+	return f;
+}
+
+static void
+expect_error(FakeConn *c, AuStatus status, const char *part)
+{
+	AuFrame		f = expect(c, AU_MSG_ERROR);
+	AuMsgError	e;
+
+	assert_true(au_dec_error(&f, &e));
+	if (e.status != status || strstr(e.message, part) == NULL)
+		fail_msg("got error %s \"%s\", expected %s \"%s\"", au_status_name(e.status), e.message,
+				 au_status_name(status), part);
+}
+
+static void
+expect_nothing(FakeConn *c)
+{
+	assert_int_equal(c->out_len, 0);
+}
+
+static void
+open_as(FakeConn *c, uint8_t role)
+{
+	AuMsgHello	m = {.system_identifier = SYSID,.role = role,.name = "x"};
+
+	fake_conn_open(&H, c);
+	SEND(c, au_enc_hello, 1, &m);
+	(void) expect(c, AU_MSG_HELLO_OK);
+}
+
+static AuMsgTerm
+usual_term(void)
+{
+	return (AuMsgTerm)
+	{
+		.timeline = 1,.start_lsn = wal_start,.local_end = AU_LSN_MAX,
+		.wal_segment_size = WALMAKE_SEGMENT,.may_create = 1
+	};
+}
+
+static AuMsgTermOk
+get_term(FakeConn *c)
+{
+	AuMsgTerm	m = usual_term();
+	AuMsgTermOk ok;
+	AuFrame		f;
+
+	SEND(c, au_enc_term, 2, &m);
+	f = expect(c, AU_MSG_TERM_OK);
+	assert_true(au_dec_term_ok(&f, &ok));
+	return ok;
+}
+
+static void
+append(FakeConn *c, uint64_t id, uint64_t term, AuLsn from, AuLsn to, AuLsn commit)
+{
+	AuMsgAppend m = {
+		.term = term,.timeline = 1,.lsn = from,.commit_lsn = commit,
+		.length = (uint32_t) (to - from),.bytes = wal.buf + (from - wal.base)
+	};
+
+	SEND(c, au_enc_append, id, &m);
+}
+
+/* Let the node do what it can without waiting for the host. */
+static void
+run(void)
+{
+	for (int i = 0; i < 1000 && au_node_run(H.node) == 0; i++)
+		;
+}
+
+/* ... and let syncs end at once. */
+static void
+settle(void)
+{
+	run();
+	while (H.vol.syncing_to != 0)
+	{
+		fake_sync_done(&H, AU_OK);
+		run();
+	}
+}
+
+static AuVolumeStats
+stats(void)
+{
+	AuVolumeStats s;
+	void	   *handle;
+
+	assert_true(au_node_volume_stats(H.node, 0, &s, &handle));
+	return s;
+}
+
+/* ---- tests ------------------------------------------------------------ */
+
+/* Nothing is acknowledged or applied before a sync covers it; one sync covers
+ * what came before it, what comes meanwhile waits for the next. */
+static void
+group_sync(void)
+{
+	FakeConn	w;
+	AuMsgTermOk t;
+	AuMsgAppendOk ok;
+	AuFrame		f;
+	AuLsn		a,
+				b,
+				c;
+
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	t = get_term(&w);
+	assert_int_equal(t.term, 1);
+	assert_int_equal(t.received_lsn, wal_start);
+	a = add_records(5);
+	b = add_records(5);
+	c = add_records(5);
+	append(&w, 10, 1, wal_start, a, 0);
+	append(&w, 11, 1, a, b, 0);
+	run();
+	expect_nothing(&w);
+	assert_int_equal(H.vol.syncs, 1);
+	assert_int_equal(H.vol.syncing_to, b);
+	append(&w, 12, 1, b, c, 0);
+	run();
+	assert_int_equal(H.vol.syncs, 1);
+	assert_int_equal(H.vol.ntaken, 0);
+	fake_sync_done(&H, AU_OK);
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 11);
+	assert_true(au_dec_append_ok(&f, &ok));
+	assert_int_equal(ok.durable_lsn, b);
+	assert_int_equal(ok.received_lsn, c);
+	run();
+	assert_int_equal(H.vol.ntaken, 10);
+	assert_int_equal(H.vol.syncing_to, c);
+	expect_nothing(&w);
+	fake_sync_done(&H, AU_OK);
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 12);
+	run();
+	assert_int_equal(H.vol.ntaken, 15);
+	/* sent again: skipped, acknowledged */
+	append(&w, 13, 1, a, c, 0);
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 13);
+	assert_int_equal(H.vol.log_end, c);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+static void
+test_group_sync(void **state)
+{
+	(void) state;
+	group_sync();
+}
+
+/* The same bytes, one at a time. */
+static void
+test_small_pieces(void **state)
+{
+	FakeConn	w,
+				r;
+	AuMsgGetSize m = {.rel = {1663, 5, 16384, 0}};
+	AuLsn		end;
+
+	(void) state;
+	begin(true);
+	piece = 1;
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	end = add_records(20);
+	append(&w, 10, 1, wal_start, end, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(H.vol.ntaken, 20);
+	open_as(&r, AU_ROLE_READER);
+	SEND(&r, au_enc_get_size, 3, &m);
+	(void) expect(&r, AU_MSG_SIZE);
+	fake_conn_end(&H, &w);
+	fake_conn_end(&H, &r);
+	finish();
+}
+
+/* In a quorum only what is committed there is applied. */
+static void
+test_commit_limits_applying(void **state)
+{
+	FakeConn	w;
+	AuLsn		a,
+				b;
+
+	(void) state;
+	begin(false);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(5);
+	b = add_records(5);
+	append(&w, 10, 1, wal_start, b, a);
+	settle();
+	assert_int_equal(H.vol.ntaken, 5);
+	assert_int_equal(stats().applied, a);
+	append(&w, 11, 1, b, b, b);
+	settle();
+	assert_int_equal(H.vol.ntaken, 10);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+static void
+test_terms(void **state)
+{
+	FakeConn	a,
+				b;
+	AuMsgTerm	m;
+	AuMsgTermOk t;
+	AuLsn		end;
+
+	(void) state;
+	begin(true);
+	open_as(&a, AU_ROLE_WRITER);
+	m = usual_term();
+	m.may_create = 0;
+	SEND(&a, au_enc_term, 2, &m);
+	expect_error(&a, AU_REFUSED, "is not on this node");
+	m = usual_term();
+	m.wal_segment_size = 12345;
+	SEND(&a, au_enc_term, 2, &m);
+	expect_error(&a, AU_INVALID, "no usable start");
+
+	/* not persisted, not granted */
+	H.save_status = AU_IO;
+	m = usual_term();
+	SEND(&a, au_enc_term, 2, &m);
+	expect_error(&a, AU_IO, "could not persist");
+	end = add_records(3);
+	append(&a, 3, 1, wal_start, end, 0);
+	expect_error(&a, AU_FENCED, "");
+	H.save_status = AU_OK;
+	t = get_term(&a);
+	assert_int_equal(t.term, 1);
+	assert_int_equal(H.saved_term, 1);
+
+	/* while the first one's log is being synced, the second waits */
+	append(&a, 4, 1, wal_start, end, 0);
+	run();
+	assert_true(H.vol.syncing_to != 0);
+	open_as(&b, AU_ROLE_WRITER);
+	m = usual_term();
+	SEND(&b, au_enc_term, 5, &m);
+	run();
+	expect_nothing(&b);
+	assert_false(b.reading);
+	fake_sync_done(&H, AU_OK);
+	(void) expect(&a, AU_MSG_APPEND_OK);
+	run();
+	{
+		AuFrame		f = expect(&b, AU_MSG_TERM_OK);
+
+		assert_true(au_dec_term_ok(&f, &t));
+	}
+	assert_int_equal(t.term, 2);
+	assert_int_equal(t.received_lsn, end);
+	assert_true(b.reading);
+	append(&a, 6, 1, end, end, 0);
+	expect_error(&a, AU_FENCED, "another writer");
+
+	/* refusals */
+	m = usual_term();
+	m.local_end = end - 1;
+	SEND(&a, au_enc_term, 7, &m);
+	expect_error(&a, AU_REFUSED, "before what storage has acknowledged");
+	m = usual_term();
+	m.timeline = 3;
+	m.switch_lsn = end;
+	SEND(&a, au_enc_term, 8, &m);
+	(void) expect(&a, AU_MSG_TERM_OK);
+	m = usual_term();
+	m.timeline = 2;
+	m.switch_lsn = end;
+	SEND(&b, au_enc_term, 9, &m);
+	expect_error(&b, AU_REFUSED, "timeline 3 already");
+	/* readers do not write */
+	fake_conn_end(&H, &b);
+	open_as(&b, AU_ROLE_READER);
+	SEND(&b, au_enc_term, 10, &m);
+	expect_error(&b, AU_INVALID, "only a writer");
+	fake_conn_end(&H, &a);
+	fake_conn_end(&H, &b);
+	finish();
+}
+
+/* A dead timeline's end is cut off only if no page has seen it. */
+static void
+test_timeline_cut(void **state)
+{
+	FakeConn	w;
+	AuMsgTerm	m;
+	AuMsgTermOk t;
+	AuFrame		f;
+	AuLsn		a,
+				b;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(5);
+	for (int i = 0; i < 5; i++)
+		walmake_main(&wal, 0, 0x30, 0, "checkpoint or so", 16);
+	b = walmake_pos(&wal);
+	append(&w, 3, 1, wal_start, b, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(stats().applied, b);
+
+	m = usual_term();
+	m.timeline = 2;
+	m.switch_lsn = a - 8;
+	SEND(&w, au_enc_term, 4, &m);
+	expect_error(&w, AU_REFUSED, "left the old one");
+
+	m.switch_lsn = a;
+	SEND(&w, au_enc_term, 5, &m);
+	run();
+	expect_nothing(&w);			/* the store's lower position first */
+	assert_true(H.vol.writing && H.vol.write_persist);
+	assert_int_equal(H.vol.frozen_applied, a);
+	assert_int_equal(H.vol.log_end, b);
+	fake_write_done(&H, AU_OK);
+	run();
+	assert_int_equal(H.vol.log_end, a);
+	run();
+	f = expect(&w, AU_MSG_TERM_OK);
+	assert_true(au_dec_term_ok(&f, &t));
+	assert_int_equal(t.received_lsn, a);
+	assert_int_equal(t.applied_lsn, a);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+static void
+ask_page(FakeConn *c, uint64_t id, AuLsn not_before, AuLsn read_lsn, uint16_t n)
+{
+	AuMsgGetPages m = {
+		.rel = {1663, 5, 16384, 0},.not_before = not_before,.read_lsn = read_lsn,.nblocks = n
+	};
+
+	SEND(c, au_enc_get_pages, id, &m);
+}
+
+static void
+test_reads(void **state)
+{
+	static AuMsgPages pages;
+	FakeConn	w,
+				r,
+				r2;
+	AuMsgGetPages bad = {.nblocks = 0};
+	AuMsgListRels list = {.db = 5};
+	AuFrame		f;
+	AuLsn		a,
+				b,
+				c;
+
+	(void) state;
+	begin(true);
+	open_as(&r, AU_ROLE_READER);
+	ask_page(&r, 1, 0, 0, 1);
+	expect_error(&r, AU_REFUSED, "is not on this node");
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(4);
+	b = add_records(4);
+	c = add_records(4);
+	open_as(&r2, AU_ROLE_READER);
+
+	/* they wait, and are woken in the order of what they need */
+	ask_page(&r, 2, b, 0, 1);
+	ask_page(&r, 3, a, 0, 2);
+	ask_page(&r, 4, a, 0, 1);
+	ask_page(&r, 5, 0, c, 1);
+	ask_page(&r2, 6, c, 0, 1);
+	run();
+	expect_nothing(&r);
+	assert_int_equal(stats().waiting, 5);
+	append(&w, 10, 1, wal_start, a, 0);
+	run();
+	expect_nothing(&r);
+	settle();
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 3);
+	assert_true(au_dec_pages(&f, &pages));
+	assert_int_equal(pages.as_of, a);
+	assert_int_equal(au_page_lsn(pages.page[1]), a);
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 4);
+	expect_nothing(&r);
+	/* who is gone is not woken */
+	fake_conn_end(&H, &r2);
+	assert_int_equal(stats().waiting, 2);
+	append(&w, 11, 1, a, c, 0);
+	settle();
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 2);
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 5);
+	assert_true(au_dec_pages(&f, &pages));
+	assert_int_equal(pages.as_of, c);
+
+	/* as of an older LSN; too old; nonsense; damage */
+	ask_page(&r, 7, 0, b, 1);
+	f = expect(&r, AU_MSG_PAGES);
+	assert_true(au_dec_pages(&f, &pages));
+	assert_int_equal(au_page_lsn(pages.page[0]), b);
+	H.vol.horizon = b;
+	ask_page(&r, 8, 0, a, 1);
+	expect_error(&r, AU_GONE, "older than");
+	SEND(&r, au_enc_get_pages, 9, &bad);
+	expect_error(&r, AU_INVALID, "malformed");
+	H.vol.read_status = AU_CORRUPT;
+	ask_page(&r, 10, 0, 0, 1);
+	expect_error(&r, AU_CORRUPT, "fake trouble");
+	SEND(&r, au_enc_list_rels, 11, &list);
+	(void) expect(&r, AU_MSG_RELS);
+
+	/* nobody waits for ever */
+	ask_page(&r, 12, c + 1, 0, 1);
+	run();
+	H.now += AU_NODE_WAIT_US_MAX - 1;
+	run();
+	expect_nothing(&r);
+	H.now += 1;
+	run();
+	expect_error(&r, AU_REFUSED, "was not applied within 60 s");
+	assert_int_equal(stats().expired, 1);
+	fake_conn_end(&H, &w);
+	fake_conn_end(&H, &r);
+	finish();
+}
+
+/* Bounds: waiting reads, unsent answers, log not yet durable. */
+static void
+test_bounds(void **state)
+{
+	FakeConn	w,
+				r;
+	AuLsn		end;
+	AuLsn		from;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	end = add_records(3);
+	append(&w, 10, 1, wal_start, end, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	open_as(&r, AU_ROLE_READER);
+	for (int i = 0; i < 100; i++)
+		ask_page(&r, 100 + (uint64_t) i, end + 8, 0, 1);
+	assert_false(r.reading);
+	assert_int_equal(stats().waiting, AU_NODE_CONN_WAITS_MAX);
+	H.now += AU_NODE_WAIT_US_MAX;
+	run();
+	assert_true(r.reading);
+	fake_offer(&H, &r, SIZE_MAX);
+	assert_int_equal(stats().waiting, 100 - AU_NODE_CONN_WAITS_MAX);
+	fake_conn_end(&H, &r);
+
+	/* eight megabytes of answers that nobody takes */
+	open_as(&r, AU_ROLE_READER);
+	for (int i = 0; i < 20; i++)
+		ask_page(&r, 200 + (uint64_t) i, 0, 0, 128);
+	assert_false(r.reading);
+	assert_true(r.out_len < AU_NODE_CONN_OUT_MAX + 2 * 1024 * 1024);
+	run();
+	assert_false(r.reading);
+	while (r.out_len > 0)
+		(void) expect(&r, AU_MSG_PAGES);
+	run();
+	assert_true(r.reading);
+	fake_offer(&H, &r, SIZE_MAX);
+	while (r.out_len > 0)
+		(void) expect(&r, AU_MSG_PAGES);
+	fake_conn_end(&H, &r);
+
+	/* a sync that does not end */
+	{
+		static uint8_t zeros[AU_WIRE_APPEND_MAX];
+		uint64_t	id = 1000;
+
+		from = end;
+		for (int i = 0; i < 80; i++)
+		{
+			AuMsgAppend m = {
+				.term = 1,.timeline = 1,.lsn = from,.length = sizeof(zeros),.bytes = zeros
+			};
+
+			SEND(&w, au_enc_append, id++, &m);
+			from += sizeof(zeros);
+			(void) au_node_run(H.node);
+		}
+		assert_false(w.reading);
+		assert_true(H.vol.log_end - H.vol.log_durable <= AU_NODE_UNSYNCED_MAX + AU_WIRE_APPEND_MAX);
+	}
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+/* Full disk, both kinds: the log's and the store's. */
+static void
+test_disk_full(void **state)
+{
+	FakeConn	w,
+				r;
+	AuMsgTermOk t;
+	AuLsn		a,
+				b,
+				c;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(5);
+	b = add_records(5);
+	c = add_records(5);
+	append(&w, 10, 1, wal_start, a, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	H.vol.append_status = AU_FULL;
+	append(&w, 11, 1, a, b, 0);
+	expect_error(&w, AU_FULL, "no room");
+	append(&w, 12, 1, b, c, 0);
+	expect_error(&w, AU_FULL, "before this one");
+	assert_string_equal(stats().state, "disk full");
+	H.vol.append_status = AU_OK;
+	append(&w, 13, 1, a, b, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	assert_string_equal(stats().state, "ok");
+
+	/* the store: what was in memory is applied again from the log */
+	H.now += AU_NODE_PERSIST_US;
+	run();
+	assert_true(H.vol.writing);
+	fake_write_done(&H, AU_FULL);
+	run();
+	assert_string_equal(stats().state, "store stalled");
+	open_as(&r, AU_ROLE_READER);
+	ask_page(&r, 20, b, 0, 1);	/* memory still has it */
+	(void) expect(&r, AU_MSG_PAGES);
+	append(&w, 14, 1, b, c, 0);	/* and the log takes more */
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(stats().applied, b);
+	H.vol.reopen_status = AU_IO;
+	H.now += AU_NODE_RETRY_US;
+	run();
+	ask_page(&r, 21, b, 0, 1);	/* closed: reads wait */
+	run();
+	expect_nothing(&r);
+	H.vol.reopen_status = AU_OK;
+	H.now += AU_NODE_RETRY_US;
+	run();
+	assert_int_equal(H.vol.reopens, 1);
+	assert_int_equal(H.vol.ntaken, 15);
+	assert_string_equal(stats().state, "ok");
+	(void) expect(&r, AU_MSG_PAGES);
+	assert_true(w.closed);		/* positions never go back on a connection */
+	fake_conn_end(&H, &w);
+	open_as(&w, AU_ROLE_WRITER);
+	t = get_term(&w);
+	assert_int_equal(t.received_lsn, c);
+	fake_conn_end(&H, &w);
+	fake_conn_end(&H, &r);
+	finish();
+}
+
+/* Positions are persisted by time, and the log is cut below them. */
+static void
+test_persist_and_trim(void **state)
+{
+	FakeConn	w;
+	AuLsn		end;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	end = add_records(50);
+	append(&w, 10, 1, wal_start, end, 0);
+	settle();
+	assert_false(H.vol.writing);
+	H.now += AU_NODE_PERSIST_US;
+	run();
+	assert_true(H.vol.writing && H.vol.write_persist);
+	assert_int_equal(H.vol.frozen_applied, end);
+	assert_true(H.vol.trimmed <= wal_start);
+	fake_write_done(&H, AU_OK);
+	run();
+	assert_int_equal(H.vol.trimmed, end);
+	/* nothing new: nothing to write */
+	H.now += 10 * AU_NODE_PERSIST_US;
+	run();
+	assert_int_equal(H.vol.writes, 1);
+	/* a clean stop writes the rest */
+	{
+		AuLsn		more = add_records(5);
+
+		append(&w, 11, 1, end, more, 0);
+		settle();
+		au_node_stop(H.node);
+		assert_true(w.closed);
+		run();
+		assert_false(au_node_stopped(H.node));
+		assert_true(H.vol.writing);
+		fake_write_done(&H, AU_OK);
+		run();
+		assert_true(au_node_stopped(H.node));
+		assert_int_equal(H.vol.persisted_applied, more);
+	}
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+/* What must end the node, and what must end a volume. */
+static void
+test_fatal(void **state)
+{
+	FakeConn	w,
+				r;
+	AuLsn		a,
+				end;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	end = add_records(5);
+	append(&w, 10, 1, wal_start, end, 0);
+	run();
+	fake_sync_done(&H, AU_IO);
+	assert_non_null(strstr(H.fatal, "sync failed"));
+	expect_nothing(&w);
+	assert_true(au_node_run(H.node) == UINT64_MAX);
+	fake_conn_end(&H, &w);
+	finish();
+
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	end = add_records(5);
+	H.vol.apply_status = AU_INVALID;
+	append(&w, 10, 1, wal_start, end, 0);
+	settle();
+	assert_non_null(strstr(H.fatal, "fake trouble"));
+	fake_conn_end(&H, &w);
+	finish();
+
+	/* damaged log: this volume takes no more, and says so */
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(5);
+	end = add_records(5);
+	wal.buf[a - wal.base + 30] ^= 1;
+	open_as(&r, AU_ROLE_READER);
+	ask_page(&r, 5, end, 0, 1);
+	append(&w, 10, 1, wal_start, end, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	expect_error(&r, AU_CORRUPT, "cannot be applied");
+	assert_string_equal(stats().state, "failed");
+	append(&w, 11, 1, end, end, 0);
+	expect_error(&w, AU_CORRUPT, "");
+	ask_page(&r, 6, a, 0, 1);	/* what is below is still there */
+	(void) expect(&r, AU_MSG_PAGES);
+	assert_int_equal(H.fatal[0], 0);
+	fake_conn_end(&H, &w);
+	fake_conn_end(&H, &r);
+	finish();
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_group_sync),
+		cmocka_unit_test(test_small_pieces),
+		cmocka_unit_test(test_commit_limits_applying),
+		cmocka_unit_test(test_terms),
+		cmocka_unit_test(test_timeline_cut),
+		cmocka_unit_test(test_reads),
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_disk_full),
+		cmocka_unit_test(test_persist_and_trim),
+		cmocka_unit_test(test_fatal),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
