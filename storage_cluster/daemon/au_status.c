@@ -62,7 +62,7 @@ static const Figure figures[] = {
 	{"store_writes", V(store_writes), true, "generations of changes written"},
 	{"store_reopens", V(store_reopens), true, "times the page store was reopened after trouble"},
 	{"reclaimed_relations", S(gc_relations), true, "dropped relations removed"},
-	{"reclaimed_versions", S(gc_versions), true, "page versions below the horizon left out by compactions"},
+	{"expired_versions", S(gc_versions), true, "page versions below the horizon left out by compactions"},
 	{"reclaimed_versions", S(gc_keys), true, "versions of truncated blocks removed"},
 };
 

@@ -229,7 +229,9 @@ is_listed() {
 verdict() {
 	local mode=$1 am=$2 suite=$3 test=$4 told=$5 out heap
 	out=$work/runs/$mode-$am-$suite/results/$test.out
-	heap=$work/runs/$mode-heap-$suite/results/$test.out
+	heap=$work/runs/$mode-heap-$suite
+	[ -d "$heap" ] || heap=$work/runs/default-heap-$suite
+	heap=$heap/results/$test.out
 	if [ "$told" = ok ]; then
 		echo ok
 	elif is_listed "$test" "$work/$suite/expected/$test.out" "$out"; then

@@ -10,6 +10,11 @@ count_rows() {
 		'$1 == m && $2 == a && $3 == s && (v == "" || $5 == v) {n++} END {print n + 0}' "$results"
 }
 
+# Heap's tests that are as expected; nothing if heap was not run in this mode.
+heap_rows() {
+	[ ! -d "$work/runs/$1-heap-$2" ] || count_rows "$1" heap "$2" ok
+}
+
 mode_text() {
 	case $1 in
 		default) echo "stock settings" ;;
@@ -25,7 +30,7 @@ table_of_runs() {
 	say "|---|---|---:|---:|---:|---:|---:|---:|"
 	for mode in "${modes[@]}"; do
 		for suite in regress isolation; do
-			printf '| %s | %s | %d | %d | %d | %d | %d | %d |\n' \
+			printf '| %s | %s | %d | %d | %d | %d | %d | %s |\n' \
 				"$(mode_text "$mode")" "$suite" \
 				"$(count_rows "$mode" aurora $suite "")" \
 				"$(count_rows "$mode" aurora $suite ok)" \
