@@ -71,16 +71,14 @@ sub set_up
 	full_disk(
 		$node,
 		'reserve',
+		# The supervisor restarts the daemon when its options change.
 		sub {
 			$node->append_conf('postgresql.conf', "aurora.storaged_options = '--disk-reserve-mb $too_much'");
 			$node->reload;
-			kill_quietly('KILL', wait_for_daemon($node));
 		},
 		sub {
 			$node->append_conf('postgresql.conf', "aurora.storaged_options = ''");
 			$node->reload;
-			my $pid = daemon_pid($node);
-			kill_quietly('TERM', $pid);
 		});
 	$node->stop;
 }

@@ -55,11 +55,11 @@ check_all($node, 'external daemon');
 
 my ($out, $err);
 my $sysid = $node->safe_psql('postgres', 'SELECT system_identifier FROM pg_control_system()');
-IPC::Run::run([ "$bindir/auroractl", '--node', "127.0.0.1:$http", 'status' ], '>', \$out, '2>', \$err);
+IPC::Run::run([ "$bindir/auroractl", '--http', "127.0.0.1:$http", 'status' ], '>', \$out, '2>', \$err);
 note $out;
 like($out, qr/$sysid/, 'auroractl status names the volume') or diag $err;
 like($out, qr/applied|durable/i, 'and how far its log is');
-IPC::Run::run([ "$bindir/auroractl", '--node', "127.0.0.1:1", 'status' ], '>', \$out, '2>', \$err);
+IPC::Run::run([ "$bindir/auroractl", '--http', "127.0.0.1:1", 'status' ], '>', \$out, '2>', \$err);
 like($err, qr/127\.0\.0\.1:1\b/, 'auroractl names a node that does not answer');
 
 # ---- the server outlives the daemon's restart and the other way round
@@ -91,4 +91,7 @@ ok($node->poll_query_until('postgres', "SELECT state = 'streaming' FROM aurora.s
 check_all($node, 'daemon came later');
 $node->stop;
 is(stop_daemon('TERM'), 0, 'the daemon ends well');
+IPC::Run::run([ "$bindir/auroractl", 'check', '--dir', "$dir/node" ], '>', \$out, '2>&1');
+is($? >> 8, 0, 'auroractl check finds nothing wrong') or diag $out;
+note $out;
 done_testing();

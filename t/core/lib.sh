@@ -7,7 +7,7 @@ passed=0
 failed=0
 listed=0
 work=
-logs=$top/build/core-logs
+logs=${AURORA_CORE_LOGS:-$top/build/core-logs}
 am_root=0
 [ "$(id -u)" -eq 0 ] && am_root=1
 
@@ -217,7 +217,7 @@ run_suite() {
 }
 
 # The lines in which two files differ, without their numbers.
-changed_lines() { diff -U0 "$1" "$2" | sed '1,2d; /^@@/d'; }
+changed_lines() { { diff -U0 "$1" "$2" || true; } | sed '1,2d; /^@@/d'; }
 
 # Is the difference between two files the listed one?
 is_listed() {
