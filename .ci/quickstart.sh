@@ -220,7 +220,7 @@ quickstart() {
 	say "and in the storage daemon's directory:"
 	as_owner du -sh "$home/data/aurora" | sed 's/^/      /'
 	if [ -x "$bin/auroractl" ]; then
-		as_owner "$bin/auroractl" --data "$home/data" status 2>>"$log" | sed 's/^/      /' || true
+		as_owner "$bin/auroractl" --socket "$home/data/aurora/storaged.sock" status 2>>"$log" | sed 's/^/      /' || true
 	fi
 
 	head_line "kill -9 of the server in the middle of a write load"

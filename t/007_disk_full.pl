@@ -58,7 +58,8 @@ sub set_up
 	my $node = new_node($name,
 		conf => "synchronous_standby_names = 'aurora'\nshared_buffers = 2MB\n$conf");
 	init_pgbench($node, scale => 1);
-	$node->safe_psql('postgres', "CREATE TABLE untouched (a int) USING aurora; INSERT INTO untouched SELECT generate_series(1, 20000)");
+	$node->safe_psql('postgres', "CREATE TABLE untouched (a int) USING aurora WITH (autovacuum_enabled = off); INSERT INTO untouched SELECT generate_series(1, 20000)");
+	$node->safe_psql('postgres', "SELECT aurora.evict('untouched')");
 	return $node;
 }
 

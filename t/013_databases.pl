@@ -9,6 +9,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
+use IO::Socket::UNIX;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -147,6 +148,57 @@ sub orphans
 	  map { glob $node->data_dir . "/$_/[0-9]*" } ('base', 'pg_tblspc/*/PG_*');
 }
 
+sub crc32c
+{
+	my ($bytes) = @_;
+	my $crc = 0xffffffff;
+	foreach my $b (unpack 'C*', $bytes)
+	{
+		$crc ^= $b;
+		$crc = ($crc >> 1) ^ (0x82f63b78 & -($crc & 1)) & 0xffffffff for 1 .. 8;
+	}
+	return $crc ^ 0xffffffff;
+}
+
+# What storage holds: "tablespace/database/relfilenode" => blocks, of all
+# relations with pages.
+sub stored
+{
+	my ($lsn, $system) = split /\|/, $node->safe_psql('postgres',
+		'SELECT aurora.sync() - \'0/0\', system_identifier FROM pg_control_system()');
+	my $s = IO::Socket::UNIX->new(Peer => $node->data_dir . '/aurora/storaged.sock') or die $!;
+	my $ask = sub {
+		my ($type, $payload) = @_;
+		my $head = pack('a4 v v Q< V', 'AUR1', 1, $type, 7, length $payload);
+		syswrite $s, $head . pack('V', crc32c($head . $payload)) . $payload;
+		my ($in, $body) = ('', '');
+		while (length $in < 24) { sysread($s, $in, 24 - length $in, length $in) or die 'closed'; }
+		my (undef, undef, $got, undef, $len) = unpack 'a4 v v Q< V', $in;
+		while (length $body < $len) { sysread($s, $body, $len - length $body, length $body) or die 'closed'; }
+		die "answer $got: $body" unless $got == $type + 1;
+		return $body;
+	};
+	$ask->(1, pack('Q< C v/a', $system, 1, 'test'));
+	my (undef, $n, @e) = unpack 'Q< V V*', $ask->(13, pack('V Q<', 0, $lsn));
+	my %stored;
+	while (my ($spc, $db, $rel, undef, $blocks) = splice @e, 0, 5)
+	{
+		$stored{"$spc/$db/$rel"} = $blocks;
+	}
+	return %stored;
+}
+
+# Of these: what belongs to no database, or lies where its database has nothing.
+sub stored_orphans
+{
+	my %stored = stored();
+	my %known = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', <<'SQL');
+SELECT t.oid || '/' || d.oid FROM pg_database d, pg_tablespace t
+ WHERE t.oid = d.dattablespace OR t.spcname = 'three'
+SQL
+	return join ' ', sort grep { m{(.*)/} && !$known{$1} } keys %stored;
+}
+
 # psql in the background; returns the handle.
 sub start_psql
 {
@@ -158,17 +210,33 @@ sub start_psql
 		'<', \undef, '>', \my $o, '2>', $errors);
 }
 
-# Until so many bytes of log have been written since.
-sub wait_for_wal
+# Start the statement, and have the daemon stopped as soon as so many bytes of log
+# have been written: then it waits for the pages it wants to copy next.  Returns
+# the handle and the daemon's process.
+sub start_and_stop_daemon
 {
-	my ($since, $bytes) = @_;
-	for (1 .. 3000)
-	{
-		return 1 if $node->safe_psql('postgres',
-			"SELECT pg_current_wal_insert_lsn() - '$since' > $bytes") eq 't';
-		sleep 0.01;
-	}
-	return 0;
+	my ($sql, $bytes, $errors) = @_;
+	my $daemon = wait_for_daemon($node);
+	my $said = '';
+	my $watcher = start_psql('postgres', <<"SQL", \$said);
+DO \$\$
+DECLARE start pg_lsn := pg_current_wal_insert_lsn();
+BEGIN
+  FOR i IN 1 .. 60000 LOOP
+    IF pg_current_wal_insert_lsn() - start > $bytes THEN
+      COPY (SELECT) TO PROGRAM 'cat >/dev/null; kill -STOP $daemon';
+      RETURN;
+    END IF;
+    PERFORM pg_sleep(0.001);
+  END LOOP;
+  RAISE 'there is not so much log';
+END \$\$
+SQL
+	sleep 0.3;
+	my $h = start_psql('postgres', $sql, $errors);
+	$watcher->finish;
+	is($said, '', "$sql: under way");
+	return ($h, $daemon);
 }
 
 my $want = fingerprint('src');
@@ -229,6 +297,7 @@ like($err, qr/must be owner of database src/, 'no move of somebody else\'s datab
 $node->safe_psql('postgres', 'ALTER DATABASE src SET TABLESPACE pg_default');
 check_db('src', $want, 'after what was refused');
 is(orphans(), '', 'no directory is left behind');
+is(stored_orphans(), '', 'nor pages');
 
 # the template goes, the copy stays
 $node->safe_psql('postgres', 'ALTER DATABASE src RENAME TO src2');
@@ -260,6 +329,22 @@ $node->safe_psql('src', <<'SQL');
 INSERT INTO plain SELECT g, 'late ' || g, 1 FROM generate_series(30001, 50000) g;
 SQL
 
+# What docs/operation.md says: how to get rid of what a crash in CREATE
+# DATABASE has left.  Its number is first used for a copy.
+sub reclaim
+{
+	my ($what) = @_;
+	my $left = orphans();
+	my ($oid) = $left =~ m{(\d+)$} or die "no directory was left behind";
+	like(stored_orphans(), qr{^\d+/$oid/}, "$what: a crash leaves pages");
+	system_or_bail('rm', '-r', split / /, $left);
+	$node->safe_psql('postgres', "CREATE DATABASE leftover OID = $oid TEMPLATE src");
+	is(fingerprint('leftover'), $want, "$what: its Oid used again");
+	use_db('leftover', "$what: its Oid used again");
+	$node->safe_psql('postgres', 'DROP DATABASE leftover');
+	return;
+}
+
 # ---- in the middle ---------------------------------------------------------------
 
 $node->safe_psql('src', <<'SQL');
@@ -277,13 +362,16 @@ foreach my $c (@commands)
 	my ($sql, $db, $mb) = @$c;
 	foreach my $how ('cancelled', 'terminated', 'killed')
 	{
-		my $lsn = $node->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
 		my $said = '';
-		my $h = start_psql('postgres', $sql, \$said);
-		ok(wait_for_wal($lsn, $mb << 20), "$sql: under way");
+		my ($h, $daemon) = start_and_stop_daemon($sql, $mb << 20, \$said);
 		if ($how eq 'killed')
 		{
+			# all at once: nobody is left to clean up
+			my %kids = children($node->{_pid});
+			kill_quietly('STOP', $node->{_pid});
+			kill_quietly(9, keys %kids);
 			$node->kill9;
+			kill_quietly('CONT', $daemon);
 			eval { $h->finish };
 			start_again($node);
 		}
@@ -293,9 +381,11 @@ foreach my $c (@commands)
 			is($node->safe_psql('postgres', "SELECT $f(pid) FROM pg_stat_activity WHERE query = '$sql'"),
 				't', "$sql: to be $how");
 			eval { $h->finish };
+			kill_quietly('CONT', $daemon);
 			like($said, $how eq 'cancelled' ? qr/canceling statement/ : qr/terminating connection|closed the connection/,
 				"$sql: $how");
 			is(orphans(), '', "$sql: $how, no directory is left behind");
+			is(stored_orphans(), '', "$sql: $how, nor pages");
 		}
 		is($node->safe_psql('postgres', "SELECT count(*) FROM pg_database WHERE datname = 'again'"),
 			'0', "$sql: $how, no new database");
@@ -306,6 +396,8 @@ foreach my $c (@commands)
 	$want = fingerprint('src');
 	$node->safe_psql('postgres', $sql);
 	is(fingerprint($db), $want, "$sql: at last");
+	reclaim($sql) if $db eq 'again';
+	is(stored_orphans(), '', "$sql: at last, storage holds no more than it must");
 	use_db($db, $sql);
 	$node->stop('immediate');
 	$node->start;

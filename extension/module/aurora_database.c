@@ -356,16 +356,20 @@ copy_batch(Copier *c, const RelFileNode *src, const RelFileNode *dst,
 	}
 }
 
+static BlockNumber
+stored_size(const Copier *c, const RelFileNode *rnode)
+{
+	XLogRecPtr	as_of;
+
+	return aurora_client_get_size(rnode, c->start, InvalidXLogRecPtr, &as_of);
+}
+
+/* dst has no pages. */
 static void
 copy_table(Copier *c, const RelFileNode *src, const RelFileNode *dst)
 {
-	XLogRecPtr	as_of;
-	BlockNumber nblocks = aurora_client_get_size(src, c->start,
-												 InvalidXLogRecPtr, &as_of);
+	BlockNumber nblocks = stored_size(c, src);
 
-	/* Nobody has this name, but a crash may have left pages under it. */
-	if (aurora_client_get_size(dst, c->start, InvalidXLogRecPtr, &as_of) > 0)
-		aurora_log_no_pages(dst);
 	aurora_size_created(dst);
 	for (BlockNumber blk = 0; blk < nblocks; blk += COPY_BATCH)
 		copy_batch(c, src, dst, blk, (int) Min(COPY_BATCH, nblocks - blk),
@@ -446,6 +450,11 @@ aurora_database_created(const CreatedbStmt *stmt)
 		dst.dbNode = db;
 		if (src->spcNode == from.tablespace)
 			dst.spcNode = tablespace;
+
+		/* A crash may have left pages under a name that had come to be nobody's.
+		 * (Not without need: redo of the record cuts the copied maps.) */
+		if (stored_size(&c, &dst) > 0)
+			aurora_log_no_pages(&dst);
 		copy_table(&c, src, &dst);
 	}
 	copier_end(&c, &from);
@@ -536,6 +545,10 @@ copy_moving_tables(const Contents *from)
 		dst->spcNode = from->watched;
 		u->tables = lappend(u->tables, dst);
 		MemoryContextSwitchTo(old);
+
+		/* The table may have had this name before: a crash may have left pages
+		 * there, and a standby may remember the size it had then. */
+		aurora_log_no_pages(dst);
 		copy_table(&c, src, dst);
 	}
 	copier_end(&c, from);

@@ -224,8 +224,8 @@ redo_page(XLogReaderState *record, uint8 id, const RelFileNode *rnode,
 /*
  * The main fork is cut on storage; here its cached pages go and the map files
  * are cut.  A map must never be longer than its table: bits left behind would
- * speak for pages added later.  The main fork's file is not needed, and not made if
- * it is missing: the record may be about a name that no relation has any more.
+ * speak for pages added later.  The main fork's file is not needed, and not made
+ * if it is missing: the record may be about a name that no relation has now.
  */
 static void
 redo_truncate(XLogReaderState *record, const AuRecMain *m)

@@ -18,7 +18,7 @@ heap_rows() {
 mode_text() {
 	case $1 in
 		default) echo "stock settings" ;;
-		small) echo "\`shared_buffers = ${AURORA_CORE_BUFFERS:-1MB}\`" ;;
+		small) echo "\`shared_buffers = ${AURORA_CORE_BUFFERS:-512kB}\`" ;;
 		crash) echo "\`kill -9\` between groups" ;;
 		consistency) echo "\`wal_consistency_checking\`" ;;
 	esac
