@@ -86,7 +86,7 @@ OBJS = $(SOURCES:.c=.o)
 EXTENSION = extension/aurora
 DATA = $(sort $(wildcard extension/aurora--*.sql))
 
-REGRESS = extension dml scans indexes constraints transactions ddl toast \
+REGRESS = extension dml scans indexes constraints transactions prepared ddl toast \
 	maintenance persistence partitions heap_compare errors
 REGRESS_OPTS = --temp-config=$(srcdir)/t/aurora.conf
 TAP_TESTS = 1

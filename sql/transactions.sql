@@ -1,4 +1,4 @@
--- Rollback, savepoints, isolation levels, row locks, prepared transactions.
+-- Rollback, savepoints, isolation levels, row locks.
 SET default_table_access_method = aurora;
 CREATE TABLE tx (id int PRIMARY KEY, v int);
 INSERT INTO tx SELECT g, g FROM generate_series(1, 10) g;
@@ -79,20 +79,6 @@ COMMIT;
 BEGIN READ ONLY;
 UPDATE tx SET v = 1;
 ROLLBACK;
-
--- prepared transactions
-BEGIN;
-INSERT INTO tx VALUES (200, 200);
-UPDATE tx SET v = 500 WHERE id = 5;
-DELETE FROM tx WHERE id = 6;
-PREPARE TRANSACTION 'aur1';
-SELECT count(*) FROM tx WHERE id IN (5, 6, 200);
-SELECT v FROM tx WHERE id = 5;
-COMMIT PREPARED 'aur1';
-SELECT id, v FROM tx WHERE id IN (5, 6, 200) ORDER BY id;
-BEGIN; DELETE FROM tx; PREPARE TRANSACTION 'aur2';
-ROLLBACK PREPARED 'aur2';
-SELECT count(*) FROM tx;
 
 -- commands in one transaction see each other in order
 BEGIN;

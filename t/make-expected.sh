@@ -72,4 +72,12 @@ for t in $tests; do
 	esac
 	echo "$t"
 done
+# The same with prepared transactions switched off, as they are by default.
+case " $(echo $tests) " in
+	*" prepared "*)
+		"$bindir/pg_ctl" -w -D "$data/pg" -l "$data/log" -o '-c max_prepared_transactions=0' restart >/dev/null
+		psql -q -c 'DROP TABLE IF EXISTS tx, tx2'
+		run prepared >expected/prepared_1.out
+		echo "prepared_1" ;;
+esac
 rm -f expected/extension.out.new

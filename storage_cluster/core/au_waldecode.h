@@ -40,6 +40,8 @@ typedef enum AuWalKind
 {
 	AU_WAL_OURS,				/* our resource manager */
 	AU_WAL_DROP_RELS,			/* commit/abort (also prepared) with dropped relations */
+	AU_WAL_NEW_REL,				/* a relation's file is made: whatever was known
+								 * by this name is another, dropped one's */
 	AU_WAL_DROP_DB,				/* DROP DATABASE / movedb: (db, tablespaces[]) */
 	AU_WAL_XACT_END,			/* commit or abort: xid, time; drops none */
 	AU_WAL_OTHER				/* kept as log only; not handed on */
@@ -64,7 +66,8 @@ typedef struct AuWalRecord
 	/* commit and abort of a prepared transaction: xid is the transaction's,
 	 * not the finishing backend's */
 
-	/* AU_WAL_DROP_RELS: ndrop relations, all forks (fork is 0 here) */
+	/* AU_WAL_DROP_RELS, AU_WAL_NEW_REL: ndrop relations, all forks (fork is
+	 * 0 here) */
 	/* AU_WAL_DROP_DB: ndrop entries with spc and db set, rel 0 */
 	int			ndrop;
 	const AuRelId *drop;		/* valid until the callback returns */

@@ -50,6 +50,7 @@
 #define RELFILENODE_LEN 12
 
 #define DBASE_DROP 0x20
+#define SMGR_CREATE 0x10
 
 _Static_assert(AU_WAL_BLOCKS_MAX == ID_MAX + 1, "a slot for every block id");
 
@@ -305,6 +306,39 @@ parse_drop_db(const AuWalMain *main, AuWalDrops *drops, AuWalRecord *rec,
 	return AU_OK;
 }
 
+/*
+ * A relation's file is made.  Its number may have been another relation's
+ * whose drop never reached the log (a crash before its transaction ended).
+ */
+static AuStatus
+parse_new_rel(const AuWalMain *main, AuWalDrops *drops, AuWalRecord *rec,
+			  const char **why)
+{
+	AuReader	r;
+	AuRelId		rel = {0};
+	uint32_t	fork;
+
+	au_reader_start(&r, main->data, main->len);
+	rel.spc = au_r_u32(&r);
+	rel.db = au_r_u32(&r);
+	rel.rel = au_r_u32(&r);
+	fork = au_r_u32(&r);
+	if (!au_reader_done(&r))
+	{
+		*why = "create file record has the wrong length";
+		return AU_CORRUPT;
+	}
+	if (fork != 0)
+		return AU_OK;
+	if (!drops_reserve(drops, 1))
+		return AU_NOMEM;
+	drops->rels[0] = rel;
+	rec->kind = AU_WAL_NEW_REL;
+	rec->ndrop = 1;
+	rec->drop = drops->rels;
+	return AU_OK;
+}
+
 static bool
 is_xact_end(uint8_t rmid, uint8_t info)
 {
@@ -323,6 +357,7 @@ au_walrecord_parse(const AuWalVersion *version, const uint8_t *bytes,
 	AuStatus	status = AU_OK;
 	bool		xact_end;
 	bool		drop_db;
+	bool		new_rel;
 	bool		overwrite;
 
 	*main = (AuWalMain) {0};
@@ -341,10 +376,11 @@ au_walrecord_parse(const AuWalVersion *version, const uint8_t *bytes,
 
 	xact_end = is_xact_end(rec->rmid, rec->info);
 	drop_db = rec->rmid == AU_RM_DBASE && rec->info == DBASE_DROP;
+	new_rel = rec->rmid == AU_RM_SMGR && rec->info == SMGR_CREATE;
 	overwrite = rec->rmid == AU_RM_XLOG &&
 		rec->info == AU_XLOG_OVERWRITE_CONTRECORD;
-	if (rec->rmid != AU_RMGR_ID && !xact_end && !drop_db && !overwrite &&
-		!all_blocks)
+	if (rec->rmid != AU_RMGR_ID && !xact_end && !drop_db && !new_rel &&
+		!overwrite && !all_blocks)
 		return AU_OK;
 
 	*why = parse_body(bytes, total, rec, main);
@@ -363,5 +399,7 @@ au_walrecord_parse(const AuWalVersion *version, const uint8_t *bytes,
 		status = parse_xact_end(version, rec->info, main, drops, rec, why);
 	else if (drop_db)
 		status = parse_drop_db(main, drops, rec, why);
+	else if (new_rel)
+		status = parse_new_rel(main, drops, rec, why);
 	return status;
 }

@@ -24,6 +24,7 @@
 /* Resource managers and record types that we look into. */
 #define AU_RM_XLOG 0
 #define AU_RM_XACT 1
+#define AU_RM_SMGR 2
 #define AU_RM_DBASE 4
 #define AU_RM_CUSTOM_MIN 128
 #define AU_XLOG_SWITCH 0x40

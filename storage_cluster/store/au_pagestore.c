@@ -601,7 +601,7 @@ apply_drops(AuPageStore *ps, const AuWalRecord *rec)
 		const AuRelId *drop = &rec->drop[i];
 		AuStatus	status = AU_OK;
 
-		if (rec->kind == AU_WAL_DROP_RELS)
+		if (rec->kind != AU_WAL_DROP_DB)
 		{
 			AuRel	   *rel = au_ps_rel(ps, drop, false);
 
@@ -628,7 +628,8 @@ au_pagestore_apply(AuPageStore *ps, const AuWalRecord *rec)
 	bool		ours = rec->kind == AU_WAL_OURS;
 	AuStatus	status;
 
-	if (!ours && rec->kind != AU_WAL_DROP_RELS && rec->kind != AU_WAL_DROP_DB)
+	if (!ours && rec->kind != AU_WAL_DROP_RELS && rec->kind != AU_WAL_NEW_REL &&
+		rec->kind != AU_WAL_DROP_DB)
 		return AU_OK;
 	if (rec->end <= ps->applied_at_open)
 		return AU_OK;			/* replayed: it is in */

@@ -94,7 +94,7 @@ AuLsn		au_pagestore_restart_lsn(const AuPageStore *ps);
 AuLsn		au_pagestore_applied_lsn(const AuPageStore *ps);
 
 /*
- * Take a record (kinds OURS, DROP_RELS, DROP_DB; others are ignored), in log
+ * Take a record (kinds OURS, DROP_RELS, NEW_REL, DROP_DB; others are ignored), in log
  * order.  AU_INVALID: an invariant is broken (LSN goes backwards on a page):
  * stop the node.  AU_NOMEM.
  */

@@ -436,6 +436,28 @@ test_commit_and_abort(void **state)
 	assert_null(decode_one(1, 0x50, data, len));
 }
 
+/* a relation's file is made: only the main fork's is handed on */
+static void
+test_new_relation(void **state)
+{
+	uint8_t		data[16];
+	const AuWalRecord *rec;
+
+	(void) state;
+	for (int i = 0; i < 3; i++)
+		au_put_u32(data + 4 * i, (uint32_t) (100 + i));
+	au_put_u32(data + 12, 0);
+	rec = decode_one(2, 0x10, data, 16);
+	assert_int_equal(rec->kind, AU_WAL_NEW_REL);
+	assert_int_equal(rec->ndrop, 1);
+	assert_int_equal(seen->drop[0].spc, 100);
+	assert_int_equal(seen->drop[0].db, 101);
+	assert_int_equal(seen->drop[0].rel, 102);
+	au_put_u32(data + 12, 2);
+	assert_null(decode_one(2, 0x10, data, 16));
+	assert_null(decode_one(2, 0x20, data, 16));
+}
+
 static void
 test_bad_commits(void **state)
 {
@@ -837,6 +859,7 @@ main(void)
 		cmocka_unit_test(test_block_references),
 		cmocka_unit_test(test_bad_bodies),
 		cmocka_unit_test(test_commit_and_abort),
+		cmocka_unit_test(test_new_relation),
 		cmocka_unit_test(test_bad_commits),
 		cmocka_unit_test(test_drop_database),
 		cmocka_unit_test(test_switch),

@@ -99,7 +99,7 @@ print_record(void *ctx, const AuWalRecord *rec)
 
 	if (rec->kind == AU_WAL_XACT_END || rec->kind == AU_WAL_DROP_RELS)
 		print_xact(rec);
-	for (int i = 0; i < rec->ndrop; i++)
+	for (int i = 0; i < rec->ndrop && rec->kind != AU_WAL_NEW_REL; i++)
 	{
 		printf("%s%" PRIu32 "/%" PRIu32,
 			   i > 0 ? " " : rec->kind == AU_WAL_DROP_DB ? " dir " : " rels ",
