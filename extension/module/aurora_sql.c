@@ -324,7 +324,7 @@ aurora_sql_evict(PG_FUNCTION_ARGS)
 	BlockNumber nblocks;
 	int64		count = 0;
 
-	CheckTableNotInUse(rel, "aurora.evict");
+	CheckTableNotInUse(rel, "EVICT");
 	nblocks = aurora_nblocks(rel);
 	for (BlockNumber blk = 0; blk < nblocks; blk++)
 	{

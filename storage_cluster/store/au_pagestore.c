@@ -77,8 +77,8 @@ au_ps_meta_decode(const uint8_t *p, size_t len, AuStoreMeta *m, const char **why
 }
 
 /* AU_NOT_FOUND: none yet. */
-static AuStatus
-meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m, char *err, size_t errlen)
+AuStatus
+au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m, char *err, size_t errlen)
 {
 	char	   *dberr = NULL;
 	size_t		len = 0;
@@ -116,6 +116,7 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	rocksdb_options_set_max_open_files(o, 1000);
 	rocksdb_options_set_max_background_jobs(o, 2);
 	rocksdb_options_set_bytes_per_sync(o, 1 << 20);
+	rocksdb_options_set_manifest_preallocation_size(o, 64 << 10);
 	rocksdb_options_set_keep_log_file_num(o, 4);
 	rocksdb_options_set_max_log_file_size(o, 4 << 20);
 	rocksdb_options_set_info_log_level(o, 2);	/* warnings */
@@ -339,7 +340,7 @@ load_relations(AuPageStore *ps)
 static AuStatus
 load(AuPageStore *ps, const AuPageStoreOptions *opt, char *err, size_t errlen)
 {
-	AuStatus	status = meta_read(ps->db, ps->scan_options, &ps->meta, err, errlen);
+	AuStatus	status = au_ps_meta_read(ps->db, ps->scan_options, &ps->meta, err, errlen);
 
 	if (status == AU_NOT_FOUND)
 	{
@@ -785,7 +786,7 @@ au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
 		if (dberr != NULL)
 			return db_failed(dberr, "write page versions to files", err, errlen);
 	}
-	status = meta_read(ps->db, ps->persisted_options, &ps->persisted_new, err, errlen);
+	status = au_ps_meta_read(ps->db, ps->persisted_options, &ps->persisted_new, err, errlen);
 	return status == AU_NOT_FOUND ? AU_OK : status;
 }
 

@@ -228,7 +228,9 @@ typedef struct Check
 	bool		any;
 	bool		based;			/* a whole page was seen */
 	bool		broken;			/* reported already */
+	AuLsn		orphan;			/* of an item before the first base, 0: none */
 	AuLsn		lsn;
+	AuLsn		horizon;
 	uint8_t		bytes[AU_PAGE_SIZE];
 	AuRelId		rel;
 	bool		any_rel;
@@ -247,6 +249,15 @@ problem(Check *c, const AuPageId *page, AuLsn lsn, const char *why)
 	c->fn(c->ctx, text);
 }
 
+/* Changes without the version they are made to. */
+static void
+report_orphan(Check *c)
+{
+	if (c->orphan != 0)
+		problem(c, &c->page, c->orphan, "its first version is missing");
+	c->orphan = 0;
+}
+
 static void
 check_item(Check *c, const AuItem *item)
 {
@@ -257,15 +268,19 @@ check_item(Check *c, const AuItem *item)
 		return;
 	if (full)
 	{
+		/* Compactions drop what lies below a base at or below the horizon,
+		 * but not always all of it. */
+		if (item->lsn > c->horizon)
+			report_orphan(c);
+		c->orphan = 0;
 		c->based = true;
 		c->broken = false;
 		memset(c->bytes, 0, AU_PAGE_SIZE);
 	}
 	if (!c->based)
 	{
-		/* older versions may have been collected up to an event */
-		c->broken = true;
-		problem(c, &c->page, item->lsn, "its first version is missing");
+		if (c->orphan == 0)
+			c->orphan = item->lsn;
 		return;
 	}
 	if (item->lsn < c->lsn)
@@ -309,6 +324,7 @@ check_version(Check *c, const uint8_t *key, size_t klen, const uint8_t *value, s
 	if (ks == AU_KS_PAGE && (!c->any || c->page.blk != page.blk ||
 							 !au_rel_id_equal(&c->page.rel, &page.rel)))
 	{
+		report_orphan(c);
 		c->any = true;
 		c->page = page;
 		c->based = c->broken = false;
@@ -338,7 +354,11 @@ check_all(AuPageStore *ps, Check *c, char *err, size_t errlen)
 {
 	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
 	char	   *dberr = NULL;
+	AuStoreMeta at_start;
+	AuStatus	status = au_ps_meta_read(ps->db, ps->scan_options, &at_start, err, errlen);
 
+	if (status == AU_OK)
+		c->horizon = at_start.horizon;
 	for (rocksdb_iter_seek_to_last(it); rocksdb_iter_valid(it); rocksdb_iter_prev(it))
 	{
 		size_t		klen,
@@ -361,6 +381,7 @@ check_all(AuPageStore *ps, Check *c, char *err, size_t errlen)
 			c->fn(c->ctx, why);
 		}
 	}
+	report_orphan(c);
 	rocksdb_iter_get_error(it, &dberr);
 	rocksdb_iter_destroy(it);
 	if (dberr == NULL)

@@ -138,6 +138,9 @@ void		au_ps_free_options(AuPageStore *ps);
 void		au_ps_drop_iter(AuPageStore *ps);
 AuRel	   *au_ps_rel(AuPageStore *ps, const AuRelId *id, bool make);
 AuStatus	au_ps_meta_decode(const uint8_t *p, size_t len, AuStoreMeta *m, const char **why);
+/* AU_NOT_FOUND: there is none yet. */
+AuStatus	au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m,
+							char *err, size_t errlen);
 /* Adds an image of the page as of its newest LSN to the current generation. */
 void		au_ps_add_image(AuPageStore *ps, const AuPageId *page, const uint8_t *bytes);
 

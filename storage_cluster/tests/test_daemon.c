@@ -651,6 +651,71 @@ test_no_room(void **state)
 	stop_node(SIGTERM);
 }
 
+static bool
+log_says(const char *part)
+{
+	char		command[1024];
+
+	snprintf(command, sizeof(command), "tail -3 '%s' | grep -qF '%s'", log_file, part);
+	return system(command) == 0;
+}
+
+/* Start on files as they are now: it must not come up, and say why. */
+static void
+expect_no_start(const char *part)
+{
+	char	   *args[] = {"--dir", node_dir, "--socket", sock, NULL};
+	int			st;
+
+	pid = daemon_start(args, log_file);
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	pid = 0;
+	assert_true(WIFEXITED(st) && WEXITSTATUS(st) == 1);
+	if (!log_says(part))
+		fail_msg("the log does not say \"%s\"", part);
+}
+
+/* Change one byte of a file and put it back afterwards. */
+static uint8_t
+change_byte(const char *name, long offset, uint8_t value)
+{
+	char		path[600];
+	FILE	   *f;
+	int			old;
+
+	snprintf(path, sizeof(path), "%s/%s", node_dir, name);
+	f = fopen(path, "r+b");
+	assert_non_null(f);
+	fseek(f, offset, SEEK_SET);
+	old = fgetc(f);
+	fseek(f, offset, SEEK_SET);
+	fputc(value, f);
+	fclose(f);
+	return (uint8_t) old;
+}
+
+static void
+test_damaged_files(void **state)
+{
+	const char *volume = "volumes/7123456789012345678/VOLUME";
+	uint8_t		old;
+
+	(void) state;
+	old = change_byte(volume, 30, 99);
+	expect_no_start("it is damaged; put back the directory from a backup");
+	change_byte(volume, 30, old);
+	old = change_byte(volume, 8, 200);
+	expect_no_start("another version of aurora_storaged");
+	change_byte(volume, 8, old);
+	old = change_byte("NODE", 14, 0);
+	change_byte("NODE", 14, (uint8_t) (old ^ 1));
+	expect_no_start("restore it from a backup");
+	change_byte("NODE", 14, old);
+	/* all is as it was */
+	start_node(NULL, NULL);
+	stop_node(SIGTERM);
+}
+
 /* ---- set-up ----------------------------------------------------------- */
 
 static int
@@ -703,6 +768,7 @@ main(void)
 		cmocka_unit_test(test_waiting_read),
 		cmocka_unit_test(test_bad_messages),
 		cmocka_unit_test(test_no_room),
+		cmocka_unit_test(test_damaged_files),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
