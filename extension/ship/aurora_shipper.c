@@ -636,6 +636,7 @@ static void
 log_trouble(const Shipper *s, AuroraLinkTrouble kind)
 {
 	static char last[sizeof(s->failure.message)];
+	static AuroraLinkTrouble last_kind;
 	static TimestampTz last_time = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -643,9 +644,12 @@ log_trouble(const Shipper *s, AuroraLinkTrouble kind)
 	if (kind == AURORA_LINK_LOST && s->streaming_since == 0 &&
 		!TimestampDifferenceExceeds(PgStartTime, now, QUIET_START_MS))
 		return;
-	if (strcmp(last, s->failure.message) == 0 &&
+	/* A full disk's message counts bytes, which change each time. */
+	if (kind == last_kind &&
+		(kind == AURORA_LINK_FULL || strcmp(last, s->failure.message) == 0) &&
 		!TimestampDifferenceExceeds(last_time, now, LOG_INTERVAL_MS))
 		return;
+	last_kind = kind;
 	strlcpy(last, s->failure.message, sizeof(last));
 	last_time = now;
 	ereport(kind == AURORA_LINK_LOST ? LOG : WARNING,
