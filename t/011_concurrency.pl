@@ -132,8 +132,10 @@ my %scenario = (
 		[ 2, 'UPDATE acc SET v = 5 WHERE id = 1 RETURNING *;' ],
 		[ 1, 'COMMIT;' ],
 	],
+	# The first one only locks the row: had it been updated, the others would
+	# race for its new version, and either may win, on heap as well.
 	'a chain of three' => [
-		[ 1, 'BEGIN; UPDATE acc SET v = v + 1 WHERE id = 1; UPDATE acc SET v = v + 1 WHERE id = 1;' ],
+		[ 1, 'BEGIN; SELECT v FROM acc WHERE id = 1 FOR UPDATE;' ],
 		[ 2, 'BEGIN; UPDATE acc SET v = v + 10 WHERE id = 1;' ],
 		[ 3, 'UPDATE acc SET v = v + 100 WHERE id = 1;' ],
 		[ 1, 'COMMIT;' ],

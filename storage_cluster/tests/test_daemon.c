@@ -617,6 +617,66 @@ test_bad_messages(void **state)
 	stop_node(SIGTERM);
 }
 
+/* Raw GET over the HTTP socket; the answer, terminated. */
+static void
+http_get(const char *path, const char *url, char *out, size_t cap)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	char		request[200];
+	size_t		len = 0;
+	ssize_t		n;
+	int			fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%.100s", path);
+	assert_int_equal(connect(fd, (struct sockaddr *) &addr, sizeof(addr)), 0);
+	snprintf(request, sizeof(request), "GET %s HTTP/1.0\r\nHost: x\r\n\r\n", url);
+	assert_int_equal(write(fd, request, strlen(request)), strlen(request));
+	while (len + 1 < cap && (n = read(fd, out + len, cap - 1 - len)) > 0)
+		len += (size_t) n;
+	out[len] = '\0';
+	close(fd);
+}
+
+static void
+test_status(void **state)
+{
+	static char text[65536];
+	static char command[9000];
+	char		http[300];
+	Client		w;
+	AuMsgHelloOk hello;
+	AuMsgTermOk term;
+
+	(void) state;
+	snprintf(http, sizeof(http), "%s/http", root);
+	start_node("--http-socket", http);
+	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
+	get_term(&w, &term);
+	usleep(300 * 1000);			/* a snapshot may be 200 ms old */
+	http_get(http, "/status", text, sizeof(text));
+	assert_non_null(strstr(text, "200 OK"));
+	assert_non_null(strstr(text, "\"system_identifier\":\"7123456789012345678\""));
+	assert_non_null(strstr(text, "\"writer\":\"test\""));
+	http_get(http, "/metrics", text, sizeof(text));
+	assert_non_null(strstr(text, "aurora_storaged_up{volume=\"7123456789012345678\"} 1\n"));
+	assert_non_null(strstr(text, "# TYPE aurora_storaged_syncs_total counter\n"));
+	http_get(http, "/health", text, sizeof(text));
+	assert_non_null(strstr(text, "\r\n\r\nok\n"));
+	http_get(http, "/nonsense", text, sizeof(text));
+	assert_non_null(strstr(text, "404"));
+	snprintf(command, sizeof(command), "%s --http-socket %s status | grep -q 'term .* writer test'",
+			 daemon_path("auroractl"), http);
+	assert_int_equal(system(command), 0);
+	snprintf(command, sizeof(command), "%s --socket %s status --json | grep -q '\"state\": \"ok\"'",
+			 daemon_path("auroractl"), sock);
+	assert_int_equal(system(command), 0);
+	snprintf(command, sizeof(command), "%s --http-socket %s.no status 2>&1 | grep -q 'could not ask'",
+			 daemon_path("auroractl"), http);
+	assert_int_equal(system(command), 0);
+	client_close(&w);
+	stop_node(SIGTERM);
+}
+
 /* No room: the writer is told, and goes on when there is room again. */
 static void
 test_no_room(void **state)
@@ -767,6 +827,7 @@ main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_waiting_read),
 		cmocka_unit_test(test_bad_messages),
+		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_damaged_files),
 	};
