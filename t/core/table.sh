@@ -37,7 +37,7 @@ table_of_runs() {
 				"$(count_rows "$mode" aurora $suite "same as heap")" \
 				"$(count_rows "$mode" aurora $suite listed)" \
 				"$(count_rows "$mode" aurora $suite FAILED)" \
-				"$(count_rows "$mode" heap $suite ok)"
+				"$(heap_rows "$mode" $suite)"
 		done
 		printf '| %s | pages, files, indexes afterwards | %d | %d | | | %d | |\n' \
 			"$(mode_text "$mode")" \
