@@ -10,23 +10,14 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <ftw.h>
-#include <sys/stat.h>
 
 #include "common/au_page.h"
-#include "tests/walmake.h"
-#include "tests/wireclient.h"
+#include "tests/testnode.h"
 
 #define SYSID 7123456789012345678ULL
 #define REL 16384u
 #define BLOCKS 40
 #define BASE ((AuLsn) 0x1000000)
-
-static char root[200];
-static char node_dir[256];
-static char sock[256];
-static char log_file[256];
-static pid_t pid;
 
 /* ---- log and model ---------------------------------------------------- */
 
@@ -37,19 +28,9 @@ typedef struct Version
 	uint8_t		page[AU_PAGE_SIZE];
 } Version;
 
-static WalMake wal;
-static AuLsn wal_start;			/* first record */
 static Version *versions;
 static int	nversions;
 static int	versions_cap;
-static uint32_t rng = 12345;
-
-static uint32_t
-rnd(uint32_t n)
-{
-	rng = rng * 1664525 + 1013904223;
-	return (rng >> 8) % n;
-}
 
 static const Version *
 newest_of(uint32_t blk, AuLsn lsn)
@@ -66,19 +47,20 @@ add_record(void)
 {
 	uint8_t		memory[AU_OPS_MAX];
 	uint8_t		bytes[3000];
-	uint32_t	blk = rnd(BLOCKS);
+	uint32_t	blk = testnode_rnd(BLOCKS);
 	const Version *old = newest_of(blk, AU_LSN_MAX);
 	AuOps		ops;
 	Version    *v;
 
 	for (size_t i = 0; i < sizeof(bytes); i++)
-		bytes[i] = (uint8_t) rnd(256);
+		bytes[i] = (uint8_t) testnode_rnd(256);
 	au_ops_start(&ops, memory, sizeof(memory));
-	if (old == NULL || rnd(40) == 0)
+	if (old == NULL || testnode_rnd(40) == 0)
 		au_ops_init(&ops, 4000);	/* patched below: not the hole */
-	au_ops_patch(&ops, (uint16_t) (5000 + rnd(100)), (uint16_t) (1 + rnd(rnd(20) ? 100 : 3000)), bytes);
+	au_ops_patch(&ops, (uint16_t) (5000 + testnode_rnd(100)),
+				 (uint16_t) (1 + testnode_rnd(testnode_rnd(20) ? 100 : 3000)), bytes);
 	assert_false(ops.overflow);
-	walmake_ours(&wal, REL, blk, ops.data, (uint16_t) ops.len);
+	walmake_ours(&tn.wal, REL, blk, ops.data, (uint16_t) ops.len);
 	if (nversions == versions_cap)
 	{
 		versions_cap = versions_cap * 2 + 1024;
@@ -92,7 +74,7 @@ add_record(void)
 	else
 		memset(v->page, 0, AU_PAGE_SIZE);
 	v->blk = blk;
-	v->lsn = wal.last_end;
+	v->lsn = tn.wal.last_end;
 	assert_int_equal(au_page_apply(v->page, ops.data, ops.len, NULL), AU_OK);
 	au_page_set_lsn(v->page, v->lsn);
 }
@@ -100,9 +82,7 @@ add_record(void)
 static void
 make_log(int n)
 {
-	walmake_start(&wal, BASE);
-	walmake_page(&wal, 0, 0);
-	wal_start = walmake_pos(&wal);
+	testnode_start_log(BASE);
 	nversions = 0;
 	for (int i = 0; i < n; i++)
 		add_record();
@@ -111,41 +91,12 @@ make_log(int n)
 /* ---- talking ---------------------------------------------------------- */
 
 static void
-start_node(const char *extra, const char *extra_value)
-{
-	char	   *args[] = {
-		"--dir", node_dir, "--socket", sock, "--memory", "32",
-		(char *) extra, (char *) extra_value, NULL
-	};
-
-	pid = daemon_start(args, log_file);
-	assert_true(pid > 0);
-	if (!daemon_wait_socket(sock))
-		fail_msg("the daemon did not come up, see %s", log_file);
-}
-
-static void
 stop_node(int sig)
 {
-	int			st = daemon_end(pid, sig);
+	int			st = testnode_end(sig);
 
-	pid = 0;
 	if (sig == SIGTERM && !(WIFEXITED(st) && WEXITSTATUS(st) == 0))
 		fail_msg("clean stop ended with status %x", (unsigned) st);
-}
-
-static void
-hello_as(Client *c, uint8_t role, uint64_t sysid, AuMsgHelloOk *ok)
-{
-	AuMsgHello	m = {.system_identifier = sysid,.role = role,.name = "test"};
-	AuFrame		f;
-
-	assert_true(client_connect(c, sock));
-	assert_true(CLIENT_SEND(c, au_enc_hello, &m));
-	assert_true(client_receive(c, &f, 10000));
-	assert_int_equal(f.type, AU_MSG_HELLO_OK);
-	assert_int_equal(f.id, c->id);
-	assert_true(au_dec_hello_ok(&f, ok));
 }
 
 static void
@@ -162,46 +113,6 @@ expect_error(Client *c, AuStatus status, const char *part)
 				 au_status_name(status), part);
 }
 
-static AuMsgTerm
-usual_term(void)
-{
-	return (AuMsgTerm)
-	{
-		.writer_id = 1,.timeline = 1,.start_lsn = wal_start,.local_end = walmake_pos(&wal),
-		.wal_segment_size = WALMAKE_SEGMENT,.may_create = 1
-	};
-}
-
-static void
-get_term(Client *c, AuMsgTermOk *ok)
-{
-	AuMsgTerm	m = usual_term();
-	AuFrame		f;
-
-	assert_true(CLIENT_SEND(c, au_enc_term, &m));
-	assert_true(client_receive(c, &f, 10000));
-	if (f.type == AU_MSG_ERROR)
-	{
-		AuMsgError	e;
-
-		assert_true(au_dec_error(&f, &e));
-		fail_msg("TERM: %s", e.message);
-	}
-	assert_int_equal(f.type, AU_MSG_TERM_OK);
-	assert_true(au_dec_term_ok(&f, ok));
-}
-
-static bool
-send_append(Client *c, uint64_t term, AuLsn lsn, uint32_t len)
-{
-	AuMsgAppend m = {
-		.term = term,.timeline = 1,.lsn = lsn,.length = len,
-		.bytes = len > 0 ? wal.buf + (lsn - wal.base) : NULL
-	};
-
-	return CLIENT_SEND(c, au_enc_append, &m);
-}
-
 /* Ship up to `to` and wait for the acknowledgement. */
 static void
 ship(Client *c, const AuMsgTermOk *t, AuLsn from, AuLsn to)
@@ -210,10 +121,10 @@ ship(Client *c, const AuMsgTermOk *t, AuLsn from, AuLsn to)
 
 	while (from < to)
 	{
-		uint32_t	n = 1 + rnd(60000);
+		uint32_t	n = 1 + testnode_rnd(60000);
 
 		n = n > to - from ? (uint32_t) (to - from) : n;
-		assert_true(send_append(c, t->term, from, n));
+		assert_true(testnode_append(c, t->term, from, n));
 		from += n;
 	}
 	while (durable < to)
@@ -246,15 +157,7 @@ compare_pages(Client *c, AuLsn not_before, AuLsn read_lsn)
 	for (uint32_t b = 0; b < BLOCKS; b++)
 		m.blocks[b] = b;
 	assert_true(CLIENT_SEND(c, au_enc_get_pages, &m));
-	assert_true(client_receive(c, &f, 20000));
-	if (f.type == AU_MSG_ERROR)
-	{
-		AuMsgError	e;
-
-		assert_true(au_dec_error(&f, &e));
-		fail_msg("GET_PAGES: %s", e.message);
-	}
-	assert_int_equal(f.type, AU_MSG_PAGES);
+	testnode_expect(c, &f, AU_MSG_PAGES, "GET_PAGES");
 	assert_true(au_dec_pages(&f, &pages));
 	assert_true(pages.as_of >= not_before);
 	assert_int_equal(pages.nblocks, BLOCKS);
@@ -273,7 +176,7 @@ compare_some_history(Client *c, AuLsn upto)
 {
 	for (int i = 0; i < 10; i++)
 	{
-		AuLsn		lsn = versions[rnd((uint32_t) nversions)].lsn;
+		AuLsn		lsn = versions[testnode_rnd((uint32_t) nversions)].lsn;
 
 		if (lsn <= upto)
 			compare_pages(c, 0, lsn);
@@ -299,23 +202,23 @@ test_ship_and_read(void **state)
 
 	(void) state;
 	make_log(3000);
-	start_node("--single-volume", "7123456789012345678");
-	end = walmake_pos(&wal);
+	testnode_start("--single-volume", "7123456789012345678");
+	end = walmake_pos(&tn.wal);
 
-	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 	assert_int_equal(hello.volume_known, 0);
 	assert_true(CLIENT_SEND(&r, au_enc_get_size, &size_req));
 	expect_error(&r, AU_REFUSED, "is not on this node");
 
-	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
-	no_create = usual_term();
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	no_create = testnode_usual_term();
 	no_create.may_create = 0;
 	assert_true(CLIENT_SEND(&w, au_enc_term, &no_create));
 	expect_error(&w, AU_REFUSED, "is not on this node");
-	get_term(&w, &term);
+	testnode_term(&w, &term);
 	assert_int_equal(term.term, 1);
-	assert_int_equal(term.received_lsn, wal_start);
-	ship(&w, &term, wal_start, end);
+	assert_int_equal(term.received_lsn, tn.wal_start);
+	ship(&w, &term, tn.wal_start, end);
 	compare_pages(&r, end, 0);
 	compare_some_history(&r, end);
 
@@ -346,8 +249,8 @@ test_ship_and_read(void **state)
 	stop_node(SIGTERM);
 
 	/* a clean restart has it all, without the landing log's help */
-	start_node(NULL, NULL);
-	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	testnode_start(NULL, NULL);
+	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 	assert_int_equal(hello.volume_known, 1);
 	assert_int_equal(hello.durable_lsn, end);
 	compare_pages(&r, end, 0);
@@ -361,7 +264,7 @@ test_ship_and_read(void **state)
 static void
 test_kill(void **state)
 {
-	AuLsn		acked = walmake_pos(&wal);
+	AuLsn		acked = walmake_pos(&tn.wal);
 
 	(void) state;
 	for (int round = 0; round < 12; round++)
@@ -374,24 +277,24 @@ test_kill(void **state)
 		AuLsn		from,
 					end;
 
-		start_node(NULL, NULL);
-		hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
-		get_term(&w, &term);
+		testnode_start(NULL, NULL);
+		testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+		testnode_term(&w, &term);
 		if (term.received_lsn < acked)
 			fail_msg("round %d: acknowledged %X/%X, but the log ends at %X/%X", round,
 					 AU_LSN_ARGS(acked), AU_LSN_ARGS(term.received_lsn));
-		hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+		testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 		from = term.received_lsn;
-		compare_pages(&r, from > wal_start ? from & ~(AuLsn) 7 : 0, 0);
+		compare_pages(&r, from > tn.wal_start ? from & ~(AuLsn) 7 : 0, 0);
 		for (int i = 0; i < 400; i++)
 			add_record();
-		end = walmake_pos(&wal);
+		end = walmake_pos(&tn.wal);
 		while (from < end)
 		{
-			uint32_t	n = 1 + rnd(20000);
+			uint32_t	n = 1 + testnode_rnd(20000);
 
 			n = n > end - from ? (uint32_t) (end - from) : n;
-			assert_true(send_append(&w, term.term, from, n));
+			assert_true(testnode_append(&w, term.term, from, n));
 			from += n;
 			while (client_receive(&w, &f, 0))
 			{
@@ -400,10 +303,10 @@ test_kill(void **state)
 				assert_true(au_dec_append_ok(&f, &ok));
 				acked = ok.durable_lsn;
 			}
-			if (rnd(40) == 0)
+			if (testnode_rnd(40) == 0)
 				break;
 		}
-		usleep(rnd(20000));
+		usleep(testnode_rnd(20000));
 		stop_node(SIGKILL);
 		client_close(&w);
 		client_close(&r);
@@ -413,14 +316,14 @@ test_kill(void **state)
 					r;
 		AuMsgHelloOk hello;
 		AuMsgTermOk term;
-		AuLsn		end = walmake_pos(&wal);
+		AuLsn		end = walmake_pos(&tn.wal);
 
-		start_node(NULL, NULL);
-		hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
-		get_term(&w, &term);
+		testnode_start(NULL, NULL);
+		testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+		testnode_term(&w, &term);
 		assert_int_equal(term.term, 1 + 12 + 1);
 		ship(&w, &term, term.received_lsn, end);
-		hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+		testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 		compare_pages(&r, end, 0);
 		for (int i = 0; i < 10; i++)
 			compare_some_history(&r, end);
@@ -436,7 +339,7 @@ test_check_and_versions(void **state)
 	char		command[9000];
 
 	(void) state;
-	snprintf(command, sizeof(command), "%s check --dir %s >/dev/null", daemon_path("auroractl"), node_dir);
+	snprintf(command, sizeof(command), "%s check --dir %s >/dev/null", daemon_path("auroractl"), tn.dir);
 	assert_int_equal(system(command), 0);
 	snprintf(command, sizeof(command), "%s --version >/dev/null && %s --help >/dev/null",
 			 daemon_path("auroractl"), daemon_path("auroractl"));
@@ -457,58 +360,58 @@ test_refusals(void **state)
 	AuLsn		end;
 
 	(void) state;
-	start_node("--disk-reserve-mb", "1");
-	hello_as(&a, AU_ROLE_WRITER, SYSID, &hello);
-	get_term(&a, &ta);
+	testnode_start("--disk-reserve-mb", "1");
+	testnode_hello(&a, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&a, &ta);
 	end = ta.received_lsn;
 
-	m = usual_term();
+	m = testnode_usual_term();
 	m.local_end = end - 8;
-	hello_as(&b, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_hello(&b, AU_ROLE_WRITER, SYSID, &hello);
 	assert_true(CLIENT_SEND(&b, au_enc_term, &m));
 	expect_error(&b, AU_REFUSED, "before what storage has acknowledged");
-	m = usual_term();
+	m = testnode_usual_term();
 	m.wal_segment_size = WALMAKE_SEGMENT * 2;
 	assert_true(CLIENT_SEND(&b, au_enc_term, &m));
 	expect_error(&b, AU_REFUSED, "segments");
-	m = usual_term();
+	m = testnode_usual_term();
 	m.timeline = 2;
-	m.switch_lsn = wal_start + 64;
+	m.switch_lsn = tn.wal_start + 64;
 	assert_true(CLIENT_SEND(&b, au_enc_term, &m));
 	expect_error(&b, AU_REFUSED, "left the old one");
 
 	/* the first still writes */
 	add_record();
-	ship(&a, &ta, end, walmake_pos(&wal));
-	end = walmake_pos(&wal);
-	assert_true(send_append(&a, ta.term, end + 8, 0));	/* positions only */
+	ship(&a, &ta, end, walmake_pos(&tn.wal));
+	end = walmake_pos(&tn.wal);
+	assert_true(testnode_append(&a, ta.term, end + 8, 0));	/* positions only */
 	{
 		AuFrame		f;
 
 		assert_true(client_receive(&a, &f, 10000));
 		assert_int_equal(f.type, AU_MSG_APPEND_OK);
 	}
-	get_term(&b, &tb);
+	testnode_term(&b, &tb);
 	assert_int_equal(tb.term, ta.term + 1);
 	add_record();
-	assert_true(send_append(&a, ta.term, end, (uint32_t) (walmake_pos(&wal) - end)));
+	assert_true(testnode_append(&a, ta.term, end, (uint32_t) (walmake_pos(&tn.wal) - end)));
 	expect_error(&a, AU_FENCED, "another writer");
-	assert_true(send_append(&b, tb.term, end + 8, (uint32_t) (walmake_pos(&wal) - end - 8)));
+	assert_true(testnode_append(&b, tb.term, end + 8, (uint32_t) (walmake_pos(&tn.wal) - end - 8)));
 	expect_error(&b, AU_INVALID, "gap");
-	ship(&b, &tb, end, walmake_pos(&wal));
+	ship(&b, &tb, end, walmake_pos(&tn.wal));
 
-	hello_as(&other, AU_ROLE_READER, SYSID + 1, &hello);
+	testnode_hello(&other, AU_ROLE_READER, SYSID + 1, &hello);
 	assert_int_equal(hello.volume_known, 0);
 	client_close(&other);
 	client_close(&a);
 	client_close(&b);
 	stop_node(SIGTERM);
 
-	start_node("--single-volume", "7123456789012345678");
+	testnode_start("--single-volume", "7123456789012345678");
 	{
 		AuMsgHello	h = {.system_identifier = SYSID + 1,.role = AU_ROLE_WRITER};
 
-		assert_true(client_connect(&other, sock));
+		assert_true(client_connect(&other, tn.sock));
 		assert_true(CLIENT_SEND(&other, au_enc_hello, &h));
 		expect_error(&other, AU_REFUSED, "serves only");
 		client_close(&other);
@@ -531,14 +434,14 @@ test_waiting_read(void **state)
 				end;
 
 	(void) state;
-	start_node(NULL, NULL);
-	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
-	get_term(&w, &term);
+	testnode_start(NULL, NULL);
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &term);
 	from = term.received_lsn;
 	for (int i = 0; i < 50; i++)
 		add_record();
-	end = walmake_pos(&wal);
-	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	end = walmake_pos(&tn.wal);
+	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 	m.not_before = end;
 	assert_true(CLIENT_SEND(&r, au_enc_get_size, &m));
 	assert_false(client_receive(&r, &f, 300));
@@ -569,29 +472,29 @@ test_bad_messages(void **state)
 	AuMsgGetSize m = {.rel = rel_id()};
 
 	(void) state;
-	start_node(NULL, NULL);
-	hello_as(&good, AU_ROLE_READER, SYSID, &hello);
+	testnode_start(NULL, NULL);
+	testnode_hello(&good, AU_ROLE_READER, SYSID, &hello);
 
-	assert_true(client_connect(&c, sock));
+	assert_true(client_connect(&c, tn.sock));
 	assert_true(client_send_raw(&c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27));
 	expect_error(&c, AU_CORRUPT, "no message");
 	assert_false(client_receive(&c, &f, 2000));
 	client_close(&c);
 
-	assert_true(client_connect(&c, sock));
+	assert_true(client_connect(&c, tn.sock));
 	au_put_u32(big, AU_WIRE_MAGIC);
 	au_put_u16(big + 4, AU_WIRE_VERSION + 1);
 	assert_true(client_send_raw(&c, big, sizeof(big)));
 	expect_error(&c, AU_UNSUPPORTED, "protocol version");
 	client_close(&c);
 
-	assert_true(client_connect(&c, sock));
+	assert_true(client_connect(&c, tn.sock));
 	assert_true(CLIENT_SEND(&c, au_enc_get_size, &m));
 	expect_error(&c, AU_INVALID, "HELLO");
 	client_close(&c);
 
 	/* a reader announcing a frame of megabytes */
-	hello_as(&c, AU_ROLE_READER, SYSID, &hello);
+	testnode_hello(&c, AU_ROLE_READER, SYSID, &hello);
 	au_put_u16(big + 4, AU_WIRE_VERSION);
 	au_put_u32(big + 16, 4u << 20);
 	assert_true(client_send_raw(&c, big, sizeof(big)));
@@ -603,10 +506,10 @@ test_bad_messages(void **state)
 		uint8_t		noise[64];
 
 		for (size_t k = 0; k < sizeof(noise); k++)
-			noise[k] = (uint8_t) rnd(256);
-		if (client_connect(&c, sock))
+			noise[k] = (uint8_t) testnode_rnd(256);
+		if (client_connect(&c, tn.sock))
 		{
-			(void) client_send_raw(&c, noise, 1 + rnd(sizeof(noise)));
+			(void) client_send_raw(&c, noise, 1 + testnode_rnd(sizeof(noise)));
 			client_close(&c);
 		}
 	}
@@ -648,10 +551,10 @@ test_status(void **state)
 	AuMsgTermOk term;
 
 	(void) state;
-	snprintf(http, sizeof(http), "%s/http", root);
-	start_node("--http-socket", http);
-	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
-	get_term(&w, &term);
+	snprintf(http, sizeof(http), "%s/http", tn.root);
+	testnode_start("--http-socket", http);
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &term);
 	usleep(300 * 1000);			/* a snapshot may be 200 ms old */
 	http_get(http, "/status", text, sizeof(text));
 	assert_non_null(strstr(text, "200 OK"));
@@ -668,7 +571,7 @@ test_status(void **state)
 			 daemon_path("auroractl"), http);
 	assert_int_equal(system(command), 0);
 	snprintf(command, sizeof(command), "%s --socket %s status --json | grep -q '\"state\": \"ok\"'",
-			 daemon_path("auroractl"), sock);
+			 daemon_path("auroractl"), tn.sock);
 	assert_int_equal(system(command), 0);
 	snprintf(command, sizeof(command), "%s --http-socket %s.no status 2>&1 | grep -q 'could not ask'",
 			 daemon_path("auroractl"), http);
@@ -688,25 +591,25 @@ test_no_room(void **state)
 	AuLsn		from;
 
 	(void) state;
-	start_node("--disk-reserve-mb", "16777216");
-	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
-	get_term(&w, &term);
+	testnode_start("--disk-reserve-mb", "16777216");
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &term);
 	from = term.received_lsn;
 	add_record();
-	assert_true(send_append(&w, term.term, from, (uint32_t) (walmake_pos(&wal) - from)));
+	assert_true(testnode_append(&w, term.term, from, (uint32_t) (walmake_pos(&tn.wal) - from)));
 	expect_error(&w, AU_FULL, "");
 	/* reads go on */
-	hello_as(&r, AU_ROLE_READER, SYSID, &hello);
+	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 	compare_pages(&r, 0, from & ~(AuLsn) 7);
 	client_close(&w);
 	client_close(&r);
 	stop_node(SIGTERM);
 
-	start_node(NULL, NULL);
-	hello_as(&w, AU_ROLE_WRITER, SYSID, &hello);
-	get_term(&w, &term);
+	testnode_start(NULL, NULL);
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &term);
 	assert_int_equal(term.received_lsn, from);
-	ship(&w, &term, from, walmake_pos(&wal));
+	ship(&w, &term, from, walmake_pos(&tn.wal));
 	client_close(&w);
 	stop_node(SIGTERM);
 }
@@ -716,7 +619,7 @@ log_says(const char *part)
 {
 	char		command[1024];
 
-	snprintf(command, sizeof(command), "tail -3 '%s' | grep -qF '%s'", log_file, part);
+	snprintf(command, sizeof(command), "tail -3 '%s' | grep -qF '%s'", tn.log, part);
 	return system(command) == 0;
 }
 
@@ -724,12 +627,12 @@ log_says(const char *part)
 static void
 expect_no_start(const char *part)
 {
-	char	   *args[] = {"--dir", node_dir, "--socket", sock, NULL};
+	char	   *args[] = {"--dir", tn.dir, "--socket", tn.sock, NULL};
 	int			st;
 
-	pid = daemon_start(args, log_file);
-	assert_int_equal(waitpid(pid, &st, 0), pid);
-	pid = 0;
+	tn.pid = daemon_start(args, tn.log);
+	assert_int_equal(waitpid(tn.pid, &st, 0), tn.pid);
+	tn.pid = 0;
 	assert_true(WIFEXITED(st) && WEXITSTATUS(st) == 1);
 	if (!log_says(part))
 		fail_msg("the log does not say \"%s\"", part);
@@ -743,7 +646,7 @@ change_byte(const char *name, long offset, uint8_t value)
 	FILE	   *f;
 	int			old;
 
-	snprintf(path, sizeof(path), "%s/%s", node_dir, name);
+	snprintf(path, sizeof(path), "%s/%s", tn.dir, name);
 	f = fopen(path, "r+b");
 	assert_non_null(f);
 	fseek(f, offset, SEEK_SET);
@@ -772,48 +675,26 @@ test_damaged_files(void **state)
 	expect_no_start("restore it from a backup");
 	change_byte("NODE", 14, old);
 	/* all is as it was */
-	start_node(NULL, NULL);
+	testnode_start(NULL, NULL);
 	stop_node(SIGTERM);
 }
 
 /* ---- set-up ----------------------------------------------------------- */
 
 static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void) st;
-	(void) flag;
-	(void) ftw;
-	return remove(path);
-}
-
-static int
 setup(void **state)
 {
 	(void) state;
-	snprintf(root, sizeof(root), "/tmp/au_daemon.%ld", (long) getpid());
-	mkdir(root, 0700);
-	snprintf(node_dir, sizeof(node_dir), "%s/node", root);
-	snprintf(sock, sizeof(sock), "%s/sock", root);
-	snprintf(log_file, sizeof(log_file), "%s/log", root);
-	return 0;
+	tn.rng = 12345;
+	return testnode_setup("daemon", "");
 }
 
 static int
 teardown(void **state)
 {
 	(void) state;
-	if (pid > 0)				/* a test failed half-way */
-	{
-		char		command[512];
-
-		daemon_end(pid, SIGKILL);
-		snprintf(command, sizeof(command), "tail -20 %s", log_file);
-		(void) !system(command);
-	}
-	nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	testnode_teardown();
 	free(versions);
-	free(wal.buf);
 	return 0;
 }
 

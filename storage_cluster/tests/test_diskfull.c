@@ -11,13 +11,10 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <ftw.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 
 #include "common/au_page.h"
-#include "tests/walmake.h"
-#include "tests/wireclient.h"
+#include "tests/testnode.h"
 
 #define SYSID 42424242ULL
 #define REL 16384u
@@ -25,25 +22,9 @@
 #define LOG_BYTES (70u << 20)
 #define FILLER_BYTES (95u << 20)
 
-static char root[200];
 static char disk[256];
-static char node_dir[300];
-static char sock[256];
-static char log_file[256];
 static bool mounted;
-static pid_t pid;
-
-static WalMake wal;
-static AuLsn wal_start;
 static uint8_t (*pages)[AU_PAGE_SIZE];
-static uint32_t rng = 4711;
-
-static uint32_t
-rnd(uint32_t n)
-{
-	rng = rng * 1664525 + 1013904223;
-	return (rng >> 8) % n;
-}
 
 /* Incompressible changes; the model keeps the newest pages. */
 static void
@@ -54,22 +35,20 @@ make_log(void)
 	AuOps		ops;
 
 	pages = calloc(BLOCKS, AU_PAGE_SIZE);
-	walmake_start(&wal, 0x1000000);
-	walmake_page(&wal, 0, 0);
-	wal_start = walmake_pos(&wal);
-	while (wal.len < LOG_BYTES)
+	testnode_start_log(0x1000000);
+	while (tn.wal.len < LOG_BYTES)
 	{
-		uint32_t	blk = rnd(BLOCKS);
+		uint32_t	blk = testnode_rnd(BLOCKS);
 
 		for (size_t i = 0; i < sizeof(bytes); i++)
-			bytes[i] = (uint8_t) rnd(256);
+			bytes[i] = (uint8_t) testnode_rnd(256);
 		au_ops_start(&ops, memory, sizeof(memory));
 		if (au_page_is_new(pages[blk]))
 			au_ops_init(&ops, 4000);
-		au_ops_patch(&ops, (uint16_t) (4200 + rnd(900)), sizeof(bytes), bytes);
-		walmake_ours(&wal, REL, blk, ops.data, (uint16_t) ops.len);
+		au_ops_patch(&ops, (uint16_t) (4200 + testnode_rnd(900)), sizeof(bytes), bytes);
+		walmake_ours(&tn.wal, REL, blk, ops.data, (uint16_t) ops.len);
 		assert_int_equal(au_page_apply(pages[blk], ops.data, ops.len, NULL), AU_OK);
-		au_page_set_lsn(pages[blk], wal.last_end);
+		au_page_set_lsn(pages[blk], tn.wal.last_end);
 	}
 }
 
@@ -91,21 +70,10 @@ fill(const char *path, size_t bytes)
 static void
 connect_writer(Client *c, AuMsgTermOk *ok)
 {
-	AuMsgHello	h = {.system_identifier = SYSID,.role = AU_ROLE_WRITER,.name = "writer"};
-	AuMsgTerm	t = {
-		.writer_id = 1,.timeline = 1,.start_lsn = wal_start,.local_end = walmake_pos(&wal),
-		.wal_segment_size = WALMAKE_SEGMENT,.may_create = 1
-	};
-	AuFrame		f;
+	AuMsgHelloOk hello;
 
-	assert_true(client_connect(c, sock));
-	assert_true(CLIENT_SEND(c, au_enc_hello, &h));
-	assert_true(client_receive(c, &f, 20000));
-	assert_int_equal(f.type, AU_MSG_HELLO_OK);
-	assert_true(CLIENT_SEND(c, au_enc_term, &t));
-	assert_true(client_receive(c, &f, 20000));
-	assert_int_equal(f.type, AU_MSG_TERM_OK);
-	assert_true(au_dec_term_ok(&f, ok));
+	testnode_hello(c, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(c, ok);
 }
 
 typedef enum Outcome
@@ -120,18 +88,15 @@ static Outcome
 ship(Client *c, AuMsgTermOk *t)
 {
 	AuLsn		from = t->received_lsn;
-	AuLsn		end = walmake_pos(&wal);
+	AuLsn		end = walmake_pos(&tn.wal);
 
 	while (from < end)
 	{
 		uint32_t	n = end - from < 200000 ? (uint32_t) (end - from) : 200000;
-		AuMsgAppend m = {
-			.term = t->term,.timeline = 1,.lsn = from,.length = n,.bytes = wal.buf + (from - wal.base)
-		};
 		AuFrame		f;
 		AuMsgError	e;
 
-		if (!CLIENT_SEND(c, au_enc_append, &m) || !client_receive(c, &f, 5000))
+		if (!testnode_append(c, t->term, from, n) || !client_receive(c, &f, 5000))
 			return GONE;
 		if (f.type == AU_MSG_ERROR)
 		{
@@ -150,29 +115,21 @@ static void
 compare_all(void)
 {
 	static AuMsgPages got;
-	AuMsgHello	h = {.system_identifier = SYSID,.role = AU_ROLE_READER,.name = "reader"};
+	AuMsgHelloOk hello;
 	Client		c;
 	AuFrame		f;
 
-	assert_true(client_connect(&c, sock));
-	assert_true(CLIENT_SEND(&c, au_enc_hello, &h));
-	assert_true(client_receive(&c, &f, 20000));
+	testnode_hello(&c, AU_ROLE_READER, SYSID, &hello);
 	for (uint32_t first = 0; first < BLOCKS; first += 100)
 	{
 		AuMsgGetPages m = {
-			.rel = {1663, 5, REL, 0},.not_before = walmake_pos(&wal),.nblocks = 100
+			.rel = {1663, 5, REL, 0},.not_before = walmake_pos(&tn.wal),.nblocks = 100
 		};
 
 		for (uint32_t i = 0; i < 100; i++)
 			m.blocks[i] = first + i;
 		assert_true(CLIENT_SEND(&c, au_enc_get_pages, &m));
-		assert_true(client_receive(&c, &f, 60000));
-		if (f.type != AU_MSG_PAGES)
-		{
-			AuMsgError	e;
-
-			fail_msg("no pages: %s", au_dec_error(&f, &e) ? e.message : "?");
-		}
+		testnode_expect(&c, &f, AU_MSG_PAGES, "GET_PAGES");
 		assert_true(au_dec_pages(&f, &got));
 		for (uint32_t i = 0; i < 100; i++)
 		{
@@ -186,9 +143,6 @@ compare_all(void)
 static void
 test_full_disk(void **state)
 {
-	char	   *args[] = {
-		"--dir", node_dir, "--socket", sock, "--memory", "32", "--disk-reserve-mb", "8", NULL
-	};
 	char		filler[300];
 	Client		c;
 	AuMsgTermOk t;
@@ -202,14 +156,13 @@ test_full_disk(void **state)
 	make_log();
 	snprintf(filler, sizeof(filler), "%s/filler", disk);
 	assert_true(fill(filler, FILLER_BYTES));
-	pid = daemon_start(args, log_file);
-	assert_true(daemon_wait_socket(sock));
+	testnode_start("--disk-reserve-mb", "8");
 	connect_writer(&c, &t);
 	outcome = ship(&c, &t);
 	client_close(&c);
 	assert_int_not_equal(outcome, ALL_SHIPPED); /* else the disk is too large */
 	sleep(3);					/* it stays alive, trying */
-	assert_int_equal(kill(pid, 0), 0);
+	assert_int_equal(kill(tn.pid, 0), 0);
 	unlink(filler);
 	do
 	{
@@ -221,53 +174,31 @@ test_full_disk(void **state)
 	} while (outcome != ALL_SHIPPED);
 	compare_all();
 	/* and what is on disk is complete */
-	assert_int_equal(daemon_end(pid, SIGKILL), SIGKILL);
-	pid = daemon_start(args, log_file);
-	assert_true(daemon_wait_socket(sock));
+	assert_int_equal(testnode_end(SIGKILL), SIGKILL);
+	testnode_start("--disk-reserve-mb", "8");
 	compare_all();
-	assert_int_equal(daemon_end(pid, SIGTERM), 0);
-	pid = 0;
-}
-
-static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void) st;
-	(void) flag;
-	(void) ftw;
-	return remove(path);
+	assert_int_equal(testnode_end(SIGTERM), 0);
 }
 
 static int
 setup(void **state)
 {
 	(void) state;
-	snprintf(root, sizeof(root), "/tmp/au_diskfull.%ld", (long) getpid());
-	snprintf(disk, sizeof(disk), "%s/disk", root);
-	snprintf(node_dir, sizeof(node_dir), "%s/node", disk);
-	snprintf(sock, sizeof(sock), "%s/sock", root);
-	snprintf(log_file, sizeof(log_file), "%s/log", root);
-	mkdir(root, 0700);
+	tn.rng = 4711;
+	if (testnode_setup("diskfull", "/disk") != 0)
+		return -1;
+	snprintf(disk, sizeof(disk), "%s/disk", tn.root);
 	return mkdir(disk, 0700);
 }
 
 static int
 teardown(void **state)
 {
-	char		command[512];
-
 	(void) state;
-	if (pid > 0)
-	{
-		daemon_end(pid, SIGKILL);
-		snprintf(command, sizeof(command), "tail -20 %s", log_file);
-		(void) !system(command);
-	}
 	if (mounted)
-		umount(disk);
-	nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+		umount2(disk, MNT_DETACH);	/* a failed test's daemon may still run */
+	testnode_teardown();
 	free(pages);
-	free(wal.buf);
 	return 0;
 }
 

@@ -11,12 +11,12 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-#include <ftw.h>
 #include <unistd.h>
 
 #include "common/au_crc32c.h"
 #include "common/au_page.h"
-#include "store/au_pagestore.h"
+#include "tests/testdir.h"
+#include "tests/teststore.h"
 
 #define BLOCKS 8
 #define ITEM 4000				/* bytes of the one item that changes */
@@ -36,44 +36,6 @@ static AuLsn
 lsn_of(int i)
 {
 	return START + (AuLsn) (i + 1) * STEP;
-}
-
-static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void) st;
-	(void) flag;
-	(void) ftw;
-	return remove(path);
-}
-
-static AuPageStore *
-store_open(void)
-{
-	AuPageStoreOptions opt = {
-		.dir = dir,.system_identifier = 7,.start_lsn = START,
-		.pending_bytes = 64 * 1024,.write_buffer_bytes = 256 * 1024,
-		.retention_bytes = RETENTION
-	};
-	AuPageStore *ps;
-	char		err[512];
-
-	if (au_pagestore_open(&ps, &opt, err, sizeof(err)) != AU_OK)
-		fail_msg("open: %s", err);
-	return ps;
-}
-
-static void
-store_write(AuPageStore *ps, AuLsn applied, bool persist)
-{
-	char		err[512];
-	AuStatus	status;
-
-	assert_true(au_pagestore_freeze(ps, applied, applied));
-	status = au_pagestore_write(ps, persist, err, sizeof(err));
-	if (status != AU_OK)
-		fail_msg("write: %s", err);
-	au_pagestore_written(ps, status);
 }
 
 /* One change of one block, on the model's page and in the store. */
@@ -149,14 +111,14 @@ test_history_survives_compaction(void **state)
 	(void) state;
 	assert_non_null(mkdtemp(dir));
 	srand(20);
-	ps = store_open();
+	ps = teststore_open(dir, 7, START, RETENTION);
 	for (int i = 0; i < RECORDS; i++)
 	{
 		change(ps, i, model);
 		if (i % 97 == 96 || au_pagestore_full(ps))
-			store_write(ps, lsn_of(i), i % 10 == 0);
+			teststore_write(ps, lsn_of(i), i % 10 == 0);
 	}
-	store_write(ps, lsn_of(RECORDS - 1), true);
+	teststore_write(ps, lsn_of(RECORDS - 1), true);
 	readable = compare_all(ps);
 	assert_true(readable >= RETENTION / STEP);
 	assert_true(readable < RECORDS);
@@ -178,12 +140,12 @@ test_history_survives_compaction(void **state)
 	assert_int_equal(compare_all(ps), readable);
 	au_pagestore_close(ps);
 
-	ps = store_open();
+	ps = teststore_open(dir, 7, START, RETENTION);
 	assert_int_equal(compare_all(ps), readable);
 	au_pagestore_compact(ps);
 	assert_int_equal(compare_all(ps), readable);
 	au_pagestore_close(ps);
-	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	testdir_remove(dir);
 }
 
 int

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-#include <ftw.h>
 #include <rocksdb/c.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -21,7 +20,8 @@
 
 #include "common/au_page.h"
 #include "store/au_bundle.h"
-#include "store/au_pagestore.h"
+#include "tests/testdir.h"
+#include "tests/teststore.h"
 
 #define RELS 3
 #define BLOCKS 12
@@ -238,35 +238,10 @@ compare_all(AuPageStore *ps, const Log *log, AuLsn lsn)
 
 static char dir[256];
 
-static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void) st;
-	(void) flag;
-	(void) ftw;
-	return remove(path);
-}
-
-static void
-remove_dir(void)
-{
-	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 static AuPageStore *
 store_open(uint64_t retention)
 {
-	AuPageStoreOptions opt = {
-		.dir = dir,.system_identifier = SYSID,.start_lsn = START,
-		.pending_bytes = 64 * 1024,.write_buffer_bytes = 256 * 1024,
-		.retention_bytes = retention
-	};
-	AuPageStore *ps;
-	char		err[512];
-
-	if (au_pagestore_open(&ps, &opt, err, sizeof(err)) != AU_OK)
-		fail_msg("open: %s", err);
-	return ps;
+	return teststore_open(dir, SYSID, START, retention);
 }
 
 static AuStatus
@@ -303,19 +278,6 @@ store_take(AuPageStore *ps, const Rec *r)
 	return au_pagestore_apply(ps, &w);
 }
 
-static void
-store_write(AuPageStore *ps, AuLsn applied, bool persist)
-{
-	char		err[512];
-	AuStatus	status;
-
-	assert_true(au_pagestore_freeze(ps, applied, applied));
-	status = au_pagestore_write(ps, persist, err, sizeof(err));
-	if (status != AU_OK)
-		fail_msg("write: %s", err);
-	au_pagestore_written(ps, status);
-}
-
 /* Index of the first record that is not in the store. */
 static int
 next_record(const AuPageStore *ps)
@@ -332,14 +294,14 @@ random_history(uint64_t seed, int n, int write_every)
 	AuPageStore *ps;
 
 	log_make(&log, seed, n, true);
-	remove_dir();
+	testdir_remove(dir);
 	ps = store_open(1 << 30);
 	for (int i = 0; i < n; i++)
 	{
 		if (store_take(ps, &log.recs[i]) != AU_OK)
 			fail_msg("record %d: %s", i, au_pagestore_error(ps));
 		if (rnd(&log, (uint32_t) write_every) == 0)
-			store_write(ps, log.recs[i].end, rnd(&log, 3) == 0);
+			teststore_write(ps, log.recs[i].end, rnd(&log, 3) == 0);
 		for (int k = 0; k < 2; k++)
 		{
 			int			at = (int) rnd(&log, (uint32_t) (i + 1));
@@ -351,7 +313,7 @@ random_history(uint64_t seed, int n, int write_every)
 		if (rnd(&log, 400) == 0)
 		{
 			/* a clean restart: everything written */
-			store_write(ps, log.recs[i].end, true);
+			teststore_write(ps, log.recs[i].end, true);
 			au_pagestore_close(ps);
 			ps = store_open(1 << 30);
 			assert_int_equal(next_record(ps), i + 1);
@@ -380,7 +342,7 @@ test_reads_while_writing(void **state)
 
 	(void) state;
 	log_make(&log, 77, 900, true);
-	remove_dir();
+	testdir_remove(dir);
 	ps = store_open(1 << 30);
 	for (int i = 0; i < log.n; i++)
 	{
@@ -417,7 +379,7 @@ child(uint64_t seed, int upto)
 		if (store_take(ps, &log.recs[i]) != AU_OK)
 			_exit(9);
 		if (rnd(&log, 30) == 0)
-			store_write(ps, log.recs[i].end, rnd(&log, 4) == 0);
+			teststore_write(ps, log.recs[i].end, rnd(&log, 4) == 0);
 		if (i % 13 == 0)
 		{
 			uint8_t		page[AU_PAGE_SIZE];
@@ -464,7 +426,7 @@ test_kill(void **state)
 		int			progress = 0;
 
 		log_make(&log, seed, 1200, true);
-		remove_dir();
+		testdir_remove(dir);
 		for (int round = 0; round < 8; round++)
 		{
 			int			upto = progress + 1 + (int) rnd(&log, 400);
@@ -515,7 +477,7 @@ test_gc(void **state)
 
 	(void) state;
 	log_make(&log, 5, 4000, true);
-	remove_dir();
+	testdir_remove(dir);
 	ps = store_open(100 * STEP);
 	for (int i = 0; i < log.n; i++)
 	{
@@ -523,7 +485,7 @@ test_gc(void **state)
 
 		assert_int_equal(store_take(ps, &log.recs[i]), AU_OK);
 		if (i % 40 == 0)
-			store_write(ps, log.recs[i].end, true);
+			teststore_write(ps, log.recs[i].end, true);
 		(void) au_pagestore_gc_step(ps);
 		horizon = au_pagestore_horizon(ps);
 		for (int k = 0; k < 3; k++)
@@ -535,7 +497,7 @@ test_gc(void **state)
 		}
 		if (i % 500 == 499)
 		{
-			store_write(ps, log.recs[i].end, true);
+			teststore_write(ps, log.recs[i].end, true);
 			au_pagestore_close(ps);
 			ps = store_open(100 * STEP);
 			compare_all(ps, &log, log.recs[i].end);
@@ -548,13 +510,13 @@ test_gc(void **state)
 
 		assert_int_equal(store_take(ps, &r), AU_OK);
 	}
-	store_write(ps, log.recs[log.n - 1].end + 2000 * STEP, true);
+	teststore_write(ps, log.recs[log.n - 1].end + 2000 * STEP, true);
 	while (au_pagestore_gc_step(ps))
 		;
 	au_pagestore_stats(ps, &stats);
 	assert_int_equal(stats.relations, 0);
 	assert_int_equal(stats.gc_waiting, 0);
-	store_write(ps, log.recs[log.n - 1].end + 2001 * STEP, true);
+	teststore_write(ps, log.recs[log.n - 1].end + 2001 * STEP, true);
 	au_pagestore_close(ps);
 	assert_int_equal(au_pagestore_check(dir, check_problem, NULL, &check, err, sizeof(err)), AU_OK);
 	assert_int_equal(check.versions, 0);
@@ -573,13 +535,13 @@ test_check(void **state)
 
 	(void) state;
 	log_make(&log, 9, 1500, false);
-	remove_dir();
+	testdir_remove(dir);
 	ps = store_open(1 << 30);
 	for (int i = 0; i < log.n; i++)
 	{
 		assert_int_equal(store_take(ps, &log.recs[i]), AU_OK);
 		if (i % 100 == 99)
-			store_write(ps, log.recs[i].end, true);
+			teststore_write(ps, log.recs[i].end, true);
 	}
 	au_pagestore_close(ps);
 	assert_int_equal(au_pagestore_check(dir, check_problem, NULL, &check, err, sizeof(err)), AU_OK);
@@ -612,15 +574,15 @@ test_damage(void **state)
 
 	(void) state;
 	log_make(&log, 11, 400, false);
-	remove_dir();
+	testdir_remove(dir);
 	ps = store_open(1 << 30);
 	for (int i = 0; i < log.n; i++)
 	{
 		assert_int_equal(store_take(ps, &log.recs[i]), AU_OK);
 		if (i % 50 == 49)
-			store_write(ps, log.recs[i].end, true);
+			teststore_write(ps, log.recs[i].end, true);
 	}
-	store_write(ps, log.recs[log.n - 1].end, true);
+	teststore_write(ps, log.recs[log.n - 1].end, true);
 	au_pagestore_close(ps);
 
 	o = rocksdb_options_create();
@@ -680,14 +642,14 @@ test_refusals(void **state)
 
 	(void) state;
 	log_make(&log, 21, 20, false);
-	remove_dir();
+	testdir_remove(dir);
 	ps = store_open(0);
 	for (int i = 0; i < log.n; i++)
 		assert_int_equal(store_take(ps, &log.recs[i]), AU_OK);
 	/* backwards in the log */
 	assert_int_equal(store_take(ps, &log.recs[10]), AU_INVALID);
 	assert_non_null(strstr(au_pagestore_error(ps), "comes after"));
-	store_write(ps, log.recs[19].end, true);
+	teststore_write(ps, log.recs[19].end, true);
 	assert_int_equal(au_pagestore_persisted_applied(ps), log.recs[19].end);
 	au_pagestore_close(ps);
 	/* another system's */
@@ -715,7 +677,7 @@ static int
 teardown(void **state)
 {
 	(void) state;
-	remove_dir();
+	testdir_remove(dir);
 	return 0;
 }
 
