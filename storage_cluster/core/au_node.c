@@ -59,6 +59,9 @@ au_node_new(const AuNodeHost *host, const AuNodeOptions *options)
 	memset(n, 0, sizeof(*n));
 	n->host = *host;
 	n->opt = *options;
+	n->out_max = options->out_bytes_max != 0 && options->out_bytes_max < AU_NODE_OUT_MAX ?
+		options->out_bytes_max : AU_NODE_OUT_MAX;
+	n->conn_out_max = n->out_max / 4 < AU_NODE_CONN_OUT_MAX ? n->out_max / 4 : AU_NODE_CONN_OUT_MAX;
 	n->slice = host->alloc(host->ctx, AU_NODE_SLICE_BYTES);
 	n->pages = host->alloc(host->ctx, (size_t) AU_WIRE_BLOCKS_MAX * AU_PAGE_SIZE);
 	if (n->slice == NULL || n->pages == NULL)
@@ -161,6 +164,8 @@ au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded)
 	/* capacities are computed from the encoders' own limits */
 	assert(encoded && !w->overflow);
 	(void) encoded;
+	if (c->out_bytes == 0)
+		c->out_since = n->host.now_us(n->host.ctx);
 	c->out_bytes += w->len;
 	n->out_bytes += w->len;
 	n->host.send_commit(n->host.ctx, c->handle, w->len);
@@ -243,16 +248,56 @@ au_node_conn_sent(AuNode *n, AuConn *c, size_t bytes)
 	assert(bytes <= c->out_bytes);
 	c->out_bytes -= bytes;
 	n->out_bytes -= bytes;
+	c->out_since = n->host.now_us(n->host.ctx);
 }
 
-/* Too much of ours waits for this connection, or of its for us. */
+bool
+au_n_out_full(const AuNode *n)
+{
+	return n->out_bytes >= n->out_max;
+}
+
+/* Those who take nothing must not keep everybody else from being served. */
+static void
+close_stuck(AuNode *n, uint64_t now, uint64_t *wait)
+{
+	for (AuConn *c = n->conns; c != NULL; c = c->next)
+	{
+		uint64_t	age = now - c->out_since;
+
+		if (c->out_bytes == 0 || c->closing)
+			continue;
+		if (age < AU_NODE_OUT_STUCK_US)
+		{
+			if (AU_NODE_OUT_STUCK_US - age < *wait)
+				*wait = AU_NODE_OUT_STUCK_US - age;
+			continue;
+		}
+		au_n_log(n, AU_LOG_WARNING,
+				 "closed the connection of %s: it took none of %zu bytes of answers for %d s, and no more fit in memory",
+				 c->name, c->out_bytes, (int) (AU_NODE_OUT_STUCK_US / 1000000));
+		au_n_close(n, c);
+	}
+}
+
+/* Too much of ours waits for this connection, or of its for us.  Writers are
+ * answered in few bytes, and an administrator wants to know what is wrong. */
 static bool
 must_pause(const AuNode *n, const AuConn *c)
 {
-	return c->out_bytes >= AU_NODE_CONN_OUT_MAX || n->out_bytes >= AU_NODE_OUT_MAX ||
+	return c->out_bytes >= n->conn_out_max ||
+		(c->role == AU_ROLE_READER && au_n_out_full(n)) ||
 		c->nwaits >= AU_NODE_CONN_WAITS_MAX ||
 		c->wait_blocks >= AU_NODE_CONN_WAIT_BLOCKS_MAX || c->term_pending ||
 		(c->vol != NULL && c->vol->writer == c && au_v_writer_must_wait(c->vol));
+}
+
+static void
+pause_conn(AuNode *n, AuConn *c)
+{
+	c->paused = true;
+	n->npaused++;
+	n->host.set_reading(n->host.ctx, c->handle, false);
 }
 
 static void
@@ -428,8 +473,15 @@ au_node_input(AuNode *n, AuConn *c, const uint8_t *buf, size_t len, size_t *need
 	{
 		AuFrame		f;
 		size_t		used;
-		AuStatus	status = au_frame_parse(buf + done, len - done, &f, &used);
+		AuStatus	status;
 
+		/* what others were answered since counts, too */
+		if (must_pause(n, c))
+		{
+			pause_conn(n, c);
+			break;
+		}
+		status = au_frame_parse(buf + done, len - done, &f, &used);
 		if (status == AU_NEED_MORE)
 		{
 			*need = used > AU_WIRE_HEADER ? used : AU_WIRE_HEADER;
@@ -445,11 +497,7 @@ au_node_input(AuNode *n, AuConn *c, const uint8_t *buf, size_t len, size_t *need
 		handle_frame(n, c, &f);
 		done += used;
 		if (!c->closing && must_pause(n, c))
-		{
-			c->paused = true;
-			n->npaused++;
-			n->host.set_reading(n->host.ctx, c->handle, false);
-		}
+			pause_conn(n, c);
 	}
 	return c->closing ? len : done;
 }
@@ -493,6 +541,8 @@ au_node_run(AuNode *n)
 		wait = w < wait ? w : wait;
 		stopped = stopped && au_v_stopped(v);
 	}
+	if (au_n_out_full(n))
+		close_stuck(n, n->host.now_us(n->host.ctx), &wait);
 	if (n->npaused > 0)
 		resume_paused(n);
 	n->stopped = n->stopping && stopped;

@@ -34,6 +34,8 @@
 #define AU_NODE_VOLUMES_MAX 16
 #define AU_NODE_CONN_OUT_MAX (8u << 20) /* unsent answer bytes of a connection */
 #define AU_NODE_OUT_MAX ((uint64_t) 256 << 20)	/* ... of all together */
+#define AU_NODE_OUT_STUCK_US ((uint64_t) 30 * 1000000)	/* a client that takes nothing for
+													 * so long goes if memory is short */
 #define AU_NODE_CONN_WAITS_MAX 64	/* waiting reads of a connection */
 #define AU_NODE_CONN_WAIT_BLOCKS_MAX 1024	/* ... and the blocks they ask for */
 #define AU_NODE_WAITS_MAX 16384 /* waiting reads of all together */
@@ -133,6 +135,9 @@ typedef struct AuNodeOptions
 	uint64_t	node_id;
 	uint64_t	single_volume;	/* only this system identifier; 0: any */
 	bool		alone;			/* the node is the whole quorum: commit = durable */
+	uint64_t	out_bytes_max;	/* unsent answers of all connections, 0 or at most
+								 * AU_NODE_OUT_MAX; one has a quarter, at most
+								 * AU_NODE_CONN_OUT_MAX */
 } AuNodeOptions;
 
 typedef struct AuNode AuNode;

@@ -99,6 +99,7 @@ struct AuConn
 	char		name[64];
 	AuVolume   *vol;			/* NULL: not (yet) on this node */
 	size_t		out_bytes;
+	uint64_t	out_since;		/* when it last took something, or got the first bytes */
 	AuWait	   *waits;
 	uint32_t	nwaits;
 	uint32_t	wait_blocks;
@@ -116,6 +117,8 @@ struct AuNode
 	AuVolume   *vols[AU_NODE_VOLUMES_MAX];
 	uint32_t	nvols;
 	uint64_t	out_bytes;
+	uint64_t	out_max;
+	uint64_t	conn_out_max;
 	uint32_t	npaused;
 	uint32_t	nterms;			/* connections with term_pending */
 	uint32_t	nwaits;
@@ -142,6 +145,8 @@ void		au_n_error(AuNode *n, AuConn *c, uint64_t id, AuStatus status,
 bool		au_n_reserve(AuNode *n, AuConn *c, AuWriter *w, size_t cap);
 void		au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded);
 void		au_n_close(AuNode *n, AuConn *c);
+/* No more answers fit in memory: those who wait for one must wait on. */
+bool		au_n_out_full(const AuNode *n);
 AuVolume   *au_n_volume(AuNode *n, uint64_t system_identifier);
 AuVolume   *au_n_volume_of(AuNode *n, void *handle);
 

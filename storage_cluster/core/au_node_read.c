@@ -396,7 +396,8 @@ release(AuWait *w)
 void
 au_r_wake(AuVolume *v)
 {
-	while (v->heap_count > 0 && v->heap[0]->need <= v->applied && !v->store_closed)
+	while (v->heap_count > 0 && v->heap[0]->need <= v->applied && !v->store_closed &&
+		   !au_n_out_full(v->node))
 	{
 		AuWait	   *w = v->heap[0];
 

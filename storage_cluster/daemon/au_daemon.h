@@ -74,7 +74,7 @@ struct AuDaemon
 	int			nlisteners;
 	AuNode	   *node;
 	AuNodeHost	host;
-	AuStoreCache *cache;
+	AuStoreMemory *memory;
 	AuHostVolume *volumes;
 	struct AuSession *kicked;	/* sessions to offer buffered input to */
 	uint64_t	sessions;

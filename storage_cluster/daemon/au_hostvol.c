@@ -27,13 +27,13 @@ open_store(AuHostVolume *v, char *err, size_t errlen)
 {
 	AuDaemon   *d = v->daemon;
 	char		dir[sizeof(v->dir) + 16];
-	/* an eighth each for the two generations, three for memtables, the rest
-	 * is the block cache's */
-	uint64_t	eighth = d->config.memory_mb * 1024 * 1024 / 8;
+	const AuMemoryPlan *plan = au_store_memory_plan(d->memory);
 	AuPageStoreOptions opt = {
 		.dir = dir,.system_identifier = v->system_identifier,.start_lsn = v->start_lsn,
-		.pending_bytes = eighth,.write_buffer_bytes = eighth,
-		.retention_bytes = d->config.retention_mb * 1024 * 1024,.cache = d->cache
+		.pending_bytes = plan->generation,
+		/* never reached: memtables are flushed when all together are too much */
+		.write_buffer_bytes = plan->memtables + 2 * plan->generation,
+		.retention_bytes = d->config.retention_mb * 1024 * 1024,.memory = d->memory
 	};
 	AuStatus	status;
 

@@ -154,6 +154,9 @@ au_status_json(AuDaemon *d, bool *healthy)
 	AuNodeStats n;
 	VolumeFigures f;
 	const char *state = "ok";
+	uint64_t	cache,
+				pending,
+				memtables;
 	char		text[32];
 	char	   *out;
 
@@ -183,6 +186,10 @@ au_status_json(AuDaemon *d, bool *healthy)
 	json_object_set_new(root, "resident_bytes", json_integer((json_int_t) resident_bytes()));
 	json_object_set_new(root, "memory_limit_bytes",
 						json_integer((json_int_t) (d->config.memory_mb * 1024 * 1024)));
+	au_store_memory_usage(d->memory, &cache, &pending, &memtables);
+	json_object_set_new(root, "cache_bytes", json_integer((json_int_t) cache));
+	json_object_set_new(root, "pending_bytes", json_integer((json_int_t) pending));
+	json_object_set_new(root, "memtable_bytes", json_integer((json_int_t) memtables));
 	json_object_set_new(root, "disk_free_bytes",
 						json_integer((json_int_t) au_disk_free(d->config.dir)));
 	json_object_set_new(root, "volumes", volumes);
@@ -272,8 +279,12 @@ au_status_metrics(AuDaemon *d)
 	AuNodeStats n;
 	VolumeFigures f[AU_NODE_VOLUMES_MAX];
 	uint32_t	count = 0;
+	uint64_t	cache,
+				pending,
+				memtables;
 
 	au_node_stats(d->node, &n);
+	au_store_memory_usage(d->memory, &cache, &pending, &memtables);
 	while (count < AU_NODE_VOLUMES_MAX && get_figures(d, count, &f[count]))
 		count++;
 	add_node_metric(&t, "uptime_seconds", false, "seconds since start",
@@ -284,6 +295,10 @@ au_status_metrics(AuDaemon *d)
 	add_node_metric(&t, "errors", true, "requests answered with an error", n.errors);
 	add_node_metric(&t, "unsent_bytes", false, "bytes of answers not sent yet", n.out_bytes);
 	add_node_metric(&t, "resident_bytes", false, "resident memory of the process", resident_bytes());
+	add_node_metric(&t, "cache_bytes", false, "block cache of page versions, indexes and filters", cache);
+	add_node_metric(&t, "memtable_bytes", false, "RocksDB's memtables of all volumes", memtables);
+	add_node_metric(&t, "memory_limit_bytes", false, "the setting --memory",
+					d->config.memory_mb * 1024 * 1024);
 	add_node_metric(&t, "disk_free_bytes", false, "free bytes where the node's directory is",
 					au_disk_free(d->config.dir));
 	add_metric(&t, "up", false, "1 if the volume takes log and applies it");

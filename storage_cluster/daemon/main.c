@@ -12,6 +12,7 @@
  * 0.  A second signal ends it at once, which is as safe as kill -9.
  */
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -195,8 +196,12 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 	d->host.status_json = host_status_json;
 	au_sessions_fill_host(&d->host);
 	au_volumes_fill_host(&d->host);
-	d->cache = au_store_cache_new(d->config.memory_mb * 1024 * 1024 / 4);
-	d->node = d->cache != NULL ? au_node_new(&d->host, &opt) : NULL;
+	d->memory = au_store_memory_new(d->config.memory_mb * 1024 * 1024);
+	if (d->memory != NULL)
+	{
+		opt.out_bytes_max = au_store_memory_plan(d->memory)->answers;
+		d->node = au_node_new(&d->host, &opt);
+	}
 	if (d->node == NULL)
 		snprintf(err, errlen, "out of memory");
 	return d->node != NULL;
@@ -256,10 +261,22 @@ end(AuDaemon *d)
 	if (d->node != NULL)
 		au_node_free(d->node);
 	au_volumes_close(d);
-	au_store_cache_free(d->cache);
+	au_store_memory_free(d->memory);
 	free(d->status_text);
 	free(d->snapshot.json);
 	free(d->snapshot.metrics);
+}
+
+/*
+ * What is freed goes back to the system: few arenas (each keeps what it once
+ * had), large blocks by mmap at a threshold that stays where it is.
+ */
+static void
+tame_malloc(void)
+{
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 }
 
 int
@@ -280,6 +297,7 @@ main(int argc, char **argv)
 		default:
 			return 2;
 	}
+	tame_malloc();
 	setenv("UV_THREADPOOL_SIZE", "8", 0);
 	signal(SIGPIPE, SIG_IGN);
 	umask(0077);

@@ -14,34 +14,13 @@
 #include "common/au_crc32c.h"
 #include "common/au_page.h"
 
-struct AuStoreCache
-{
-	rocksdb_cache_t *cache;
-};
-
-AuStoreCache *
-au_store_cache_new(uint64_t bytes)
-{
-	AuStoreCache *c = malloc(sizeof(*c));
-
-	if (c != NULL)
-		c->cache = rocksdb_cache_create_lru(bytes);
-	return c;
-}
-
-void
-au_store_cache_free(AuStoreCache *c)
-{
-	if (c == NULL)
-		return;
-	rocksdb_cache_destroy(c->cache);
-	free(c);
-}
+#define FILE_BYTES_MIN ((uint64_t) 16 << 20)
+#define FILE_BYTES_MAX ((uint64_t) 64 << 20)
 
 /* ---- meta record ------------------------------------------------------ */
 
-static void
-meta_encode(uint8_t *p, const AuStoreMeta *m)
+void
+au_ps_meta_encode(uint8_t *p, const AuStoreMeta *m)
 {
 	au_put_u32(p, AU_META_MAGIC);
 	au_put_u32(p + 4, AU_META_VERSION);
@@ -103,6 +82,18 @@ au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m, char *
 
 /* ---- options ---------------------------------------------------------- */
 
+/* Files follow the memtables, but a large store needs files of some size
+ * (each costs a descriptor, and a place in memory), a small one needs levels. */
+static uint64_t
+file_size(const AuPageStoreOptions *opt)
+{
+	uint64_t	size = opt->write_buffer_bytes;
+
+	if (opt->memory != NULL && size < FILE_BYTES_MIN)
+		size = FILE_BYTES_MIN;
+	return size > FILE_BYTES_MAX ? FILE_BYTES_MAX : size;
+}
+
 /* With opt NULL: for a read-only check. */
 void
 au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
@@ -137,11 +128,11 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 		au_ps_filter_install(ps);
 		rocksdb_options_set_write_buffer_size(o, opt->write_buffer_bytes);
 		rocksdb_options_set_max_write_buffer_number(o, 3);
-		rocksdb_options_set_target_file_size_base(o, opt->write_buffer_bytes);
-		rocksdb_options_set_max_bytes_for_level_base(o, opt->write_buffer_bytes * 4);
-		if (opt->cache != NULL)
+		rocksdb_options_set_target_file_size_base(o, file_size(opt));
+		rocksdb_options_set_max_bytes_for_level_base(o, file_size(opt) * 4);
+		if (opt->memory != NULL)
 		{
-			rocksdb_block_based_options_set_block_cache(t, opt->cache->cache);
+			rocksdb_block_based_options_set_block_cache(t, opt->memory->cache);
 			rocksdb_block_based_options_set_cache_index_and_filter_blocks(t, 1);
 			rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(t, 1);
 		}
@@ -382,6 +373,7 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 	if (ps == NULL)
 		return AU_NOMEM;
 	au_ps_options(ps, opt);
+	ps->memory = opt->memory;
 	ps->pending_max = opt->pending_bytes;
 	ps->retention = opt->retention_bytes;
 	ps->start_lsn = opt->start_lsn;
@@ -421,6 +413,11 @@ au_pagestore_close(AuPageStore *ps)
 	au_ps_release(ps);
 	if (ps->db != NULL)
 		rocksdb_close(ps->db);
+	if (ps->memory != NULL)
+	{
+		au_store_memory_pending(ps->memory, &ps->share, 0);
+		au_store_memory_memtables(ps->memory, &ps->share, 0);
+	}
 	au_ps_free_options(ps);
 	au_pending_free(ps->current);
 	au_pending_free(ps->frozen);
@@ -659,148 +656,28 @@ au_pagestore_rewind(AuPageStore *ps, AuLsn lsn)
 	return true;
 }
 
-bool
-au_pagestore_full(const AuPageStore *ps)
+void
+au_ps_count_pending(AuPageStore *ps)
 {
-	return au_pending_bytes(ps->current) >= ps->pending_max;
+	if (ps->memory != NULL)
+		au_store_memory_pending(ps->memory, &ps->share, au_pending_bytes(ps->current) +
+								(ps->has_frozen ? au_pending_bytes(ps->frozen) : 0));
+}
+
+bool
+au_pagestore_full(AuPageStore *ps)
+{
+	uint64_t	own = au_pending_bytes(ps->current);
+
+	au_ps_count_pending(ps);
+	return own >= ps->pending_max ||
+		(ps->memory != NULL && au_store_memory_full(ps->memory, own));
 }
 
 bool
 au_pagestore_dirty(const AuPageStore *ps)
 {
 	return au_pending_entries(ps->current) > 0;
-}
-
-/* ---- writing ---------------------------------------------------------- */
-
-bool
-au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
-{
-	AuPending  *t = ps->current;
-
-	if (ps->has_frozen)
-		return false;
-	assert(restart <= applied);
-	au_pagestore_set_applied(ps, applied);
-	ps->meta.applied = applied;
-	ps->meta.restart = restart;
-	ps->frozen_meta = ps->meta;
-	ps->current = ps->frozen;
-	ps->frozen = t;
-	ps->has_frozen = true;
-	return true;
-}
-
-/* Memory for one bundle at a time; grows. */
-typedef struct Encoder
-{
-	uint8_t    *value;
-	size_t		value_cap;
-	AuItem	   *items;
-	uint32_t	items_cap;
-} Encoder;
-
-static bool
-encode_segment(Encoder *enc, const AuPendEntry *e, const AuPendSegment *seg,
-			   rocksdb_writebatch_t *batch)
-{
-	uint8_t		key[AU_KEY_LEN];
-	size_t		size = au_bundle_size(seg->nitems, seg->bytes);
-	uint32_t	n = seg->nitems;
-
-	if (size > enc->value_cap)
-	{
-		free(enc->value);
-		enc->value_cap = size * 2;
-		enc->value = malloc(enc->value_cap);
-	}
-	if (n > enc->items_cap)
-	{
-		free(enc->items);
-		enc->items_cap = n * 2;
-		enc->items = malloc(enc->items_cap * sizeof(*enc->items));
-	}
-	if (enc->value == NULL || enc->items == NULL)
-		return false;
-	for (const AuPendItem *item = seg->newest; item != NULL; item = item->older)
-	{
-		assert(n > 0);
-		enc->items[--n] = (AuItem)
-		{
-			item->lsn, item->len, item->ops
-		};
-	}
-	assert(n == 0);
-	au_key_encode(key, e->keyspace, &e->page, seg->first_lsn);
-	au_bundle_encode(enc->value, key, enc->items, seg->nitems, seg->self_from);
-	rocksdb_writebatch_put(batch, (const char *) key, AU_KEY_LEN,
-						   (const char *) enc->value, size);
-	return true;
-}
-
-static AuStatus
-db_failed(char *dberr, const char *what, char *err, size_t errlen)
-{
-	AuStatus	status = strstr(dberr, "No space") != NULL ? AU_FULL : AU_IO;
-
-	snprintf(err, errlen, "could not %s: %s", what, dberr);
-	rocksdb_free(dberr);
-	return status;
-}
-
-AuStatus
-au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
-{
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-	Encoder		enc = {0};
-	uint8_t		meta[AU_META_LEN];
-	char	   *dberr = NULL;
-	bool		fits = true;
-	AuStatus	status;
-
-	assert(ps->has_frozen);
-	for (const AuPendEntry *e = au_pending_first(ps->frozen); e != NULL; e = e->all_next)
-		for (const AuPendSegment *seg = e->oldest; seg != NULL && fits; seg = seg->newer)
-			fits = encode_segment(&enc, e, seg, batch);
-	free(enc.value);
-	free(enc.items);
-	meta_encode(meta, &ps->frozen_meta);
-	rocksdb_writebatch_put(batch, AU_META_KEY, AU_META_KEY_LEN, (const char *) meta, AU_META_LEN);
-	if (fits)
-		rocksdb_write(ps->db, ps->write_options, batch, &dberr);
-	rocksdb_writebatch_destroy(batch);
-	if (!fits)
-	{
-		snprintf(err, errlen, "could not write page versions: out of memory");
-		return AU_NOMEM;
-	}
-	if (dberr != NULL)
-		return db_failed(dberr, "write page versions", err, errlen);
-	if (persist)
-	{
-		rocksdb_flushoptions_t *fo = rocksdb_flushoptions_create();
-
-		rocksdb_flushoptions_set_wait(fo, 1);
-		rocksdb_flush(ps->db, fo, &dberr);
-		rocksdb_flushoptions_destroy(fo);
-		if (dberr != NULL)
-			return db_failed(dberr, "write page versions to files", err, errlen);
-	}
-	status = au_ps_meta_read(ps->db, ps->persisted_options, &ps->persisted_new, err, errlen);
-	return status == AU_NOT_FOUND ? AU_OK : status;
-}
-
-void
-au_pagestore_written(AuPageStore *ps, AuStatus status)
-{
-	assert(ps->has_frozen);
-	if (status != AU_OK)
-		return;
-	ps->persisted = ps->persisted_new;
-	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
-	au_pending_reset(ps->frozen);
-	ps->has_frozen = false;
-	au_ps_drop_iter(ps);
 }
 
 /* ---- positions and figures -------------------------------------------- */
@@ -858,8 +735,8 @@ au_pagestore_list(AuPageStore *ps, uint32_t db,
 				fn(ctx, &rel->id, rel->nblocks);
 }
 
-static uint64_t
-property(AuPageStore *ps, const char *name)
+uint64_t
+au_ps_property(AuPageStore *ps, const char *name)
 {
 	uint64_t	v = 0;
 
@@ -874,9 +751,9 @@ au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out)
 	out->relations = ps->rels.count;
 	out->gc_versions = atomic_load(&ps->filter_dropped);
 	out->gc_waiting = ps->gc_count - ps->gc_head;
-	out->disk_bytes = property(ps, "rocksdb.total-sst-files-size");
-	out->memory_bytes = property(ps, "rocksdb.cur-size-all-mem-tables") +
-		property(ps, "rocksdb.estimate-table-readers-mem");
+	out->disk_bytes = au_ps_property(ps, "rocksdb.total-sst-files-size");
+	out->memory_bytes = au_ps_property(ps, "rocksdb.cur-size-all-mem-tables") +
+		au_ps_property(ps, "rocksdb.estimate-table-readers-mem");
 }
 
 const char *

@@ -43,13 +43,9 @@
 
 #include "common/au_base.h"
 #include "core/au_waldecode.h"
+#include "store/au_memory.h"
 
 typedef struct AuPageStore AuPageStore;
-typedef struct AuStoreCache AuStoreCache;
-
-/* Block cache shared by the volumes of a node; NULL: out of memory. */
-AuStoreCache *au_store_cache_new(uint64_t bytes);
-void		au_store_cache_free(AuStoreCache *cache);
 
 typedef struct AuPageStoreOptions
 {
@@ -57,9 +53,10 @@ typedef struct AuPageStoreOptions
 	uint64_t	system_identifier;	/* checked against the stored one */
 	AuLsn		start_lsn;		/* of the volume; used when the store is empty */
 	uint64_t	pending_bytes;	/* a generation is full at this size; there are two */
-	uint64_t	write_buffer_bytes; /* RocksDB's memtables, three at most */
+	uint64_t	write_buffer_bytes; /* of one RocksDB memtable, three at most */
 	uint64_t	retention_bytes;	/* log that stays readable behind applied */
-	AuStoreCache *cache;		/* may be NULL */
+	AuStoreMemory *memory;		/* shared by the node's volumes: its block cache is used,
+								 * and its limits hold beside those above; may be NULL */
 } AuPageStoreOptions;
 
 typedef struct AuPageStoreStats
@@ -100,8 +97,9 @@ AuLsn		au_pagestore_applied_lsn(const AuPageStore *ps);
  */
 AuStatus	au_pagestore_apply(AuPageStore *ps, const AuWalRecord *rec);
 
-/* The current generation is full: freeze before applying more. */
-bool		au_pagestore_full(const AuPageStore *ps);
+/* The current generation is full, or those of all volumes together are too
+ * much: freeze before applying more. */
+bool		au_pagestore_full(AuPageStore *ps);
 /* Something is in the current generation. */
 bool		au_pagestore_dirty(const AuPageStore *ps);
 

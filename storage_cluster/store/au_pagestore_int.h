@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "store/au_bundle.h"
+#include "store/au_memory_int.h"
 #include "store/au_pagestore.h"
 #include "store/au_pending.h"
 #include "store/au_relmap.h"
@@ -89,6 +90,8 @@ struct AuPageStore
 	rocksdb_readoptions_t *persisted_options;
 	rocksdb_iterator_t *iter;	/* cached; NULL after any write */
 
+	AuStoreMemory *memory;		/* NULL: this store counts by itself */
+	AuMemoryShare share;
 	uint64_t	pending_max;
 	uint64_t	retention;
 	AuLsn		start_lsn;
@@ -137,10 +140,14 @@ void		au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt);
 void		au_ps_free_options(AuPageStore *ps);
 void		au_ps_drop_iter(AuPageStore *ps);
 AuRel	   *au_ps_rel(AuPageStore *ps, const AuRelId *id, bool make);
+void		au_ps_meta_encode(uint8_t *p, const AuStoreMeta *m);	/* AU_META_LEN bytes */
 AuStatus	au_ps_meta_decode(const uint8_t *p, size_t len, AuStoreMeta *m, const char **why);
 /* AU_NOT_FOUND: there is none yet. */
 AuStatus	au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m,
 							char *err, size_t errlen);
+/* Tells ps->memory how much the generations hold now. */
+void		au_ps_count_pending(AuPageStore *ps);
+uint64_t	au_ps_property(AuPageStore *ps, const char *name);	/* RocksDB's; 0: unknown */
 /* Adds an image of the page as of its newest LSN to the current generation. */
 void		au_ps_add_image(AuPageStore *ps, const AuPageId *page, const uint8_t *bytes);
 

@@ -41,15 +41,21 @@ add_records(int n)
 }
 
 static void
-begin(bool alone)
+begin_with(const AuNodeOptions *opt)
 {
-	AuNodeOptions opt = {.node_id = 9,.alone = alone};
-
-	fake_host_start(&H, &opt);
+	fake_host_start(&H, opt);
 	walmake_start(&wal, BASE);
 	walmake_page(&wal, 0, 0);
 	wal_start = walmake_pos(&wal);
 	piece = SIZE_MAX;
+}
+
+static void
+begin(bool alone)
+{
+	AuNodeOptions opt = {.node_id = 9,.alone = alone};
+
+	begin_with(&opt);
 }
 
 static void
@@ -537,6 +543,63 @@ test_reads(void **state)
 	finish();
 }
 
+/* Answers of all connections together: readers wait, the writer does not, and
+ * who takes nothing is put out. */
+static void
+test_answers_of_all(void **state)
+{
+	AuNodeOptions opt = {.node_id = 1,.alone = true,.out_bytes_max = 4 << 20};
+	FakeConn	w,
+				idle[4],
+				late;
+	AuLsn		end;
+
+	(void) state;
+	begin_with(&opt);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	end = add_records(3);
+	append(&w, 10, 1, wal_start, end, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	for (int i = 0; i < 4; i++)
+	{
+		open_as(&idle[i], AU_ROLE_READER);
+		ask_page(&idle[i], 1, 0, 0, 128);
+		ask_page(&idle[i], 2, 0, 0, 128);
+		assert_false(idle[i].reading);
+		assert_true(idle[i].out_len < 1200 * 1024);
+	}
+	open_as(&late, AU_ROLE_READER);
+	ask_page(&late, 1, 0, 0, 1);
+	run();
+	assert_int_equal(late.out_len, 0);
+	assert_true(w.reading);
+
+	/* one takes what it was sent, the others do not */
+	H.now += AU_NODE_OUT_STUCK_US - 1;
+	while (idle[0].out_len > 0)
+		(void) expect(&idle[0], AU_MSG_PAGES);
+	run();
+	fake_offer(&H, &idle[0], SIZE_MAX);
+	fake_offer(&H, &late, SIZE_MAX);
+	H.now++;
+	run();
+	for (int i = 1; i < 4; i++)
+	{
+		assert_true(idle[i].closed);
+		fake_conn_end(&H, &idle[i]);
+	}
+	assert_false(idle[0].closed);
+	run();
+	fake_offer(&H, &late, SIZE_MAX);
+	(void) expect(&late, AU_MSG_PAGES);
+	fake_conn_end(&H, &late);
+	fake_conn_end(&H, &idle[0]);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
 /* Bounds: waiting reads, unsent answers, log not yet durable. */
 static void
 test_bounds(void **state)
@@ -792,6 +855,7 @@ main(void)
 		cmocka_unit_test(test_timeline_cut),
 		cmocka_unit_test(test_reads),
 		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_answers_of_all),
 		cmocka_unit_test(test_disk_full),
 		cmocka_unit_test(test_persist_and_trim),
 		cmocka_unit_test(test_fatal),

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_pagestore_write.c: a generation of gathered changes becomes one RocksDB
+ * batch; au_pagestore.h says why one.
+ *
+ * The batch is as large as the generation, so of all volumes of a node only
+ * one has a batch at a time (au_memory.h).  After each write the memtables
+ * are counted; if they are too much this volume's are flushed to files at
+ * once, by the same worker thread.
+ */
+#include "store/au_pagestore_int.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+bool
+au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
+{
+	AuPending  *t = ps->current;
+
+	if (ps->has_frozen)
+		return false;
+	assert(restart <= applied);
+	au_pagestore_set_applied(ps, applied);
+	ps->meta.applied = applied;
+	ps->meta.restart = restart;
+	ps->frozen_meta = ps->meta;
+	ps->current = ps->frozen;
+	ps->frozen = t;
+	ps->has_frozen = true;
+	return true;
+}
+
+/* Memory for one bundle at a time; grows. */
+typedef struct Encoder
+{
+	uint8_t    *value;
+	size_t		value_cap;
+	AuItem	   *items;
+	uint32_t	items_cap;
+} Encoder;
+
+static bool
+encode_segment(Encoder *enc, const AuPendEntry *e, const AuPendSegment *seg,
+			   rocksdb_writebatch_t *batch)
+{
+	uint8_t		key[AU_KEY_LEN];
+	size_t		size = au_bundle_size(seg->nitems, seg->bytes);
+	uint32_t	n = seg->nitems;
+
+	if (size > enc->value_cap)
+	{
+		free(enc->value);
+		enc->value_cap = size * 2;
+		enc->value = malloc(enc->value_cap);
+	}
+	if (n > enc->items_cap)
+	{
+		free(enc->items);
+		enc->items_cap = n * 2;
+		enc->items = malloc(enc->items_cap * sizeof(*enc->items));
+	}
+	if (enc->value == NULL || enc->items == NULL)
+		return false;
+	for (const AuPendItem *item = seg->newest; item != NULL; item = item->older)
+	{
+		assert(n > 0);
+		enc->items[--n] = (AuItem)
+		{
+			item->lsn, item->len, item->ops
+		};
+	}
+	assert(n == 0);
+	au_key_encode(key, e->keyspace, &e->page, seg->first_lsn);
+	au_bundle_encode(enc->value, key, enc->items, seg->nitems, seg->self_from);
+	rocksdb_writebatch_put(batch, (const char *) key, AU_KEY_LEN,
+						   (const char *) enc->value, size);
+	return true;
+}
+
+static AuStatus
+db_failed(char *dberr, const char *what, char *err, size_t errlen)
+{
+	AuStatus	status = strstr(dberr, "No space") != NULL ? AU_FULL : AU_IO;
+
+	snprintf(err, errlen, "could not %s: %s", what, dberr);
+	rocksdb_free(dberr);
+	return status;
+}
+
+static AuStatus
+write_batch(AuPageStore *ps, char *err, size_t errlen)
+{
+	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	Encoder		enc = {0};
+	uint8_t		meta[AU_META_LEN];
+	char	   *dberr = NULL;
+	bool		fits = true;
+
+	for (const AuPendEntry *e = au_pending_first(ps->frozen); e != NULL; e = e->all_next)
+		for (const AuPendSegment *seg = e->oldest; seg != NULL && fits; seg = seg->newer)
+			fits = encode_segment(&enc, e, seg, batch);
+	free(enc.value);
+	free(enc.items);
+	au_ps_meta_encode(meta, &ps->frozen_meta);
+	rocksdb_writebatch_put(batch, AU_META_KEY, AU_META_KEY_LEN, (const char *) meta, AU_META_LEN);
+	if (fits)
+		rocksdb_write(ps->db, ps->write_options, batch, &dberr);
+	rocksdb_writebatch_destroy(batch);
+	if (!fits)
+	{
+		snprintf(err, errlen, "could not write page versions: out of memory");
+		return AU_NOMEM;
+	}
+	return dberr == NULL ? AU_OK : db_failed(dberr, "write page versions", err, errlen);
+}
+
+static AuStatus
+flush_memtables(AuPageStore *ps, char *err, size_t errlen)
+{
+	rocksdb_flushoptions_t *fo = rocksdb_flushoptions_create();
+	char	   *dberr = NULL;
+
+	rocksdb_flushoptions_set_wait(fo, 1);
+	rocksdb_flush(ps->db, fo, &dberr);
+	rocksdb_flushoptions_destroy(fo);
+	return dberr == NULL ? AU_OK :
+		db_failed(dberr, "write page versions to files", err, errlen);
+}
+
+static void
+count_memtables(AuPageStore *ps)
+{
+	au_store_memory_memtables(ps->memory, &ps->share,
+							  au_ps_property(ps, "rocksdb.cur-size-all-mem-tables"));
+}
+
+AuStatus
+au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
+{
+	AuStatus	status;
+
+	assert(ps->has_frozen);
+	if (ps->memory != NULL)
+		au_store_memory_write_begin(ps->memory);
+	status = write_batch(ps, err, errlen);
+	if (ps->memory != NULL)
+	{
+		count_memtables(ps);
+		persist = persist || au_store_memory_must_flush(ps->memory);
+	}
+	if (status == AU_OK && persist)
+		status = flush_memtables(ps, err, errlen);
+	if (ps->memory != NULL)
+	{
+		count_memtables(ps);
+		au_store_memory_write_end(ps->memory);
+	}
+	if (status != AU_OK)
+		return status;
+	status = au_ps_meta_read(ps->db, ps->persisted_options, &ps->persisted_new, err, errlen);
+	return status == AU_NOT_FOUND ? AU_OK : status;
+}
+
+void
+au_pagestore_written(AuPageStore *ps, AuStatus status)
+{
+	assert(ps->has_frozen);
+	if (status != AU_OK)
+		return;
+	ps->persisted = ps->persisted_new;
+	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
+	au_pending_reset(ps->frozen);
+	ps->has_frozen = false;
+	au_ps_drop_iter(ps);
+	au_ps_count_pending(ps);
+}
