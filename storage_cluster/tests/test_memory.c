@@ -10,12 +10,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <ftw.h>
 #include <sys/stat.h>
 
 #include "common/au_page.h"
 #include "core/au_node.h"
 #include "store/au_memory.h"
+#include "tests/testdir.h"
 #include "tests/walmake.h"
 #include "tests/wireclient.h"
 
@@ -280,15 +280,6 @@ within(unsigned memory_mb, unsigned log_mb)
 	assert_true(WIFEXITED(st) && WEXITSTATUS(st) == 0);
 }
 
-static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void) st;
-	(void) flag;
-	(void) ftw;
-	return remove(path);
-}
-
 static void
 test_smallest(void **state)
 {
@@ -302,7 +293,7 @@ test_larger(void **state)
 	(void) state;
 	if (pid > 0)
 		(void) daemon_end(pid, SIGKILL);
-	nftw(node_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	testdir_remove(node_dir);
 	within(128, 120);
 }
 
@@ -343,7 +334,7 @@ teardown(void **state)
 	(void) state;
 	if (pid > 0)
 		(void) daemon_end(pid, SIGKILL);
-	nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	testdir_remove(root);
 	return 0;
 }
 
