@@ -14,6 +14,7 @@ typedef enum Kind
 {
 	TEXT,
 	MEGABYTES,
+	SECONDS,
 	SYSID,
 	LEVEL
 } Kind;
@@ -24,7 +25,7 @@ typedef struct Option
 	Kind		kind;
 	size_t		offset;
 	size_t		size;			/* TEXT: of the buffer */
-	uint64_t	min;			/* MEGABYTES */
+	uint64_t	min;			/* MEGABYTES, SECONDS */
 	const char *argument;
 	const char *help;
 } Option;
@@ -41,6 +42,8 @@ static const Option options[] = {
 	"memory for caches and gathered changes (default 256)"},
 	{"retention-mb", MEGABYTES, offsetof(AuConfig, retention_mb), 0, 0, "MB",
 	"log behind which old page versions stay readable (default 1024)"},
+	{"retention-seconds", SECONDS, offsetof(AuConfig, retention_seconds), 0, 0, "S",
+	"... and time before the newest commit, whichever is more (default 0: none)"},
 	{"disk-reserve-mb", MEGABYTES, offsetof(AuConfig, disk_reserve_mb), 0, 0, "MB",
 	"take no more log when less of the disk is free (default 64)"},
 	{"single-volume", SYSID, offsetof(AuConfig, single_volume), 0, 0, "SYSID",
@@ -125,10 +128,12 @@ set_option(AuConfig *c, const Option *o, const char *value, const char *where)
 			memcpy(field, value, strlen(value) + 1);
 			return true;
 		case MEGABYTES:
-			if (!parse_number(value, (uint64_t) 1 << 24, &number) || number < o->min)
+		case SECONDS:
+			if (!parse_number(value, (uint64_t) 1 << 30, &number) || number < o->min)
 			{
-				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be a number of megabytes, at least %u, not \"%s\"\n",
-						where, o->name, (unsigned) o->min, value);
+				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be a number of %s, at least %u, not \"%s\"\n",
+						where, o->name, o->kind == SECONDS ? "seconds" : "megabytes",
+						(unsigned) o->min, value);
 				return false;
 			}
 			*(uint64_t *) (void *) field = number;

@@ -20,6 +20,7 @@ typedef struct AuConfig
 	char		http_socket[256];
 	uint64_t	memory_mb;
 	uint64_t	retention_mb;
+	uint64_t	retention_seconds;
 	uint64_t	disk_reserve_mb;
 	uint64_t	single_volume;
 	AuLogLevel	log_level;

@@ -14,6 +14,9 @@
 #include "common/au_crc32c.h"
 #include "common/au_page.h"
 
+/* So many entries of the map of times in the retention. */
+#define TIMES_APART 1024
+
 #define FILE_BYTES_MIN ((uint64_t) 16 << 20)
 #define FILE_BYTES_MAX ((uint64_t) 64 << 20)
 
@@ -328,6 +331,33 @@ load_relations(AuPageStore *ps)
 
 /* ---- open and close --------------------------------------------------- */
 
+/* The map of times, if there is one and it is wanted. */
+static AuStatus
+load_times(AuPageStore *ps, char *err, size_t errlen)
+{
+	char	   *dberr = NULL;
+	size_t		len = 0;
+	char	   *value;
+	AuStatus	status = AU_OK;
+
+	if (ps->retention_us == 0)
+		return AU_OK;
+	value = rocksdb_get(ps->db, ps->scan_options, AU_TIMEMAP_KEY, AU_TIMEMAP_KEY_LEN, &len, &dberr);
+	if (dberr != NULL)
+	{
+		snprintf(err, errlen, "could not read the page store's map of times: %s", dberr);
+		rocksdb_free(dberr);
+		return AU_IO;
+	}
+	if (value != NULL && au_timemap_decode((const uint8_t *) value, len, &ps->times) != AU_OK)
+	{
+		snprintf(err, errlen, "the page store's map of times is damaged");
+		status = AU_CORRUPT;
+	}
+	rocksdb_free(value);
+	return status;
+}
+
 static AuStatus
 load(AuPageStore *ps, const AuPageStoreOptions *opt, char *err, size_t errlen)
 {
@@ -355,6 +385,9 @@ load(AuPageStore *ps, const AuPageStoreOptions *opt, char *err, size_t errlen)
 	ps->persisted = ps->persisted_new = ps->meta;
 	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
 	ps->applied_at_open = ps->last_change = ps->meta.applied;
+	status = load_times(ps, err, errlen);
+	if (status != AU_OK)
+		return status;
 	status = load_relations(ps);
 	if (status != AU_OK)
 		snprintf(err, errlen, "could not load the page store: %s", ps->error);
@@ -376,6 +409,7 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 	ps->memory = opt->memory;
 	ps->pending_max = opt->pending_bytes;
 	ps->retention = opt->retention_bytes;
+	ps->retention_us = (int64_t) opt->retention_us;
 	ps->start_lsn = opt->start_lsn;
 	ps->current = au_pending_new();
 	ps->frozen = au_pending_new();
@@ -626,6 +660,12 @@ au_pagestore_apply(AuPageStore *ps, const AuWalRecord *rec)
 	bool		ours = rec->kind == AU_WAL_OURS;
 	AuStatus	status;
 
+	if (rec->xact_time != 0 && ps->retention_us > 0 && rec->end > ps->applied_at_open &&
+		(ps->times.count == 0 || rec->end > ps->times.entries[ps->times.count - 1].lsn))
+	{
+		au_timemap_add(&ps->times, rec->xact_time, rec->end, ps->retention_us / TIMES_APART);
+		ps->times_changed = true;
+	}
 	if (!ours && rec->kind != AU_WAL_DROP_RELS && rec->kind != AU_WAL_NEW_REL &&
 		rec->kind != AU_WAL_DROP_DB)
 		return AU_OK;
@@ -653,6 +693,8 @@ au_pagestore_rewind(AuPageStore *ps, AuLsn lsn)
 		return false;
 	if (ps->applied_at_open > lsn)
 		ps->applied_at_open = lsn;
+	au_timemap_cut(&ps->times, lsn);
+	ps->times_changed = true;
 	return true;
 }
 
@@ -721,8 +763,25 @@ au_pagestore_last_change(const AuPageStore *ps)
 void
 au_pagestore_set_applied(AuPageStore *ps, AuLsn applied)
 {
-	if (applied > ps->retention && applied - ps->retention > ps->meta.horizon)
-		ps->meta.horizon = applied - ps->retention;
+	AuLsn		horizon = applied > ps->retention ? applied - ps->retention : 0;
+
+	if (ps->retention_us > 0)
+	{
+		AuLsn		by_time = au_timemap_lsn(&ps->times, ps->times.newest - ps->retention_us);
+
+		au_timemap_forget(&ps->times, by_time);
+		horizon = by_time < horizon ? by_time : horizon;
+	}
+	if (ps->hold != 0 && ps->hold < horizon)
+		horizon = ps->hold;
+	if (horizon > ps->meta.horizon)
+		ps->meta.horizon = horizon;
+}
+
+void
+au_pagestore_set_hold(AuPageStore *ps, AuLsn lsn)
+{
+	ps->hold = lsn;
 }
 
 void

@@ -54,7 +54,11 @@ typedef struct AuPageStoreOptions
 	AuLsn		start_lsn;		/* of the volume; used when the store is empty */
 	uint64_t	pending_bytes;	/* a generation is full at this size; there are two */
 	uint64_t	write_buffer_bytes; /* of one RocksDB memtable, three at most */
-	uint64_t	retention_bytes;	/* log that stays readable behind applied */
+	/* An LSN stays readable while either wants it: it is within so much log
+	 * behind applied, or within so much time (0: none) before the newest
+	 * commit. */
+	uint64_t	retention_bytes;
+	uint64_t	retention_us;
 	AuStoreMemory *memory;		/* shared by the node's volumes: its block cache is used,
 								 * and its limits hold beside those above; may be NULL */
 } AuPageStoreOptions;
@@ -91,8 +95,8 @@ AuLsn		au_pagestore_restart_lsn(const AuPageStore *ps);
 AuLsn		au_pagestore_applied_lsn(const AuPageStore *ps);
 
 /*
- * Take a record (kinds OURS, DROP_RELS, NEW_REL, DROP_DB; others are ignored), in log
- * order.  AU_INVALID: an invariant is broken (LSN goes backwards on a page):
+ * Take a record, in log order: OURS, DROP_RELS, NEW_REL, DROP_DB change pages
+ * and sizes; the time of commits and aborts is noted; others are ignored.  AU_INVALID: an invariant is broken (LSN goes backwards on a page):
  * stop the node.  AU_NOMEM.
  */
 AuStatus	au_pagestore_apply(AuPageStore *ps, const AuWalRecord *rec);
@@ -123,6 +127,9 @@ AuLsn		au_pagestore_persisted_restart(const AuPageStore *ps);
 AuLsn		au_pagestore_horizon(const AuPageStore *ps);
 /* Tell how far the log is applied (moves the horizon). */
 void		au_pagestore_set_applied(AuPageStore *ps, AuLsn applied);
+/* Somebody may still ask for LSNs from here on: the horizon does not pass it
+ * (what it has passed already is gone).  0: nobody. */
+void		au_pagestore_set_hold(AuPageStore *ps, AuLsn lsn);
 /* End of the last record that changed anything here since open, else the
  * applied LSN found at open. */
 AuLsn		au_pagestore_last_change(const AuPageStore *ps);

@@ -368,7 +368,15 @@ check_all(AuPageStore *ps, Check *c, char *err, size_t errlen)
 		AuStoreMeta meta;
 		const char *why;
 
-		if (klen != AU_META_KEY_LEN || key[0] != AU_KS_META)
+		if (klen == AU_TIMEMAP_KEY_LEN && memcmp(key, AU_TIMEMAP_KEY, klen) == 0)
+		{
+			if (au_timemap_decode(value, vlen, &ps->times) != AU_OK)
+			{
+				c->out->problems++;
+				c->fn(c->ctx, "the map of times is damaged");
+			}
+		}
+		else if (klen != AU_META_KEY_LEN || key[0] != AU_KS_META)
 			check_version(c, key, klen, value, vlen);
 		else if (au_ps_meta_decode(value, vlen, &meta, &why) == AU_OK)
 		{

@@ -14,6 +14,7 @@
 #include "store/au_pagestore.h"
 #include "store/au_pending.h"
 #include "store/au_relmap.h"
+#include "store/au_timemap.h"
 
 /*
  * Meta record, under the key AU_META_KEY:
@@ -94,6 +95,8 @@ struct AuPageStore
 	AuMemoryShare share;
 	uint64_t	pending_max;
 	uint64_t	retention;
+	int64_t		retention_us;	/* 0: by bytes alone */
+	AuLsn		hold;			/* the horizon stays at or below; 0: none */
 	AuLsn		start_lsn;
 
 	AuPending  *current;
@@ -106,6 +109,11 @@ struct AuPageStore
 	AuStoreMeta persisted;		/* in files */
 	AuLsn		applied_at_open;
 	AuLsn		last_change;	/* end of the last record taken */
+
+	AuTimeMap	times;			/* empty unless retention_us */
+	bool		times_changed;	/* since the last freeze */
+	size_t		frozen_times_len;	/* 0: as stored */
+	uint8_t		frozen_times[AU_TIMEMAP_BYTES_MAX];
 
 	AuRelMap	rels;
 	AuRelId		last_rel_id;	/* one-entry cache of the map */

@@ -26,6 +26,9 @@ au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
 	ps->meta.applied = applied;
 	ps->meta.restart = restart;
 	ps->frozen_meta = ps->meta;
+	ps->frozen_times_len = ps->times_changed ?
+		au_timemap_encode(ps->frozen_times, &ps->times) : 0;
+	ps->times_changed = false;
 	ps->current = ps->frozen;
 	ps->frozen = t;
 	ps->has_frozen = true;
@@ -105,6 +108,9 @@ write_batch(AuPageStore *ps, char *err, size_t errlen)
 	free(enc.items);
 	au_ps_meta_encode(meta, &ps->frozen_meta);
 	rocksdb_writebatch_put(batch, AU_META_KEY, AU_META_KEY_LEN, (const char *) meta, AU_META_LEN);
+	if (ps->frozen_times_len > 0)
+		rocksdb_writebatch_put(batch, AU_TIMEMAP_KEY, AU_TIMEMAP_KEY_LEN,
+							   (const char *) ps->frozen_times, ps->frozen_times_len);
 	if (fits)
 		rocksdb_write(ps->db, ps->write_options, batch, &dberr);
 	rocksdb_writebatch_destroy(batch);
