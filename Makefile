@@ -14,8 +14,8 @@
 PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
-OWN_TARGETS = check check-unit check-sql check-tap check-core check-long \
-	quickstart quickstart-stop quickstart-clean bench deps help
+OWN_TARGETS = check check-unit check-sql check-isolation check-tap check-core \
+	check-long quickstart quickstart-stop quickstart-clean bench deps help
 
 ifneq (,$(filter $(OWN_TARGETS),$(MAKECMDGOALS)))
 
@@ -25,14 +25,18 @@ SHELL = /bin/bash
 export PG_CONFIG PG_MAJOR
 
 check:
-	@t/run-all.sh unit asan fuzz sql tap core
+	@t/run-all.sh unit asan fuzz sql isolation tap core
 
 check-unit:
 	@t/run-all.sh unit asan fuzz
 
-# make check-sql TESTS='basic dml', make check-tap TESTS='t/001_basic.pl'
+# make check-sql TESTS='dml ddl', make check-isolation TESTS='extend',
+# make check-tap TESTS='t/001_basic.pl'
 check-sql:
 	@t/run-all.sh sql
+
+check-isolation:
+	@t/run-all.sh isolation
 
 check-tap:
 	@t/run-all.sh tap
@@ -62,6 +66,7 @@ help:
 	@echo 'make check             install what is missing, build, install, run every test'
 	@echo 'make check-unit        ... only the storage side'"'"'s unit tests, sanitizers, fuzzers'
 	@echo 'make check-sql         ... only pg_regress; TESTS="name ..." picks some'
+	@echo 'make check-isolation   ... only sessions that meet, step by step; TESTS="extend ..." picks some'
 	@echo 'make check-tap         ... only TAP; TESTS="t/001_basic.pl ..." picks some'
 	@echo 'make check-core        PostgreSQL'"'"'s own tests on aurora tables; MODES="small ..." picks some'
 	@echo 'make check-long        tests that take long (pgbench scale 50)'

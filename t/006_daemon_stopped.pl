@@ -115,14 +115,15 @@ is($lrc, 0, 'load runs on when it is back') or diag ${ $load->{err} };
 check_all($node, 'after the daemon was gone');
 
 # ---- a bound on the waiting
-$node->append_conf('postgresql.conf', "aurora.storage_timeout = '1s'\nsynchronous_standby_names = ''\n");
+$node->append_conf('postgresql.conf', "aurora.storage_timeout = '2s'\nsynchronous_standby_names = ''\n");
 $node->reload;
 $pid = wait_for_daemon($node);
 $node->safe_psql('postgres', "SELECT aurora.evict('pgbench_accounts')");
 kill_quietly('STOP', $pid);
-($rc, $out, $err) = $node->psql('postgres', $read);
+$t = timed(sub { ($rc, $out, $err) = $node->psql('postgres', $read); });
 kill_quietly('CONT', $pid);
 isnt($rc, 0, 'aurora.storage_timeout ends a read');
+cmp_ok($t, '<', 3.9, 'read-ahead included');
 like($err, qr/pgbench_accounts|block|storage/i, 'with an error that names what it waited for');
 note $err;
 $node->poll_query_until('postgres', 'SELECT count(*) = 10 FROM small');

@@ -4,7 +4,7 @@
 # Builds, installs and runs test suites, one line a test, and ends with
 # "N passed, N failed".  Called by make check and its relatives:
 #
-#   t/run-all.sh unit asan fuzz sql tap core core-full long
+#   t/run-all.sh unit asan fuzz sql isolation tap core core-full long
 #
 # PostgreSQL refuses to run as root, so as root the suites that need a server
 # step down to another user, in a work directory that this user can read
@@ -12,7 +12,7 @@
 # copied there.
 #
 # Environment:
-#   TESTS               some tests of suite sql or tap, instead of all
+#   TESTS               some tests of suite sql, isolation or tap, instead of all
 #   MODES               some modes of suite core-full, instead of all
 #   AURORA_TEST_USER    whom to step down to (default postgres)
 #   AURORA_TEST_SEED    seed of the tests that act at random moments
@@ -206,38 +206,60 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-suite_sql() {
-	local tests t0=$SECONDS rc line name
+# regress_suite NAME TOOL INPUT SETTINGS DATABASE OPTION... TEST...: one of
+# PostgreSQL's two regression tools on a server of its own.
+regress_suite() {
+	local name=$1 tool=$2 input=$3 conf=$4 db=$5 rc line test ok=0 bad=0
+	shift 5
 	need_work
-	tests=${TESTS:-$(sed -n '/^REGRESS = /,/[^\\]$/p' "$top/Makefile" |
-		sed 's/^REGRESS = //; s/\\$//' | tr '\n' ' ')}
-	local log=$work/out/pg_regress.log
-	# shellcheck disable=SC2086
-	as_user env PATH="$bindir:$PATH" timeout 1800 \
-		"$pgxs_top/src/test/regress/pg_regress" \
-		--inputdir="$work" --outputdir="$work/out" \
-		--temp-instance="$work/out/instance" --temp-config="$work/t/aurora.conf" \
-		--bindir="$bindir" --dbname=contrib_regression_aurora \
-		--no-locale --encoding=UTF8 $tests >"$log" 2>&1
+	local out=$work/out/$name
+	local log=$out/tool.log
+	as_user mkdir -p "$out"
+	as_user env PATH="$bindir:$PATH" timeout 1800 "$pgxs_top/src/test/$tool" \
+		--inputdir="$work/$input" --outputdir="$out" \
+		--temp-instance="$out/instance" --temp-config="$work/$conf" \
+		--bindir="$bindir" --dbname="$db" \
+		--no-locale --encoding=UTF8 "$@" >"$log" 2>&1
 	rc=$?
-	local ok=0 bad=0
 	while read -r line; do
-		name=$(sed 's/^test \([^ ]*\) .*/\1/' <<<"$line")
+		test=$name/$(sed 's/^test \([^ ]*\) .*/\1/' <<<"$line")
 		if [[ $line == *" ok "* ]]; then
-			ok=$((ok + 1)); report "sql/$name" ok "$(ms_of "$line")"
+			ok=$((ok + 1)); report "$test" ok "$(ms_of "$line")"
 		else
-			bad=$((bad + 1)); report "sql/$name" FAILED "$(ms_of "$line")"
+			bad=$((bad + 1)); report "$test" FAILED "$(ms_of "$line")"
 		fi
 	done < <(grep '^test ' "$log")
 	[ $rc -ne 0 ] && [ $bad -eq 0 ] && bad=1
+	[ $((ok + bad)) -eq 0 ] && bad=1
 	passed=$((passed + ok)); failed=$((failed + bad))
-	mkdir -p "$logs/sql"
-	cp "$log" "$logs/sql/"
-	cp -R "$work/out/results" "$work/out/regression.diffs" "$work/out/log" "$logs/sql/" 2>/dev/null
+	mkdir -p "$logs/$name"
+	cp "$log" "$logs/$name/"
+	cp -R "$out/results" "$out/regression.diffs" "$out/log" "$logs/$name/" 2>/dev/null
 	if [ $bad -ne 0 ]; then
-		head -200 "$work/out/regression.diffs" 2>/dev/null || tail -20 "$log"
-		say "  see $logs/sql"
+		head -200 "$out/regression.diffs" 2>/dev/null || tail -20 "$log"
+		say "  see $logs/$name"
 	fi
+}
+
+# "extension" and "a_tools" make what the others use.
+suite_sql() {
+	local tests
+	tests=${TESTS:+extension $TESTS}
+	tests=${tests:-$(sed -n '/^REGRESS = /,/[^\\]$/p' "$top/Makefile" |
+		sed 's/^REGRESS = //; s/\\$//' | tr '\n' ' ')}
+	# shellcheck disable=SC2086
+	regress_suite sql regress/pg_regress . t/aurora.conf \
+		contrib_regression_aurora $tests
+}
+
+suite_isolation() {
+	local tests
+	tests=${TESTS:-$(cd "$top/t/isolation/specs" && ls ./*.spec |
+		sed 's/^..//; s/\.spec$//; /^a_tools$/d')}
+	# shellcheck disable=SC2086
+	regress_suite isolation isolation/pg_isolation_regress t/isolation \
+		t/isolation/isolation.conf isolation_aurora --load-extension=aurora \
+		a_tools $tests
 }
 
 ms_of() {
@@ -333,6 +355,7 @@ for suite in "$@"; do
 			suite_storage asan "unit tests, sanitized" ;;
 		fuzz) headline "fuzzers, ${FUZZ_SECONDS:-10} s each"; suite_fuzz ;;
 		sql) headline "SQL behaviour (pg_regress)"; suite_sql ;;
+		isolation) headline "sessions step by step (isolation tester)"; suite_isolation ;;
 		tap) headline "servers, crashes, faults (TAP)"; suite_tap ;;
 		core) headline "PostgreSQL's own tests, a part"; suite_core --ci ;;
 		core-full) headline "PostgreSQL's own tests"

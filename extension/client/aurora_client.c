@@ -280,7 +280,12 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	au_writer_start(&w, memory, sizeof(memory));
 	(void) au_enc_get_pages(&w, id, &req);
 	if (!ask(&q, id, &w, AU_MSG_PAGES, &answer))
+	{
+		/* who asked for a favour would ask in earnest now and wait again */
+		if (aurora_now_ms() >= q.deadline_ms)
+			raise_unreachable(&q);
 		return InvalidXLogRecPtr;
+	}
 	if (!au_dec_pages(&answer, &got) || got.nblocks != n ||
 		got.as_of < not_before)
 		raise_malformed(&q);

@@ -28,7 +28,8 @@
  * newest, not before not_before; else as of read_lsn.  pages: n * BLCKSZ
  * bytes; status[i]: AU_OK or AU_NOT_FOUND (page i then is all zero).
  * Returns the LSN the pages were read as of.  With noerror, storage trouble
- * returns InvalidXLogRecPtr instead (cancel still raises).
+ * returns InvalidXLogRecPtr instead (cancel still raises, and so does the end
+ * of aurora.storage_timeout: nobody is to wait for it twice).
  * The caller has flushed local WAL up to not_before.
  */
 extern XLogRecPtr aurora_client_get_pages(const RelFileNode *rnode,
