@@ -109,6 +109,12 @@ print_volume(json_t *v)
 	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " drops wait for the retention)",
 			 number_of(v, "relations"), number_of(v, "drops_waiting"));
 	print_line("relations", line);
+	snprintf(line, sizeof(line), "%" PRId64 " walks, this one at %" PRId64 " %%, damaged places: %" PRId64,
+			 number_of(v, "scrub_passes"), number_of(v, "scrub_percent"),
+			 number_of(v, "scrub_damaged"));
+	print_line("scrubber", line);
+	if (json_object_get(v, "damage") != NULL)
+		print_line("damage", text_of(v, "damage"));
 	snprintf(line, sizeof(line), "%" PRId64 " (%s), %" PRId64 " syncs of %.2f ms, at most %.2f ms",
 			 number_of(v, "appends"), size_text(number_of(v, "append_bytes"), a, sizeof(a)),
 			 number_of(v, "syncs"), average(v, "sync_us", "syncs"),

@@ -46,6 +46,8 @@ static const Option options[] = {
 	"... and time before the newest commit, whichever is more (default 0: none)"},
 	{"disk-reserve-mb", MEGABYTES, offsetof(AuConfig, disk_reserve_mb), 0, 0, "MB",
 	"take no more log when less of the disk is free (default 64)"},
+	{"scrub-mb-per-s", MEGABYTES, offsetof(AuConfig, scrub_mb_per_s), 0, 0, "MB",
+	"look for damage at this rate in the background; 0: never (default 4)"},
 	{"single-volume", SYSID, offsetof(AuConfig, single_volume), 0, 0, "SYSID",
 	"serve only the server with this system identifier"},
 	{"log-level", LEVEL, offsetof(AuConfig, log_level), 0, 0, "LEVEL",
@@ -273,6 +275,7 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	c->memory_mb = 256;
 	c->retention_mb = 1024;
 	c->disk_reserve_mb = 64;
+	c->scrub_mb_per_s = 4;
 	c->log_level = AU_LOG_INFO;
 	rc = read_arguments(c, argc, argv, true);
 	if (rc == AU_CONFIG_RUN)

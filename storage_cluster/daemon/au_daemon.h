@@ -45,6 +45,11 @@ typedef struct AuHostVolume
 	bool		write_persist;
 	AuStatus	write_status;
 	char		write_err[512];
+
+	uv_work_t	scrub_work;
+	AuPageScrub *scrub;			/* the step under way; NULL: none */
+	uint64_t	scrub_bytes;	/* it walked */
+	uint64_t	scrub_at;		/* ms; not before */
 } AuHostVolume;
 
 typedef struct AuSnapshot
@@ -69,6 +74,7 @@ struct AuDaemon
 	uv_timer_t	timer;			/* when the node wants to run again */
 	uv_signal_t sigterm;
 	uv_signal_t sigint;
+	uv_timer_t	scrub_timer;
 	uv_async_t	want_snapshot;
 	AuListener *listeners[2];
 	int			nlisteners;
@@ -98,6 +104,10 @@ void		au_wake(AuDaemon *d);	/* run the node again without waiting for an event *
 bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
 void		au_volumes_close(AuDaemon *d);
 void		au_volumes_fill_host(AuNodeHost *h);
+
+/* au_scrub.c: looking for damage in the background; stop: no further step */
+void		au_scrub_start(AuDaemon *d);
+void		au_scrub_stop(AuDaemon *d);
 
 /* au_session.c: connections */
 bool		au_sessions_listen(AuDaemon *d, char *err, size_t errlen);

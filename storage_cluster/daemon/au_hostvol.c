@@ -378,6 +378,11 @@ host_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 	uint64_t	free_mb = au_disk_free(v->dir) / (1024 * 1024);
 	AuStatus	status;
 
+	if (v->scrub != NULL)
+	{
+		snprintf(err, errlen, "the scrubber is still looking at the page store");
+		return AU_FULL;
+	}
 	/* RocksDB would fail again at once. */
 	if (free_mb < d->config.disk_reserve_mb)
 	{

@@ -19,6 +19,7 @@ typedef struct VolumeFigures
 	AuVolumeStats v;
 	AuPageStoreStats s;
 	uint64_t	log_bytes;
+	const char *damage;			/* the first found, "" for none */
 } VolumeFigures;
 
 typedef struct Figure
@@ -63,6 +64,11 @@ static const Figure figures[] = {
 	{"store_reopens", V(store_reopens), true, "times the page store was reopened after trouble"},
 	{"reclaimed_relations", S(gc_relations), true, "dropped relations removed"},
 	{"expired_versions", S(gc_versions), true, "page versions below the horizon left out by compactions"},
+	{"scrub_passes", S(scrub_passes), true, "times the scrubber looked at every stored version"},
+	{"scrub_versions", S(scrub_versions), true, "versions the scrubber looked at"},
+	{"scrub_percent", S(scrub_percent), false, "how far the scrubber's walk is"},
+	{"scrub_damaged", S(scrub_damaged), false, "damaged places that the scrubber found and that are still there"},
+	{"scrub_compactions", S(scrub_compactions), true, "ranges compacted because of what lay about in them"},
 	{"reclaimed_versions", S(gc_keys), true, "versions of truncated blocks removed"},
 };
 
@@ -79,8 +85,12 @@ get_figures(AuDaemon *d, uint32_t index, VolumeFigures *f)
 		return false;
 	v = handle;
 	f->log_bytes = au_landing_bytes(v->landing);
+	f->damage = "";
 	if (v->store != NULL)
+	{
 		au_pagestore_stats(v->store, &f->s);
+		f->damage = au_pagestore_scrub_problem(v->store);
+	}
 	return true;
 }
 
@@ -140,6 +150,8 @@ volume_json(const VolumeFigures *f)
 	set_lsn(o, "applied_lsn", f->v.applied);
 	set_lsn(o, "persisted_lsn", f->v.persisted);
 	set_lsn(o, "horizon_lsn", f->v.horizon);
+	if (f->damage[0] != '\0')
+		json_object_set_new(o, "damage", json_string(f->damage));
 	for (size_t i = 0; i < NFIGURES; i++)
 		json_object_set_new(o, figures[i].name,
 							json_integer((json_int_t) figure_value(f, &figures[i])));

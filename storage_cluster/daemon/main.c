@@ -168,6 +168,7 @@ on_signal(uv_signal_t *handle, int signum)
 	for (int i = 0; i < d->nlisteners; i++)
 		au_listener_close(d->listeners[i]);
 	d->nlisteners = 0;
+	au_scrub_stop(d);
 	au_node_stop(d->node);
 	au_wake(d);
 }
@@ -230,6 +231,7 @@ start(AuDaemon *d, char *err, size_t errlen)
 	if (!make_node(d, err, errlen) || !au_volumes_open(d, err, errlen))
 		return false;
 	make_handles(d);
+	au_scrub_start(d);
 	au_snapshot_make(d);
 	return au_sessions_listen(d, err, errlen) && au_http_start(d, err, errlen);
 }

@@ -547,7 +547,7 @@ add_patch(AuPageStore *ps, const AuWalRecord *rec, const AuWalBlock *block)
 {
 	bool		full = au_ops_self_contained(block->data, block->data_len);
 	uint16_t   *chain = &ps->chain[au_page_hash(AU_KS_PAGE, &block->page) & (AU_CHAIN_SLOTS - 1)];
-	uint32_t	units = 1 + block->data_len / 256;
+	uint32_t	units = au_chain_units(block->data_len);
 	AuStatus	status;
 
 	status = add(ps, AU_KS_PAGE, &block->page, rec->end, block->data, block->data_len,

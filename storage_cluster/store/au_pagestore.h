@@ -81,6 +81,11 @@ typedef struct AuPageStoreStats
 	uint64_t	gc_waiting;		/* events not collected yet */
 	uint64_t	disk_bytes;		/* RocksDB's live files */
 	uint64_t	memory_bytes;	/* memtables and table readers */
+	uint64_t	scrub_passes;	/* whole walks */
+	uint64_t	scrub_versions; /* looked at */
+	uint64_t	scrub_percent;	/* of this walk */
+	uint64_t	scrub_damaged;	/* problems of the last walk, or of this if more */
+	uint64_t	scrub_compactions;	/* of ranges with much garbage */
 } AuPageStoreStats;
 
 /* err (always terminated) describes failures. */
@@ -158,6 +163,22 @@ bool		au_pagestore_gc_step(AuPageStore *ps);
 /* Compact everything now, versions below the horizon go; takes as long as it
  * takes.  Compactions otherwise run by themselves. */
 void		au_pagestore_compact(AuPageStore *ps);
+
+/*
+ * The scrubber, a step: begin (NULL: out of memory), work on any one thread:
+ * about `budget` bytes of versions, returns how many; end: hands each problem
+ * found to fn, with page and LSN (at most 16 of a step; all are counted), and
+ * returns whether a walk through everything is finished.  One step at a time;
+ * the store is not closed meanwhile.
+ */
+typedef struct AuPageScrub AuPageScrub;
+
+AuPageScrub *au_pagestore_scrub_begin(AuPageStore *ps);
+uint64_t	au_pagestore_scrub_work(AuPageScrub *s, uint64_t budget);
+bool		au_pagestore_scrub_end(AuPageScrub *s, void (*fn) (void *ctx, const char *problem),
+								   void *ctx);
+/* What is damaged, as known by now (the first of it); "": nothing. */
+const char *au_pagestore_scrub_problem(const AuPageStore *ps);
 
 void		au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out);
 const char *au_pagestore_error(const AuPageStore *ps);

@@ -46,6 +46,13 @@ typedef struct AuStoreMeta
 /* A page's chain of patches is cut by an image beyond this many units; a
  * patch counts one unit, plus one for each 256 bytes. */
 #define AU_CHAIN_UNITS_MAX 128
+
+static inline uint32_t
+au_chain_units(uint32_t len)
+{
+	return 1 + len / 256;
+}
+
 #define AU_CHAIN_SLOTS (512 * 1024)	/* a power of two */
 /* ... and when a read had to look at more than this. */
 #define AU_READ_ITEMS_LONG 32
@@ -77,6 +84,26 @@ typedef struct AuGcEvent
 	uint32_t	cut;
 	uint8_t		kind;
 } AuGcEvent;
+
+/* Of the scrubber: where it is, and what it has not finished with. */
+#define AU_SCRUB_PROBLEMS 16	/* reported of one step; all are counted */
+#define AU_SCRUB_TEXT 512
+#define AU_SCRUB_LONG_MAX 64
+#define AU_COMPACT_BOTTOM_FORCED 2	/* BottommostLevelCompaction::kForce */
+
+typedef struct AuScrubPlace
+{
+	bool		started;
+	uint8_t		key[AU_KEY_LEN];	/* the next step begins here, going down */
+	uint8_t		region_end[AU_KEY_LEN]; /* garbage is counted from here down */
+	uint64_t	region_bytes;
+	uint64_t	region_garbage;
+	uint64_t	versions;		/* of this walk */
+	uint64_t	problems;
+	uint64_t	compactions;	/* since open */
+	AuPageId	long_pages[AU_SCRUB_LONG_MAX];	/* found, not cut yet */
+	uint32_t	nlong;
+} AuScrubPlace;
 
 struct AuPageStore
 {
@@ -138,6 +165,9 @@ struct AuPageStore
 	uint32_t	refs_cap;
 	AuScratch  *scratch;
 	size_t		scratch_bytes;
+
+	AuScrubPlace scrub_place;
+	char		scrub_problem[AU_SCRUB_TEXT];
 
 	AuPageStoreStats stats;
 	char		error[512];

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_pagestore_scrub.c: walks through everything that is stored, a step at a
+ * time, from the last key to the first and then again: verifies each version
+ * (au_pagestore_verify.h), finds pages with long chains, and compacts where
+ * much lies about that nobody may ask for.
+ *
+ *   begin (owner)   iterator, horizon, place of the last step
+ *        ▼
+ *   work (any)      versions up to the budget, whole pages; maybe a compaction
+ *        ▼
+ *   end (owner)     place, counts; problems are handed on
+ *
+ * Invariants:
+ *  1. A step ends between two pages, so each page is verified as a whole.
+ *  2. The horizon is read before the iterator is made and never after: no
+ *     compaction that the iterator sees has dropped by a newer one.
+ *  3. A block that RocksDB cannot read is reported once and stepped over, key
+ *     by key; what lies behind it is looked at.
+ *  4. Nothing is cached: foreground reads lose no memory to the walk.
+ */
+#include "store/au_pagestore_int.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "store/au_pagestore_verify.h"
+
+/* Garbage is looked at over so much that was walked; compacted if this part
+ * of it is. */
+#define REGION_BYTES ((uint64_t) 32 << 20)
+#define REGION_GARBAGE_MIN ((uint64_t) 1 << 20)
+#define REGION_GARBAGE_PART 4
+/* Steps over unreadable keys one by one, then in growing strides. */
+#define SKIPS_BY_ONE 2000
+
+struct AuPageScrub
+{
+	AuPageStore *ps;
+	rocksdb_iterator_t *it;
+	AuScrubPlace place;			/* where this step begins, then where it ended */
+	bool		finished;		/* the walk is through */
+	AuVerify	v;
+	char		problems[AU_SCRUB_PROBLEMS][AU_SCRUB_TEXT];
+	uint32_t	nproblems;		/* kept; v.problems counts all */
+	uint32_t	percent;
+};
+
+static void
+note_problem(void *ctx, const char *text)
+{
+	AuPageScrub *s = ctx;
+
+	if (s->nproblems < AU_SCRUB_PROBLEMS)
+		snprintf(s->problems[s->nproblems++], AU_SCRUB_TEXT, "%s", text);
+}
+
+static void
+page_done(void *ctx, const AuPageId *page, uint32_t units, uint64_t bytes, uint64_t garbage)
+{
+	AuPageScrub *s = ctx;
+
+	s->place.region_bytes += bytes;
+	s->place.region_garbage += garbage;
+	if (units > AU_CHAIN_UNITS_MAX && s->place.nlong < AU_SCRUB_LONG_MAX)
+		s->place.long_pages[s->place.nlong++] = *page;
+}
+
+AuPageScrub *
+au_pagestore_scrub_begin(AuPageStore *ps)
+{
+	AuPageScrub *s = calloc(1, sizeof(*s));
+
+	if (s == NULL)
+		return NULL;
+	s->ps = ps;
+	s->place = ps->scrub_place;
+	s->v.problem = note_problem;
+	s->v.page_done = page_done;
+	s->v.ctx = s;
+	s->v.horizon = ps->meta.horizon;
+	s->it = rocksdb_create_iterator(ps->db, ps->scan_options);
+	return s;
+}
+
+/* ---- stepping over what cannot be read -------------------------------- */
+
+/* The largest key of the page `stride` blocks below, or of the relation
+ * before; false: there is nothing below. */
+static bool
+key_below(uint8_t *key, uint32_t stride)
+{
+	AuPageId	page;
+	AuLsn		lsn;
+	uint8_t		ks;
+
+	if (!au_key_decode(key, AU_KEY_LEN, &ks, &page, &lsn))
+		return false;
+	if (ks == AU_KS_PAGE && page.blk >= stride)
+		page.blk -= stride;
+	else
+	{
+		/* as a number: fork, relation, database, tablespace, key space */
+		uint32_t   *parts[] = {&page.rel.fork, &page.rel.rel, &page.rel.db, &page.rel.spc};
+		int			i = 0;
+
+		page.blk = AU_SIZE_BLOCK;
+		while (i < 4 && *parts[i] == 0)
+			*parts[i++] = UINT32_MAX;
+		if (i < 4)
+			*parts[i] -= 1;
+		else if (--ks < AU_KS_PAGE)
+			return false;
+	}
+	au_key_encode(key, ks, &page, 0);
+	return true;
+}
+
+static bool
+take_error(AuPageScrub *s, char *why, size_t len)
+{
+	char	   *dberr = NULL;
+
+	rocksdb_iter_get_error(s->it, &dberr);
+	if (dberr == NULL)
+		return false;
+	snprintf(why, len, "%s", dberr);
+	rocksdb_free(dberr);
+	return true;
+}
+
+/* The iterator met something unreadable below place.key: report it, go on
+ * behind it.  false: nothing more can be read. */
+static bool
+step_over(AuPageScrub *s, const char *why)
+{
+	uint8_t		key[AU_KEY_LEN];
+	AuPageId	from = {0},
+				to;
+	AuLsn		lsn;
+	uint8_t		ks = AU_KS_SIZE;
+	char		text[AU_SCRUB_TEXT];
+	char		again[AU_SCRUB_TEXT];
+	uint32_t	tries = 0;
+	bool		more = true;
+
+	memcpy(key, s->place.key, AU_KEY_LEN);
+	(void) au_key_decode(key, AU_KEY_LEN, &ks, &from, &lsn);
+	do
+	{
+		tries++;
+		more = key_below(key, tries < SKIPS_BY_ONE ? 1 : tries);
+		if (!more)
+			break;
+		rocksdb_iter_seek_for_prev(s->it, (const char *) key, AU_KEY_LEN);
+	} while (take_error(s, again, sizeof(again)));
+	to = from;
+	if (more)
+		(void) au_key_decode(key, AU_KEY_LEN, &ks, &to, &lsn);
+	snprintf(text, sizeof(text),
+			 "blocks above %u of relation %u/%u/%u, up to block %u of relation %u/%u/%u, at %X/%X or before: %.200s",
+			 more ? to.blk : 0, to.rel.spc, to.rel.db, to.rel.rel, from.blk, from.rel.spc,
+			 from.rel.db, from.rel.rel, AU_LSN_ARGS(s->v.horizon > lsn ? s->v.horizon : lsn), why);
+	s->v.problems++;
+	note_problem(s, text);
+	return more;
+}
+
+/* ---- the walk --------------------------------------------------------- */
+
+/* Where the region's garbage is, compact; by the worker thread, which waits. */
+static void
+end_region(AuPageScrub *s)
+{
+	AuScrubPlace *p = &s->place;
+
+	if (p->region_garbage >= REGION_GARBAGE_MIN &&
+		p->region_garbage >= p->region_bytes / REGION_GARBAGE_PART && s->v.problems == 0)
+	{
+		rocksdb_compactoptions_t *o = rocksdb_compactoptions_create();
+
+		rocksdb_compactoptions_set_exclusive_manual_compaction(o, 0);
+		rocksdb_compactoptions_set_bottommost_level_compaction(o, AU_COMPACT_BOTTOM_FORCED);
+		rocksdb_compact_range_opt(s->ps->db, o, (const char *) p->key, AU_KEY_LEN,
+								  (const char *) p->region_end, AU_KEY_LEN);
+		rocksdb_compactoptions_destroy(o);
+		p->compactions++;
+	}
+	p->region_bytes = p->region_garbage = 0;
+	memcpy(p->region_end, p->key, AU_KEY_LEN);
+}
+
+static void
+find_percent(AuPageScrub *s)
+{
+	static const char first[] = {AU_KS_PAGE};
+	static const char last[] = {AU_KS_SIZE + 1};
+	const char *from[2] = {first, first};
+	const char *to[2] = {last, (const char *) s->place.key};
+	size_t		from_len[2] = {1, 1};
+	size_t		to_len[2] = {1, AU_KEY_LEN};
+	uint64_t	sizes[2] = {0, 0};
+	char	   *dberr = NULL;
+
+	rocksdb_approximate_sizes(s->ps->db, 2, from, from_len, to, to_len, sizes, &dberr);
+	rocksdb_free(dberr);
+	if (sizes[0] > 0 && sizes[1] <= sizes[0])
+		s->percent = (uint32_t) (100 - sizes[1] * 100 / sizes[0]);
+}
+
+static bool
+is_version(const uint8_t *key, size_t klen)
+{
+	return klen == AU_KEY_LEN && (key[0] == AU_KS_PAGE || key[0] == AU_KS_SIZE);
+}
+
+uint64_t
+au_pagestore_scrub_work(AuPageScrub *s, uint64_t budget)
+{
+	AuScrubPlace *p = &s->place;
+	uint64_t	done = 0;
+	char		why[AU_SCRUB_TEXT];
+
+	if (!p->started)
+	{
+		memset(p->key, 0xFF, AU_KEY_LEN);
+		memcpy(p->region_end, p->key, AU_KEY_LEN);
+		p->started = true;
+		rocksdb_iter_seek_to_last(s->it);
+	}
+	else
+		rocksdb_iter_seek_for_prev(s->it, (const char *) p->key, AU_KEY_LEN);
+	for (;;)
+	{
+		size_t		klen,
+					vlen;
+		const uint8_t *key,
+				   *value;
+
+		if (!rocksdb_iter_valid(s->it))
+		{
+			au_verify_end_page(&s->v);
+			if (take_error(s, why, sizeof(why)) && step_over(s, why))
+				continue;
+			s->finished = true;
+			break;
+		}
+		key = (const uint8_t *) rocksdb_iter_key(s->it, &klen);
+		if (!is_version(key, klen))
+		{
+			/* the records before all versions */
+			s->finished = true;
+			break;
+		}
+		if (done >= budget && au_verify_new_page(&s->v, key, klen))
+		{
+			/* the next step begins with this one */
+			memcpy(p->key, key, AU_KEY_LEN);
+			break;
+		}
+		value = (const uint8_t *) rocksdb_iter_value(s->it, &vlen);
+		au_verify_version(&s->v, key, klen, value, vlen);
+		memcpy(p->key, key, AU_KEY_LEN);
+		done += klen + vlen;
+		rocksdb_iter_prev(s->it);
+	}
+	au_verify_end_page(&s->v);
+	rocksdb_iter_destroy(s->it);
+	s->it = NULL;
+	if (p->region_bytes >= REGION_BYTES || s->finished)
+		end_region(s);
+	if (!s->finished)
+		find_percent(s);
+	return done;
+}
+
+bool
+au_pagestore_scrub_end(AuPageScrub *s, void (*fn) (void *ctx, const char *problem), void *ctx)
+{
+	AuPageStore *ps = s->ps;
+	AuPageStoreStats *st = &ps->stats;
+	bool		finished = s->finished;
+
+	if (s->it != NULL)
+		rocksdb_iter_destroy(s->it);	/* work was not called */
+	s->place.versions += s->v.versions;
+	s->place.problems += s->v.problems;
+	for (uint32_t i = 0; i < s->nproblems; i++)
+		fn(ctx, s->problems[i]);
+	if (s->nproblems > 0)
+		snprintf(ps->scrub_problem, sizeof(ps->scrub_problem), "%s", s->problems[0]);
+	st->scrub_versions += s->v.versions;
+	st->scrub_compactions = s->place.compactions;
+	st->scrub_percent = finished ? 100 : s->percent;
+	/* what the last whole walk found counts until this one found more */
+	if (finished || s->place.problems > st->scrub_damaged)
+		st->scrub_damaged = s->place.problems;
+	ps->scrub_place = s->place;
+	if (finished)
+	{
+		st->scrub_passes++;
+		if (st->scrub_damaged == 0)
+			ps->scrub_problem[0] = '\0';
+		ps->scrub_place.started = false;
+		ps->scrub_place.versions = ps->scrub_place.problems = 0;
+	}
+	free(s);
+	return finished;
+}
+
+const char *
+au_pagestore_scrub_problem(const AuPageStore *ps)
+{
+	return ps->scrub_problem;
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_damage.c: a byte of a file of page versions is flipped under a real
+ * daemon: its scrubber finds it and says so, the pages concerned are refused,
+ * all others are served, and the writer goes on.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+
+#include "common/au_page.h"
+#include "tests/testnode.h"
+
+#define SYSID 7123456789012345679ULL
+#define REL 16390u
+#define BLOCKS 600u
+
+/* What each block's page has at byte 6000; a page has 1,500 such bytes. */
+static uint8_t fill[BLOCKS];
+
+static void
+add_record(uint32_t blk)
+{
+	uint8_t		memory[AU_OPS_MAX];
+	uint8_t		bytes[1500];
+	AuOps		ops;
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t) testnode_rnd(256);
+	fill[blk] = bytes[0];
+	au_ops_start(&ops, memory, sizeof(memory));
+	au_ops_init(&ops, 4000);
+	au_ops_patch(&ops, 6000, sizeof(bytes), bytes);
+	assert_false(ops.overflow);
+	walmake_ours(&tn.wal, REL, blk, ops.data, (uint16_t) ops.len);
+}
+
+/* From `from` to the end of the log, acknowledged. */
+static void
+ship(Client *w, uint64_t term, AuLsn from)
+{
+	AuLsn		end = walmake_pos(&tn.wal);
+	AuLsn		durable = 0;
+
+	while (from < end)
+	{
+		uint32_t	n = end - from < 100000 ? (uint32_t) (end - from) : 100000;
+
+		assert_true(testnode_append(w, term, from, n));
+		from += n;
+	}
+	while (durable < end)
+	{
+		AuFrame		f;
+		AuMsgAppendOk ok;
+
+		testnode_expect(w, &f, AU_MSG_APPEND_OK, "APPEND");
+		assert_true(au_dec_append_ok(&f, &ok));
+		durable = ok.durable_lsn;
+	}
+}
+
+/* Each page by itself; returns how many are refused as damaged. */
+static int
+read_all(Client *r, AuLsn not_before)
+{
+	static AuMsgPages pages;
+	int			damaged = 0;
+
+	for (uint32_t b = 0; b < BLOCKS; b++)
+	{
+		AuMsgGetPages m = {.rel = {1663, 5, REL, 0},.not_before = not_before,.nblocks = 1,.blocks = {b}};
+		AuFrame		f;
+		AuMsgError	e;
+
+		assert_true(CLIENT_SEND(r, au_enc_get_pages, &m));
+		assert_true(client_receive(r, &f, 20000));
+		if (f.type == AU_MSG_ERROR)
+		{
+			assert_true(au_dec_error(&f, &e));
+			assert_int_equal(e.status, AU_CORRUPT);
+			assert_non_null(strstr(e.message, "of relation 1663/5/16390"));
+			damaged++;
+			continue;
+		}
+		assert_true(au_dec_pages(&f, &pages));
+		assert_int_equal(pages.status[0], AU_OK);
+		assert_int_equal(pages.page[0][6000], fill[b]);
+	}
+	return damaged;
+}
+
+static bool
+status_has(const char *text)
+{
+	Client		c;
+	AuMsgHelloOk hello;
+	AuFrame		f;
+	AuWriter	out;
+	bool		found;
+
+	testnode_hello(&c, AU_ROLE_ADMIN, 0, &hello);
+	au_writer_start(&out, c.out, CLIENT_BUF);
+	assert_true(au_enc_empty(&out, AU_MSG_STATUS, 99) && client_send_raw(&c, out.data, out.len));
+	testnode_expect(&c, &f, AU_MSG_STATUS_OK, "STATUS");
+	found = memmem(f.payload, f.length, text, strlen(text)) != NULL;
+	client_close(&c);
+	return found;
+}
+
+static void
+wait_status(const char *text)
+{
+	for (int i = 0; i < 300 && !status_has(text); i++)
+		usleep(100 * 1000);
+	if (!status_has(text))
+		fail_msg("the status never said %s", text);
+}
+
+static void
+flip_largest_file(void)
+{
+	char		dir[600];
+	char		path[900] = "";
+	off_t		largest = 0;
+	DIR		   *d;
+	struct dirent *e;
+	FILE	   *f;
+	int			c;
+
+	snprintf(dir, sizeof(dir), "%s/volumes/%llu/pages", tn.dir, (unsigned long long) SYSID);
+	d = opendir(dir);
+	assert_non_null(d);
+	while ((e = readdir(d)) != NULL)
+	{
+		char		full[900];
+		struct stat st;
+
+		snprintf(full, sizeof(full), "%s/%.200s", dir, e->d_name);
+		if (strstr(e->d_name, ".sst") == NULL || stat(full, &st) != 0 || st.st_size <= largest)
+			continue;
+		largest = st.st_size;
+		snprintf(path, sizeof(path), "%s", full);
+	}
+	closedir(d);
+	assert_true(largest > 100000);
+	f = fopen(path, "r+b");
+	assert_non_null(f);
+	fseek(f, largest / 2, SEEK_SET);
+	c = fgetc(f);
+	fseek(f, largest / 2, SEEK_SET);
+	fputc(c ^ 1, f);
+	fclose(f);
+}
+
+static bool
+log_has(const char *text)
+{
+	char		command[600];
+
+	snprintf(command, sizeof(command), "grep -q '%s' %s", text, tn.log);
+	return system(command) == 0;
+}
+
+static void
+test_flipped_byte(void **state)
+{
+	Client		w,
+				r;
+	AuMsgHelloOk hello;
+	AuMsgTermOk term;
+	AuLsn		shipped;
+	int			damaged;
+
+	(void) state;
+	tn.rng = 5;
+	testnode_start_log((AuLsn) 0x1000000);
+	for (uint32_t b = 0; b < BLOCKS; b++)
+		add_record(b);
+	testnode_start("--scrub-mb-per-s", "100");
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &term);
+	ship(&w, term.term, tn.wal_start);
+	wait_status("\"scrub_passes\":1");
+	assert_true(status_has("\"scrub_damaged\":0"));
+	client_close(&w);
+	assert_int_equal(testnode_end(SIGTERM), 0);
+
+	flip_largest_file();
+	testnode_start("--scrub-mb-per-s", "100");
+	wait_status("\"scrub_damaged\":1");
+	wait_status("\"scrub_passes\":1");
+	assert_true(status_has("\"damage\":\"blocks above "));
+	assert_true(log_has("damage found by the scrubber: .* of relation 1663/5/16390"));
+	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
+	damaged = read_all(&r, 0);
+	assert_in_range(damaged, 1, BLOCKS / 10);
+
+	/* new log is taken, new versions are served */
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &term);
+	shipped = walmake_pos(&tn.wal);
+	for (uint32_t b = 0; b < BLOCKS; b += 2)
+		add_record(b);
+	ship(&w, term.term, shipped);
+	assert_in_range(read_all(&r, walmake_pos(&tn.wal)), 1, damaged);
+	client_close(&r);
+	client_close(&w);
+	assert_int_equal(testnode_end(SIGTERM), 0);
+}
+
+static int
+setup(void **state)
+{
+	(void) state;
+	return testnode_setup("damage", "");
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	testnode_teardown();
+	return 0;
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_flipped_byte),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
