@@ -226,9 +226,9 @@ CREATE VIEW aurora.cache AS
 COMMENT ON VIEW aurora.cache IS
     'reads of aurora pages since the server started, all backends together';
 COMMENT ON COLUMN aurora.cache.hits IS 'page was in shared_buffers';
-COMMENT ON COLUMN aurora.cache.misses IS 'a backend had to wait for storage';
+COMMENT ON COLUMN aurora.cache.misses IS 'page was not, and came from storage';
 COMMENT ON COLUMN aurora.cache.fetched IS 'pages that came from storage, read-ahead included';
-COMMENT ON COLUMN aurora.cache.prefetched IS 'of these, by read-ahead';
+COMMENT ON COLUMN aurora.cache.prefetched IS 'misses whose page read-ahead had asked for; fetched - misses pages were asked for in vain';
 COMMENT ON COLUMN aurora.cache.stale_retries IS 'pages that were changed while they were fetched, and fetched again';
 COMMENT ON COLUMN aurora.cache.read_time IS 'time backends waited for storage, in milliseconds';
 COMMENT ON COLUMN aurora.cache.size_hits IS 'relation sizes known in shared memory';

@@ -115,6 +115,8 @@ extern bool aurora_getnextslot_tidrange(TableScanDesc sscan, ScanDirection direc
 extern bool aurora_scan_bitmap_next_block(TableScanDesc scan, struct TBMIterateResult *tbmres);
 extern bool aurora_scan_bitmap_next_tuple(TableScanDesc scan, struct TBMIterateResult *tbmres,
 										  TupleTableSlot *slot);
+/* From _PG_init. */
+extern void aurora_scan_bitmap_install(void);
 extern bool aurora_scan_sample_next_block(TableScanDesc scan, struct SampleScanState *scanstate);
 extern bool aurora_scan_sample_next_tuple(TableScanDesc scan, struct SampleScanState *scanstate,
 										  TupleTableSlot *slot);

@@ -33,32 +33,44 @@
 
 #include "am/aurora_am.h"
 #include "am/aurora_rewrite.h"
+#include "am/aurora_scan.h"
+#include "cache/aurora_readahead.h"
 #include "wal/aurora_image.h"
 
 /* ---- page by page ----------------------------------------------------- */
+
+/* Block order of a copy; arg: the number of blocks. */
+static BlockNumber
+next_to_copy(void *arg, BlockNumber after)
+{
+	BlockNumber nblocks = *(BlockNumber *) arg;
+
+	return after + 1 < nblocks ? after + 1 : InvalidBlockNumber;
+}
 
 static void
 copy_remote_pages(Relation rel, const RelFileNode *newrnode)
 {
 	BlockNumber nblocks = aurora_nblocks(rel);
 	BufferAccessStrategy ring = GetAccessStrategy(BAS_BULKREAD);
-	int			readahead = aurora_prefetch_limit(ring);
+	AuroraAhead ahead;
 	PGAlignedBlock page;
 
 	aurora_size_created(newrnode);
+	aurora_ahead_init(&ahead, rel, CurrentMemoryContext, true, next_to_copy,
+					  &nblocks);
 	for (BlockNumber blk = 0; blk < nblocks; blk++)
 	{
 		Buffer		buffer;
 
 		CHECK_FOR_INTERRUPTS();
-		if (blk % readahead == 0)
-			aurora_prefetch(rel, blk, (int) Min(readahead, nblocks - blk), ring);
-		buffer = aurora_read_buffer(rel, blk, ring);
+		buffer = aurora_ahead_read(&ahead, blk, ring);
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		memcpy(page.data, BufferGetPage(buffer), BLCKSZ);
 		UnlockReleaseBuffer(buffer);
 		aurora_log_page_image(newrnode, blk, page.data);
 	}
+	aurora_ahead_end(&ahead);
 	FreeAccessStrategy(ring);
 }
 
@@ -256,6 +268,7 @@ scan_by_block(ClusterCopy *c)
 	/* Not synchronised with other scans: there are none, and VACUUM FULL
 	 * keeps the rows in order. */
 	scan = table_beginscan_strat(c->old_rel, SnapshotAny, 0, NULL, true, false);
+	aurora_scan_for_maintenance((AuroraScanDesc) scan);
 	while ((tuple = aurora_getnext(scan, ForwardScanDirection, &buffer)) != NULL)
 	{
 		BlockNumber blk = ItemPointerGetBlockNumber(&tuple->t_self);

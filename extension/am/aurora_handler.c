@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 
 #include "am/aurora_am.h"
+#include "am/aurora_scan.h"
 #include "am/aurora_fetch.h"
 #include "am/aurora_tuple_lock.h"
 #include "module/aurora_module.h"
@@ -206,7 +207,11 @@ relation_size(Relation rel, ForkNumber fork)
 	uint64		bytes = 0;
 
 	if (fork != InvalidForkNumber)
+	{
+		if (fork == MAIN_FORKNUM)
+			aurora_scan_size_asked(rel);
 		return fork_bytes(rel, fork);
+	}
 	for (int f = MAIN_FORKNUM; f <= MAX_FORKNUM; f++)
 		bytes += fork_bytes(rel, f);
 	return bytes;

@@ -330,6 +330,7 @@ aurora_index_build_range_scan(Relation heapRelation, Relation indexRelation,
 									 0, NULL, true, allow_sync);
 	}
 	build.scan = (AuroraScanDesc) scan;
+	aurora_scan_for_maintenance(build.scan);
 	Assert((scan->rs_snapshot == SnapshotAny) == TransactionIdIsValid(build.oldest_xmin));
 	Assert(scan->rs_snapshot == SnapshotAny || !anyvisible);
 
@@ -464,6 +465,7 @@ aurora_index_validate_scan(Relation heapRelation, Relation indexRelation,
 	/* from block 0 on, as the sorted TIDs are: no synchronized scan */
 	sscan = table_beginscan_strat(heapRelation, snapshot, 0, NULL, true, false);
 	scan = (AuroraScanDesc) sscan;
+	aurora_scan_for_maintenance(scan);
 	pgstat_progress_update_param(PROGRESS_SCAN_BLOCKS_TOTAL, scan->nblocks);
 
 	while (aurora_getnext(sscan, ForwardScanDirection, &buffer) != NULL)

@@ -32,11 +32,11 @@
 #include "utils/snapmgr.h"
 
 #include "am/aurora_am.h"
+#include "cache/aurora_readahead.h"
 
 #define BOTTOMUP_BLOCKS_MAX 6	/* table blocks one bottom-up call may read */
 #define NEARBY_BLOCKS 3			/* blocks this close count as neighbours */
 #define PROMISING_MIN 4			/* fewer promising TIDs are all the same to us */
-#define READAHEAD_BLOCKS 8
 
 /* The TIDs of one table block, a stretch of the sorted deltids array. */
 typedef struct BlockGroup
@@ -56,7 +56,8 @@ typedef struct DeleteState
 	Buffer		buffer;
 	BlockNumber blk;
 	OffsetNumber maxoff;
-	BlockNumber fetched_until;	/* read-ahead reached up to here */
+	AuroraAhead ahead;
+	int			looked;			/* deltids looked at ahead */
 
 	/* bottom-up only */
 	int			nblocks;
@@ -196,31 +197,20 @@ next_block_worthwhile(DeleteState *s)
 	return true;
 }
 
-/* Fetch the run of neighbouring blocks that deltids[i..] ask for, if it is
- * one and we have not done so yet. */
-static void
-read_ahead(DeleteState *s, int i)
+/* Read-ahead: the blocks of deltids, which are sorted and all visited; but
+ * bottom-up each block decides whether there is a next one. */
+static BlockNumber
+next_block_of_tids(void *arg, BlockNumber after)
 {
-	BlockNumber first = tid_block(&s->op->deltids[i]);
-	BlockNumber last = first;
+	DeleteState *s = arg;
 
-	if (BlockNumberIsValid(s->fetched_until) && first < s->fetched_until)
-		return;
-	for (i++; i < s->op->ndeltids && last - first + 1 < READAHEAD_BLOCKS; i++)
-	{
-		BlockNumber blk = tid_block(&s->op->deltids[i]);
-
-		if (blk == last)
-			continue;
-		if (blk != last + 1)
-			break;
-		last = blk;
-	}
-	if (last > first)
-	{
-		aurora_prefetch(s->rel, first, (int) (last - first + 1), NULL);
-		s->fetched_until = last + 1;
-	}
+	if (s->op->bottomup)
+		return InvalidBlockNumber;
+	while (s->looked < s->op->ndeltids &&
+		   tid_block(&s->op->deltids[s->looked]) <= after)
+		s->looked++;
+	return s->looked < s->op->ndeltids ?
+		tid_block(&s->op->deltids[s->looked]) : InvalidBlockNumber;
 }
 
 static void
@@ -235,10 +225,8 @@ static void
 enter_block(DeleteState *s, int i)
 {
 	release_page(s);
-	if (!s->op->bottomup)
-		read_ahead(s, i);
 	s->blk = tid_block(&s->op->deltids[i]);
-	s->buffer = aurora_read_buffer(s->rel, s->blk, NULL);
+	s->buffer = aurora_ahead_read(&s->ahead, s->blk, NULL);
 	s->nblocks++;
 	LockBuffer(s->buffer, BUFFER_LOCK_SHARE);
 	s->maxoff = PageGetMaxOffsetNumber(BufferGetPage(s->buffer));
@@ -350,7 +338,8 @@ aurora_index_delete_tuples(Relation rel, TM_IndexDeleteOp *delstate)
 	s.latest_removed = InvalidTransactionId;
 	s.buffer = InvalidBuffer;
 	s.blk = InvalidBlockNumber;
-	s.fetched_until = InvalidBlockNumber;
+	aurora_ahead_init(&s.ahead, rel, CurrentMemoryContext, false,
+					  next_block_of_tids, &s);
 	s.target_space = delstate->bottomupfreespace;
 	InitNonVacuumableSnapshot(s.not_vacuumable, GlobalVisTestFor(rel));
 
@@ -372,6 +361,7 @@ aurora_index_delete_tuples(Relation rel, TM_IndexDeleteOp *delstate)
 			ndeletable = i + 1;
 	}
 	release_page(&s);
+	aurora_ahead_end(&s.ahead);
 
 	/* What stands behind the last deletable entry need not be looked at by
 	 * the caller; a bottom-up one copes with none at all. */

@@ -35,40 +35,19 @@
 #include "port/pg_bitutils.h"
 #include "storage/predicate.h"
 
-/* First read-ahead window of a scan; each next one is twice as long.  Few
- * rows may be wanted. */
-#define AHEAD_PAGES_FIRST 4
-/* A bulk-read ring has 32 buffers; what is read ahead must not push out what
- * is about to be read. */
-#define AHEAD_PAGES_RING 16
 /* PARALLEL_SEQSCAN_RAMPDOWN_CHUNKS of tableam.c */
 #define PARALLEL_CHUNKS_MIN 64
-/* What read-ahead may take of shared_buffers: one part in so many. */
-#define AHEAD_BUFFERS_PART 8
+/* Chunks of a parallel scan, in runs of read-ahead: it begins anew with each. */
+#define PARALLEL_CHUNK_RUNS 4
+
+/* Picked blocks that follow each other: so many are a run. */
+#define RUN_MIN 4
+
+static BlockNumber next_in_order(void *arg, BlockNumber after);
 
 /*
  * ---- Start and end ----
  */
-
-static void
-init_read_ahead(AuroraScanDesc scan)
-{
-	int			pages = Min(aurora_scan_prefetch_pages, AURORA_PREFETCH_MAX);
-
-	pages = Min(pages, NBuffers / AHEAD_BUFFERS_PART);
-	if (scan->strategy != NULL)
-		pages = Min(pages, AHEAD_PAGES_RING);
-	if (pages < 2 || !aurora_rel_is_remote(scan->rel))
-		pages = 0;
-
-	scan->ahead_pages_max = pages;
-	scan->ahead_pages = pages;
-	if (scan->base.rs_parallel == NULL)
-		scan->ahead_pages = Min(pages, AHEAD_PAGES_FIRST);
-	scan->ahead_from = scan->ahead_to = 0;
-	scan->run_next = InvalidBlockNumber;
-	scan->run_length = 0;
-}
 
 /*
  * Where to start and how to read; at the beginning and for a rescan, which
@@ -127,7 +106,16 @@ init_scan(AuroraScanDesc scan, ScanKey key, bool keep_start_block)
 	ItemPointerSetInvalid(&scan->tuple.t_self);
 	scan->position = 0;
 	scan->nvisible = 0;
-	init_read_ahead(scan);
+	if (scan->bitmap_ahead != NULL)
+		pfree(scan->bitmap_ahead);	/* the bitmap may be gone already */
+	scan->bitmap_ahead = NULL;
+	if (scan->picks != NULL)
+		pfree(scan->picks);
+	scan->picks = NULL;
+	if (*flags & (SO_TYPE_BITMAPSCAN | SO_TYPE_ANALYZE))
+		aurora_scan_notice_runs(scan);
+	else
+		aurora_scan_new_order(scan, next_in_order, scan);
 
 	if (key != NULL && scan->base.rs_nkeys > 0)
 		memcpy(scan->base.rs_key, key,
@@ -158,6 +146,14 @@ aurora_beginscan(Relation rel, Snapshot snapshot, int nkeys,
 	ItemPointerSetInvalid(&scan->base.rs_mintid);
 	ItemPointerSetInvalid(&scan->base.rs_maxtid);
 	scan->strategy = NULL;
+	aurora_ahead_init(&scan->ahead, rel, CurrentMemoryContext, false,
+					  next_in_order, scan);
+	scan->bitmap_node = NULL;
+	scan->bitmap_ahead = NULL;
+	scan->ahead_vmbuffer = InvalidBuffer;
+	scan->maintenance = (flags & SO_TYPE_ANALYZE) != 0;
+	scan->backward = false;
+	scan->picks = NULL;
 	scan->start_block = 0;
 	scan->tuple.t_tableOid = RelationGetRelid(rel);
 
@@ -218,6 +214,13 @@ aurora_endscan(TableScanDesc sscan)
 
 	if (BufferIsValid(scan->buffer))
 		ReleaseBuffer(scan->buffer);
+	aurora_ahead_end(&scan->ahead);
+	if (BufferIsValid(scan->ahead_vmbuffer))
+		ReleaseBuffer(scan->ahead_vmbuffer);
+	if (scan->bitmap_ahead != NULL)
+		pfree(scan->bitmap_ahead);
+	if (scan->picks != NULL)
+		pfree(scan->picks);
 	RelationDecrementReferenceCount(scan->rel);
 
 	if (sscan->rs_rd != scan->rel)
@@ -247,83 +250,106 @@ aurora_scan_set_range(AuroraScanDesc scan, BlockNumber start,
  * ---- Pages ----
  */
 
-/* Ask for up to `length` blocks from `block` on; one is not worth it. */
-static void
-ask_for(AuroraScanDesc scan, BlockNumber block, BlockNumber length,
-		BufferAccessStrategy strategy)
+void
+aurora_scan_new_order(AuroraScanDesc scan, AuroraAheadNext next, void *arg)
 {
-	if (length > 1)
-		aurora_prefetch(scan->rel, block, (int) length, strategy);
+	aurora_ahead_end(&scan->ahead);
+	aurora_ahead_init(&scan->ahead, scan->rel, scan->ahead.context,
+					  scan->maintenance, next, arg);
+}
+
+void
+aurora_scan_for_maintenance(AuroraScanDesc scan)
+{
+	Assert(!scan->started);
+	scan->maintenance = true;
+	aurora_scan_new_order(scan, next_in_order, scan);
+}
+
+Buffer
+aurora_scan_read(AuroraScanDesc scan, BlockNumber block,
+				 BufferAccessStrategy strategy)
+{
+	scan->reading = block;
+	return aurora_ahead_read(&scan->ahead, block, strategy);
 }
 
 /*
- * How many blocks from `block` on this process is going to read one after the
- * other, as far as it can be told.
+ * The block that follows in a parallel scan: of those still to come in this
+ * process's chunk.
  */
 static BlockNumber
-sequential_length(AuroraScanDesc scan, BlockNumber block)
+next_in_chunk(AuroraScanDesc scan, BlockNumber after)
 {
-	BlockNumber length;
+	ParallelBlockTableScanDesc shared =
+	(ParallelBlockTableScanDesc) scan->base.rs_parallel;
+	BlockNumber done = after >= scan->reading ? after - scan->reading :
+	after + (scan->nblocks - scan->reading);
+	BlockNumber next = after + 1 < scan->nblocks ? after + 1 : 0;
+
+	/* the last chunk may reach beyond the end of the round */
+	if (done >= scan->worker.phsw_chunk_remaining ||
+		next == shared->phs_startblock)
+		return InvalidBlockNumber;
+	return next;
+}
+
+/* The block that follows in a sequential scan, as next_block finds it; but
+ * nothing is changed here. */
+static BlockNumber
+next_in_order(void *arg, BlockNumber after)
+{
+	AuroraScanDesc scan = arg;
+	BlockNumber last;
 
 	if (scan->base.rs_parallel != NULL)
-		return Min(scan->worker.phsw_chunk_remaining + 1,
-				   scan->nblocks - block);
-
-	length = (block < scan->start_block ? scan->start_block : scan->nblocks) -
-		block;
+		return next_in_chunk(scan, after);
+	if (scan->backward)
+	{
+		if (after == scan->start_block)
+			return InvalidBlockNumber;
+		return (after > 0 ? after : scan->nblocks) - 1;
+	}
 	if (scan->blocks_left != InvalidBlockNumber)
-		length = Min(length, scan->blocks_left);
-	return length;
+	{
+		last = scan->reading + scan->blocks_left - 1;
+		if (after >= last)
+			return InvalidBlockNumber;
+	}
+	after = after + 1 < scan->nblocks ? after + 1 : 0;
+	return after == scan->start_block ? InvalidBlockNumber : after;
 }
 
 /*
- * Ask for the next window of blocks in one go, once a window: the cost of
- * finding out that they are all cached is that of a lookup a page.
+ * Picked blocks of which nobody says which is next: if some have followed each
+ * other it is likely that more do, as many again.
  */
-void
-aurora_scan_read_ahead(AuroraScanDesc scan, BlockNumber block)
+static BlockNumber
+next_in_run(void *arg, BlockNumber after)
 {
-	BlockNumber length;
+	AuroraScanDesc scan = arg;
 
-	if (scan->ahead_pages == 0 ||
-		(block >= scan->ahead_from && block < scan->ahead_to))
-		return;
-
-	length = Min(sequential_length(scan, block), scan->ahead_pages);
-	scan->ahead_from = block;
-	scan->ahead_to = block + length;
-	scan->ahead_pages = Min(2 * scan->ahead_pages, scan->ahead_pages_max);
-	ask_for(scan, block, length, scan->strategy);
+	if (scan->run_length < RUN_MIN || after + 1 >= scan->nblocks ||
+		after < scan->reading || after - scan->reading >= scan->run_length)
+		return InvalidBlockNumber;
+	return after + 1;
 }
 
-/*
- * Blocks from a bitmap or a sample come in ascending order, but nobody says
- * which is next.  If some have followed each other it is likely that more do:
- * ask for as many as the run is long.
- */
 void
-aurora_scan_read_ahead_run(AuroraScanDesc scan, BlockNumber block,
-						   BufferAccessStrategy strategy)
+aurora_scan_notice_runs(AuroraScanDesc scan)
 {
-	BlockNumber length;
+	scan->run_next = InvalidBlockNumber;
+	scan->run_length = 0;
+	aurora_scan_new_order(scan, next_in_run, scan);
+}
 
-	if (scan->ahead_pages_max == 0)
-		return;
-
+Buffer
+aurora_scan_read_picked(AuroraScanDesc scan, BlockNumber block,
+						BufferAccessStrategy strategy)
+{
 	scan->run_length = block == scan->run_next ? scan->run_length + 1 : 0;
 	scan->run_next = block + 1;
-	if (scan->run_length < AHEAD_PAGES_FIRST || block >= scan->nblocks ||
-		(block >= scan->ahead_from && block < scan->ahead_to))
-		return;
-
-	length = Min(scan->run_length, scan->ahead_pages_max);
-	if (strategy != NULL)
-		length = Min(length, AHEAD_PAGES_RING);
-	length = Min(length, scan->nblocks - block);
-
-	scan->ahead_from = block;
-	scan->ahead_to = block + length;
-	ask_for(scan, block, length, strategy);
+	return aurora_scan_read(scan, block, strategy);
 }
 
 /* Note the offsets of the page's visible tuples; share lock held. */
@@ -384,7 +410,7 @@ aurora_scan_enter_page(AuroraScanDesc scan, BlockNumber block)
 	/* A scan can go over many pages before it finds something to return. */
 	CHECK_FOR_INTERRUPTS();
 
-	scan->buffer = aurora_read_buffer(scan->rel, block, scan->strategy);
+	scan->buffer = aurora_scan_read(scan, block, scan->strategy);
 	scan->block = block;
 
 	if (!aurora_scan_page_mode(scan))
@@ -441,15 +467,18 @@ next_parallel_block(AuroraScanDesc scan)
 
 /*
  * Each process takes a chunk of blocks at a time.  Stock makes 2,048 chunks of
- * a table, which may be single blocks; we want them as long as a read-ahead
- * window, if that still makes PARALLEL_CHUNKS_MIN of them: when so many are
- * left, chunks begin to get shorter so that all processes end together.
+ * a table, which may be single blocks; we want them as long as some runs of
+ * read-ahead, if that still makes PARALLEL_CHUNKS_MIN of them: when so many
+ * are left, chunks begin to get shorter so that all processes end together.
  */
 static void
 start_parallel(AuroraScanDesc scan)
 {
-	uint32		chunk = Min(scan->ahead_pages_max,
-							scan->nblocks / PARALLEL_CHUNKS_MIN);
+	uint32		chunk = 0;
+
+	if (aurora_rel_is_remote(scan->rel))
+		chunk = Min(aurora_scan_prefetch_pages * PARALLEL_CHUNK_RUNS,
+					scan->nblocks / PARALLEL_CHUNKS_MIN);
 
 	table_block_parallelscan_startblock_init(scan->rel, &scan->worker,
 											 (ParallelBlockTableScanDesc) scan->base.rs_parallel);
@@ -527,8 +556,11 @@ next_block(AuroraScanDesc scan, bool backward)
 static void
 enter_from(AuroraScanDesc scan, BlockNumber block, bool backward)
 {
-	if (!backward)
-		aurora_scan_read_ahead(scan, block);
+	if (scan->backward != backward)
+	{
+		scan->backward = backward;
+		aurora_scan_new_order(scan, next_in_order, scan);
+	}
 	aurora_scan_enter_page(scan, block);
 
 	if (aurora_scan_page_mode(scan))

@@ -20,6 +20,7 @@
 #define AURORA_SCAN_H
 
 #include "am/aurora_am.h"
+#include "cache/aurora_readahead.h"
 #include "utils/snapmgr.h"
 
 struct AuroraScanDescData
@@ -44,13 +45,18 @@ struct AuroraScanDescData
 	HeapTupleData tuple;		/* the current tuple; t_data NULL if none */
 	ParallelBlockTableScanWorkerData worker;	/* parallel scans */
 
-	/* read-ahead, see aurora_scan_read_ahead() */
-	int			ahead_pages;	/* length of the next window; 0 = none */
-	int			ahead_pages_max;
-	BlockNumber ahead_from;		/* the window last asked for, */
-	BlockNumber ahead_to;		/* [from, to) */
+	/* read-ahead */
+	AuroraAhead ahead;
+	bool		maintenance;	/* depth by maintenance_io_concurrency */
+	bool		backward;
+	BlockNumber reading;		/* the block being read, or read last */
 	BlockNumber run_next;		/* picked blocks: what continues the run */
-	int			run_length;		/* picked blocks: length of the run so far */
+	BlockNumber run_length;		/* picked blocks: length of the run so far */
+	struct AuroraScanPicks *picks;	/* aurora_scan_picks.c; or NULL */
+	struct BitmapHeapScanState *bitmap_node;	/* whose scan it is, or NULL */
+	struct TBMIterator *bitmap_ahead;	/* runs ahead of the executor's */
+	BlockNumber bitmap_next;	/* what it has come to */
+	Buffer		ahead_vmbuffer;
 
 	/* the current page */
 	int			position;
@@ -89,17 +95,37 @@ aurora_tuple_at(HeapTuple tuple, Relation rel, Page page, ItemId lp,
 extern void aurora_scan_enter_page(AuroraScanDesc scan, BlockNumber block);
 /* The scan is over: nothing pinned, ready to start afresh. */
 extern void aurora_scan_leave(AuroraScanDesc scan);
-/* About to read this block of a forward sequential scan. */
-extern void aurora_scan_read_ahead(AuroraScanDesc scan, BlockNumber block);
-/* About to read this block of a scan that picks its blocks in ascending
- * order: read ahead if they turn out to follow each other. */
-extern void aurora_scan_read_ahead_run(AuroraScanDesc scan, BlockNumber block,
-									   BufferAccessStrategy strategy);
+/* Pin a block, reading ahead in the scan's order. */
+extern Buffer aurora_scan_read(AuroraScanDesc scan, BlockNumber block,
+							   BufferAccessStrategy strategy);
+/* The same for a picked block: unless a better order was given, runs are
+ * noticed. */
+extern Buffer aurora_scan_read_picked(AuroraScanDesc scan, BlockNumber block,
+									  BufferAccessStrategy strategy);
+/* Read ahead as far as maintenance_io_concurrency says; not started yet. */
+extern void aurora_scan_for_maintenance(AuroraScanDesc scan);
+/* Blocks picked by a rule that nobody knows. */
+extern void aurora_scan_notice_runs(AuroraScanDesc scan);
+/* From here on blocks come in another order than before. */
+extern void aurora_scan_new_order(AuroraScanDesc scan, AuroraAheadNext next,
+								  void *arg);
 /* Limit a scan that has not started to a range of blocks. */
 extern void aurora_scan_set_range(AuroraScanDesc scan, BlockNumber start,
 								  BlockNumber nblocks);
 /* How many blocks are done, for progress reports. */
 extern BlockNumber aurora_scan_blocks_done(AuroraScanDesc scan);
+
+/* ---- aurora_scan_picks.c ---- */
+
+/* The size of a table was asked for, maybe by ANALYZE. */
+extern void aurora_scan_size_asked(Relation rel);
+/* An ANALYZE scan begins: foresee which blocks it will sample. */
+extern void aurora_scan_foresee_analyze(AuroraScanDesc scan);
+/* Is this the next block that was foreseen?  True if none was. */
+extern bool aurora_scan_foreseen(AuroraScanDesc scan, BlockNumber block);
+/* The next block that a sampling method picks. */
+extern BlockNumber aurora_scan_pick(AuroraScanDesc scan,
+									struct SampleScanState *scanstate);
 
 /* ---- aurora_scan_shadow.c ---- */
 extern Relation aurora_scan_shadow_relation(Relation rel);

@@ -31,8 +31,18 @@ aurora_scan_analyze_next_block(TableScanDesc sscan, BlockNumber blockno,
 {
 	AuroraScanDesc scan = (AuroraScanDesc) sscan;
 
-	aurora_scan_read_ahead_run(scan, blockno, bstrategy);
-	scan->buffer = aurora_read_buffer(scan->rel, blockno, bstrategy);
+	if (!scan->started)
+	{
+		scan->started = true;
+		aurora_scan_foresee_analyze(scan);
+	}
+	if (!aurora_scan_foreseen(scan, blockno))
+	{
+		pfree(scan->picks);
+		scan->picks = NULL;
+		aurora_scan_notice_runs(scan);
+	}
+	scan->buffer = aurora_scan_read_picked(scan, blockno, bstrategy);
 	scan->block = blockno;
 	scan->position = FirstOffsetNumber;
 	LockBuffer(scan->buffer, BUFFER_LOCK_SHARE);

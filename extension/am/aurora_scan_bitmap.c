@@ -6,15 +6,115 @@
  * that the index knows about.  One visit to the page notes what is visible;
  * the tuples are then handed out without a lock.  Here `position` is the
  * index of the next one to hand out.
+ *
+ * Read-ahead needs to know which blocks come next.  The executor does not say,
+ * but the bitmap is complete before the first block is asked for, and may be
+ * iterated over as often as one likes: so we have an iterator of our own that
+ * runs ahead.  A hook tells each scan the executor node it belongs to, and
+ * turns the node's own read-ahead off, which would look for the local file.
+ * The bitmap of a parallel scan deals its blocks out to whoever comes first;
+ * there, and in rechecks of EvalPlanQual, only runs are noticed.
  */
 #include "postgres.h"
 
+#include "access/visibilitymap.h"
 #include "access/xact.h"
 #include "am/aurora_scan.h"
+#include "executor/executor.h"
 #include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/tidbitmap.h"
 #include "pgstat.h"
 #include "storage/predicate.h"
+
+static ExecutorStart_hook_type prev_executor_start = NULL;
+
+/* ---- looking ahead ---- */
+
+static bool
+tell_scans(PlanState *node, void *arg)
+{
+	if (IsA(node, BitmapHeapScanState))
+	{
+		BitmapHeapScanState *bitmap = (BitmapHeapScanState *) node;
+		Relation	rel = bitmap->ss.ss_currentRelation;
+
+		if (rel != NULL && aurora_is_aurora_rel(rel) &&
+			aurora_rel_is_remote(rel) && bitmap->ss.ss_currentScanDesc != NULL)
+		{
+			((AuroraScanDesc) bitmap->ss.ss_currentScanDesc)->bitmap_node = bitmap;
+			bitmap->prefetch_maximum = 0;
+		}
+	}
+	return planstate_tree_walker(node, tell_scans, arg);
+}
+
+static void
+executor_start(QueryDesc *queryDesc, int eflags)
+{
+	if (prev_executor_start)
+		prev_executor_start(queryDesc, eflags);
+	else
+		standard_ExecutorStart(queryDesc, eflags);
+	if (queryDesc->planstate != NULL)
+		(void) tell_scans(queryDesc->planstate, NULL);
+}
+
+void
+aurora_scan_bitmap_install(void)
+{
+	prev_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
+}
+
+/* The executor does not read a page of which it needs nothing but how many
+ * tuples it has, and which it knows to be visible to all. */
+static bool
+page_not_needed(AuroraScanDesc scan, const TBMIterateResult *entry)
+{
+	return scan->bitmap_node->can_skip_fetch && !entry->recheck &&
+		VM_ALL_VISIBLE(scan->rel, entry->blockno, &scan->ahead_vmbuffer);
+}
+
+static BlockNumber
+next_in_bitmap(void *arg, BlockNumber after)
+{
+	AuroraScanDesc scan = arg;
+
+	while (scan->bitmap_next == InvalidBlockNumber || scan->bitmap_next <= after)
+	{
+		TBMIterateResult *entry = tbm_iterate(scan->bitmap_ahead);
+
+		if (entry == NULL)
+		{
+			/* so it stays: an iterator at its end does not move */
+			scan->bitmap_next = InvalidBlockNumber;
+			break;
+		}
+		if (entry->blockno < scan->nblocks && !page_not_needed(scan, entry))
+			scan->bitmap_next = entry->blockno;
+	}
+	return scan->bitmap_next;
+}
+
+/* The first block of a bitmap comes; the iterator's memory is the scan's. */
+static void
+look_at_bitmap(AuroraScanDesc scan)
+{
+	BitmapHeapScanState *node = scan->bitmap_node;
+	MemoryContext old;
+
+	if (node == NULL || node->pstate != NULL || node->tbm == NULL)
+		return;
+	old = MemoryContextSwitchTo(scan->ahead.context);
+	scan->bitmap_ahead = tbm_begin_iterate(node->tbm);
+	MemoryContextSwitchTo(old);
+	scan->bitmap_next = InvalidBlockNumber;
+	aurora_scan_new_order(scan, next_in_bitmap, scan);
+}
+
+/* ---- pages ---- */
 
 /* The bitmap names offsets: each may be the root of a HOT chain. */
 static int
@@ -93,8 +193,12 @@ aurora_scan_bitmap_next_block(TableScanDesc sscan,
 			ReleaseBuffer(scan->buffer);
 			scan->buffer = InvalidBuffer;
 		}
-		aurora_scan_read_ahead_run(scan, block, NULL);
-		scan->buffer = aurora_read_buffer(scan->rel, block, NULL);
+		if (!scan->started)
+		{
+			scan->started = true;
+			look_at_bitmap(scan);
+		}
+		scan->buffer = aurora_scan_read_picked(scan, block, NULL);
 		scan->block = block;
 	}
 

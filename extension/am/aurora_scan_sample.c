@@ -47,7 +47,7 @@ aurora_scan_sample_next_block(TableScanDesc sscan,
 		return false;
 
 	if (tsm->NextSampleBlock)
-		block = tsm->NextSampleBlock(scanstate, scan->nblocks);
+		block = aurora_scan_pick(scan, scanstate);
 	else
 		block = next_sequential_block(scan);
 
@@ -57,8 +57,6 @@ aurora_scan_sample_next_block(TableScanDesc sscan,
 		return false;
 	}
 
-	if (!tsm->NextSampleBlock)
-		aurora_scan_read_ahead(scan, block);
 	aurora_scan_enter_page(scan, block);
 	scan->position = 0;
 	scan->started = true;

@@ -19,13 +19,7 @@
 #include "miscadmin.h"
 
 #include "am/aurora_am.h"
-
-/*
- * Pages fetched by one read-ahead request.  VACUUM reads through a ring of 32
- * buffers; half of it, so that what is fetched ahead is not overwritten by
- * what is fetched next before it was looked at.
- */
-#define VACUUM_READAHEAD 16
+#include "cache/aurora_readahead.h"
 
 /* What VACUUM is at, for the error context. */
 typedef enum VacuumPhase

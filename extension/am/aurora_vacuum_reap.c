@@ -293,26 +293,26 @@ aurora_vacuum_reap_page(AuroraVacuum *v, Buffer buffer, int index,
 	return index;
 }
 
-/* Fetch the run of adjacent pages that store items from `index` on lie on. */
-static BlockNumber
-fetch_ahead(AuroraVacuum *v, int index)
+/* Read-ahead goes through the pages of the dead items. */
+typedef struct ReapOrder
 {
-	VacDeadItems *store = v->dead_items;
-	BlockNumber first = ItemPointerGetBlockNumber(&store->items[index]);
-	BlockNumber last = first;
-	int			limit = Min(VACUUM_READAHEAD, aurora_scan_prefetch_pages);
+	VacDeadItems *store;
+	int			looked;
+} ReapOrder;
 
-	for (; index < store->num_items; index++)
+static BlockNumber
+next_to_reap(void *arg, BlockNumber after)
+{
+	ReapOrder  *o = arg;
+
+	for (; o->looked < o->store->num_items; o->looked++)
 	{
-		BlockNumber blk = ItemPointerGetBlockNumber(&store->items[index]);
+		BlockNumber blk = ItemPointerGetBlockNumber(&o->store->items[o->looked]);
 
-		if (blk > last + 1 || (int) (blk - first) >= limit)
-			break;
-		last = blk;
+		if (blk > after)
+			return blk;
 	}
-	if (last > first)
-		aurora_prefetch(v->rel, first, (int) (last - first + 1), v->bstrategy);
-	return last;
+	return InvalidBlockNumber;
 }
 
 static void
@@ -320,10 +320,13 @@ reap_pages(AuroraVacuum *v)
 {
 	VacuumPlace before = vacuum_enter(v, VACUUM_PHASE_REAP, InvalidBlockNumber);
 	Buffer		vmbuffer = InvalidBuffer;
-	BlockNumber fetched = InvalidBlockNumber;
 	BlockNumber npages = 0;
 	int			index = 0;
+	ReapOrder	order = {.store = v->dead_items};
+	AuroraAhead ahead;
 
+	aurora_ahead_init(&ahead, v->rel, CurrentMemoryContext, true, next_to_reap,
+					  &order);
 	pgstat_progress_update_param(PROGRESS_VACUUM_PHASE,
 								 PROGRESS_VACUUM_PHASE_VACUUM_HEAP);
 	while (index < v->dead_items->num_items)
@@ -337,10 +340,8 @@ reap_pages(AuroraVacuum *v)
 			aurora_ship_throttle();
 
 		v->place.blk = blk;
-		if (!BlockNumberIsValid(fetched) || blk > fetched)
-			fetched = fetch_ahead(v, index);
 		visibilitymap_pin(v->rel, blk, &vmbuffer);
-		buffer = aurora_read_buffer(v->rel, blk, v->bstrategy);
+		buffer = aurora_ahead_read(&ahead, blk, v->bstrategy);
 		LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 		index = aurora_vacuum_reap_page(v, buffer, index, vmbuffer);
 		vacuum_charge_change(v);
@@ -349,6 +350,7 @@ reap_pages(AuroraVacuum *v)
 		RecordPageWithFreeSpace(v->rel, blk, space);
 		npages++;
 	}
+	aurora_ahead_end(&ahead);
 	if (BufferIsValid(vmbuffer))
 		ReleaseBuffer(vmbuffer);
 

@@ -2,7 +2,7 @@
 /*
  * aurora_vacuum_scan.c: VACUUM's first pass over the table.
  *
- *	plan a batch of pages (visibility map)  -->  fetch runs of it ahead
+ *	plan a batch of pages (visibility map), read it in runs
  *	  for each page:
  *		cleanup lock?  yes: prune, freeze, remember LP_DEAD, set VM bits
  *					   no:  remember LP_DEAD, count (unless something must be
@@ -46,7 +46,7 @@
 
 /* Pages planned together: full when BATCH_FULL is reached, and planning adds
  * at most a short run and the page behind it at a time. */
-#define BATCH_FULL (4 * VACUUM_READAHEAD)
+#define BATCH_FULL 1024
 #define BATCH_MAX (BATCH_FULL - 1 + SKIP_RUN_MIN)
 
 /* How often to look whether wraparound has come near. */
@@ -64,7 +64,8 @@ typedef struct ScanState
 	BlockNumber next;			/* first page not planned yet */
 	BlockNumber batch[BATCH_MAX];
 	int			batch_len;
-	int			fetched;		/* entries of the batch fetched ahead */
+	int			looked;			/* entries of the batch looked at ahead */
+	AuroraAhead ahead;
 	Buffer		vmbuffer;
 	BlockNumber fsm_done;		/* upper FSM levels are right below this */
 	BlockNumber failsafe_done;
@@ -118,7 +119,7 @@ plan_batch(ScanState *s)
 	AuroraVacuum *v = s->v;
 
 	s->batch_len = 0;
-	s->fetched = 0;
+	s->looked = 0;
 	while (s->next < v->rel_pages && s->batch_len < BATCH_FULL)
 	{
 		bool		allvisible_only = false;
@@ -137,21 +138,15 @@ plan_batch(ScanState *s)
 	return s->batch_len > 0;
 }
 
-/* Before batch[i] is read: fetch the run of adjacent pages it begins. */
-static void
-fetch_ahead(ScanState *s, int i)
+/* Read-ahead goes through the batch. */
+static BlockNumber
+next_in_batch(void *arg, BlockNumber after)
 {
-	int			limit = Min(VACUUM_READAHEAD, aurora_scan_prefetch_pages);
-	int			n = 1;
+	ScanState  *s = arg;
 
-	if (i < s->fetched)
-		return;
-	while (n < limit && i + n < s->batch_len &&
-		   s->batch[i + n] == s->batch[i] + n)
-		n++;
-	if (n > 1)
-		aurora_prefetch(s->v->rel, s->batch[i], n, s->v->bstrategy);
-	s->fetched = i + n;
+	while (s->looked < s->batch_len && s->batch[s->looked] <= after)
+		s->looked++;
+	return s->looked < s->batch_len ? s->batch[s->looked] : InvalidBlockNumber;
 }
 
 /* ---- visibility ------------------------------------------------------- */
@@ -689,7 +684,7 @@ scan_page(ScanState *s, BlockNumber blk)
 	Page		page;
 
 	visibilitymap_pin(v->rel, blk, &s->vmbuffer);
-	buffer = aurora_read_buffer(v->rel, blk, v->bstrategy);
+	buffer = aurora_ahead_read(&s->ahead, blk, v->bstrategy);
 	page = BufferGetPage(buffer);
 
 	if (!ConditionalLockBufferForCleanup(buffer))
@@ -742,7 +737,6 @@ scan_batch(ScanState *s)
 			s->failsafe_done = blk;
 		}
 		reap_if_full(s, blk);
-		fetch_ahead(s, i);
 		scan_page(s, blk);
 	}
 }
@@ -772,10 +766,13 @@ aurora_vacuum_scan(AuroraVacuum *v)
 	s.v = v;
 	s.vmbuffer = InvalidBuffer;
 	report_scan_start(v);
+	aurora_ahead_init(&s.ahead, v->rel, CurrentMemoryContext, true,
+					  next_in_batch, &s);
 
 	while (plan_batch(&s))
 		scan_batch(&s);
 	Assert(s.next >= v->rel_pages);
+	aurora_ahead_end(&s.ahead);
 
 	v->place.blk = InvalidBlockNumber;
 	if (BufferIsValid(s.vmbuffer))

@@ -32,6 +32,7 @@
 #define LOCK_RETRY_MS 50
 #define LOCK_TIMEOUT_MS 5000
 #define WAITER_CHECK_MS 20
+#define LOOK_ROUND_PAGES 16		/* how often the time is asked for */
 
 static bool
 worthwhile(AuroraVacuum *v)
@@ -71,9 +72,9 @@ lock_within_bounds(AuroraVacuum *v)
 /* Any line pointer in use, even a dead one, keeps the page: index entries may
  * lead to it. */
 static bool
-page_in_use(AuroraVacuum *v, BlockNumber blk)
+page_in_use(AuroraVacuum *v, AuroraAhead *ahead, BlockNumber blk)
 {
-	Buffer		buffer = aurora_read_buffer(v->rel, blk, v->bstrategy);
+	Buffer		buffer = aurora_ahead_read(ahead, blk, v->bstrategy);
 	Page		page = BufferGetPage(buffer);
 	bool		in_use = false;
 
@@ -105,16 +106,24 @@ somebody_waits(AuroraVacuum *v, instr_time *asked)
 	return LockHasWaitersRelation(v->rel, AccessExclusiveLock);
 }
 
+/* Read-ahead goes back from the end to the last page known to be in use. */
+static BlockNumber
+next_backwards(void *arg, BlockNumber after)
+{
+	AuroraVacuum *v = arg;
+
+	return after > v->nonempty_pages ? after - 1 : InvalidBlockNumber;
+}
+
 /*
  * Going back from the end, find the last page in use; returns the length the
  * table can be cut to.  *interrupted: we stopped early because somebody waits.
  * No cost-based delay here: the lock is in everybody's way.
  */
 static BlockNumber
-find_new_end(AuroraVacuum *v, bool *interrupted)
+find_new_end(AuroraVacuum *v, AuroraAhead *ahead, bool *interrupted)
 {
 	BlockNumber end = v->rel_pages;
-	BlockNumber fetched_from = InvalidBlockNumber;
 	instr_time	asked;
 
 	INSTR_TIME_SET_CURRENT(asked);
@@ -123,22 +132,15 @@ find_new_end(AuroraVacuum *v, bool *interrupted)
 		BlockNumber blk = end - 1;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!BlockNumberIsValid(fetched_from) || blk < fetched_from)
+		if (blk % LOOK_ROUND_PAGES == 0 && somebody_waits(v, &asked))
 		{
-			if (somebody_waits(v, &asked))
-			{
-				ereport(v->verbose ? INFO : DEBUG2,
-						(errmsg("table \"%s\": suspending truncate due to conflicting lock request",
-								v->relname)));
-				*interrupted = true;
-				return end;
-			}
-			fetched_from = Max(blk - Min(blk, VACUUM_READAHEAD - 1),
-							   v->nonempty_pages);
-			aurora_prefetch(v->rel, fetched_from, (int) (end - fetched_from),
-							v->bstrategy);
+			ereport(v->verbose ? INFO : DEBUG2,
+					(errmsg("table \"%s\": suspending truncate due to conflicting lock request",
+							v->relname)));
+			*interrupted = true;
+			return end;
 		}
-		if (page_in_use(v, blk))
+		if (page_in_use(v, ahead, blk))
 			return end;
 		end = blk;
 	}
@@ -152,6 +154,7 @@ truncate_once(AuroraVacuum *v)
 	BlockNumber old_end = v->rel_pages;
 	BlockNumber new_end;
 	bool		interrupted = false;
+	AuroraAhead ahead;
 
 	if (!lock_within_bounds(v))
 		return false;
@@ -162,7 +165,10 @@ truncate_once(AuroraVacuum *v)
 		UnlockRelation(v->rel, AccessExclusiveLock);
 		return false;
 	}
-	new_end = find_new_end(v, &interrupted);
+	aurora_ahead_init(&ahead, v->rel, CurrentMemoryContext, true,
+					  next_backwards, v);
+	new_end = find_new_end(v, &ahead, &interrupted);
+	aurora_ahead_end(&ahead);
 	v->place.blk = new_end;
 	if (new_end < old_end)
 		aurora_truncate(v->rel, new_end);

@@ -10,6 +10,7 @@
 
 #include "access/xact.h"
 #include "port/atomics.h"
+#include "portability/instr_time.h"
 #include "storage/lwlock.h"
 
 #include "cache/aurora_pagecache.h"
@@ -44,5 +45,31 @@ extern void aurora_cache_xact_callback(XactEvent event, void *arg);
  */
 extern void aurora_read_point(const RelFileNode *rnode, BlockNumber blk,
 							  XLogRecPtr *not_before, XLogRecPtr *read_lsn);
+
+/* Is the block in shared_buffers at this moment? */
+extern bool aurora_is_cached(const RelFileNode *rnode, BlockNumber blk);
+
+/*
+ * aurora_read_buffer in two halves, for remote relations.  The first pins the
+ * block if it is cached and filled, and counts a hit; else InvalidBuffer.  The
+ * second reads it otherwise: it takes `page`, if that is not NULL and covers
+ * the block's newest change, being complete to complete_to; else it asks
+ * storage.
+ */
+extern Buffer aurora_read_cached(Relation rel, BlockNumber blk,
+								 BufferAccessStrategy strategy);
+extern Buffer aurora_read_missing(Relation rel, BlockNumber blk,
+								  BufferAccessStrategy strategy,
+								  const uint8 *page, XLogRecPtr complete_to);
+
+/* Account for a wait for storage: counters, I/O timing, latencies. */
+extern void aurora_wait_start(instr_time *start);
+extern void aurora_wait_end(const instr_time *start, AuroraFetchKind kind);
+
+/* ---- aurora_latency.c ---- */
+extern Size aurora_latency_shmem_size(void);
+extern void aurora_latency_shmem_init(void);
+extern void aurora_latency_note(AuroraFetchKind kind, uint64 us);
+extern void aurora_latency_flush(void);
 
 #endif							/* AURORA_CACHE_INTERNAL_H */

@@ -47,9 +47,6 @@
  * long before it looks again. */
 #define REPLAY_WAIT_MS 1
 
-/* The rings of bulk reads and of VACUUM have this many buffers. */
-#define RING_BUFFERS 32
-
 /* One shared counter for each field of AuroraCacheStats. */
 #define N_COUNTERS (sizeof(AuroraCacheStats) / sizeof(uint64))
 
@@ -70,6 +67,7 @@ aurora_pagecache_shmem_size(void)
 	Size		size = MAXALIGN(sizeof(CacheShared));
 
 	size = add_size(size, MAXALIGN(aurora_last_written_shmem_size()));
+	size = add_size(size, MAXALIGN(aurora_latency_shmem_size()));
 	return add_size(size, MAXALIGN(aurora_relsize_shmem_size()));
 }
 
@@ -84,6 +82,7 @@ aurora_pagecache_shmem_init(void)
 		for (int i = 0; i < N_COUNTERS; i++)
 			pg_atomic_init_u64(&cache_shared->counter[i], 0);
 	aurora_last_written_shmem_init();
+	aurora_latency_shmem_init();
 	aurora_relsize_shmem_init();
 }
 
@@ -98,6 +97,7 @@ flush_counters(void)
 			pg_atomic_fetch_add_u64(&cache_shared->counter[i], pending[i]);
 		pending[i] = 0;
 	}
+	aurora_latency_flush();
 }
 
 void
@@ -170,6 +170,12 @@ lookup(const RelFileNode *rnode, BlockNumber blk)
 	return id < 0 ? InvalidBuffer : id + 1;
 }
 
+bool
+aurora_is_cached(const RelFileNode *rnode, BlockNumber blk)
+{
+	return BufferIsValid(lookup(rnode, blk));
+}
+
 Buffer
 aurora_find_cached(const RelFileNode *rnode, BlockNumber blk)
 {
@@ -198,19 +204,31 @@ pin_cached(Relation rel, BlockNumber blk, BufferAccessStrategy strategy)
 }
 
 /*
- * Pin the block's buffer whatever it takes, without reading anything: an
- * absent block gets a zeroed buffer.  Returns whether it is filled.  This
- * never looks at the relation's file, whatever its length.
+ * Pin the block's buffer whatever it takes: an absent block gets a zeroed
+ * buffer.  This never looks at the relation's file, whatever its length.
+ * Returns whether it is filled, be it by us from `page`.
  */
 static bool
 pin_or_zero(const RelFileNode *rnode, BlockNumber blk,
-			BufferAccessStrategy strategy, Buffer *buf)
+			BufferAccessStrategy strategy, const uint8 *page,
+			XLogRecPtr complete_to, bool *from_page, Buffer *buf)
 {
 	bool		filled;
 
 	*buf = ReadBufferWithoutRelcache(*rnode, MAIN_FORKNUM, blk,
 									 RBM_ZERO_AND_LOCK, strategy, true);
 	filled = !PageIsNew(BufferGetPage(*buf));
+	*from_page = false;
+	if (!filled && page != NULL)
+	{
+		if (aurora_last_written_get(rnode, blk) <= complete_to)
+		{
+			memcpy(BufferGetPage(*buf), page, BLCKSZ);
+			*from_page = filled = true;
+		}
+		else
+			aurora_cache_pending.stale_retries++;
+	}
 	LockBuffer(*buf, BUFFER_LOCK_UNLOCK);
 	return filled;
 }
@@ -233,35 +251,44 @@ aurora_read_point(const RelFileNode *rnode, BlockNumber blk,
 		XLogFlush(*not_before);
 }
 
-/*
- * Ask storage, with the wait accounted for.  Returns the LSN that the pages
- * are known to be complete to.
- */
-static XLogRecPtr
-fetch(const RelFileNode *rnode, const BlockNumber *blocks, int n,
-	  XLogRecPtr not_before, XLogRecPtr read_lsn,
-	  char *pages, uint8 *status, bool noerror)
+void
+aurora_wait_start(instr_time *start)
 {
-	instr_time	start;
+	INSTR_TIME_SET_CURRENT(*start);
+}
+
+void
+aurora_wait_end(const instr_time *start, AuroraFetchKind kind)
+{
 	instr_time	took;
-	XLogRecPtr	as_of;
+	uint64		us;
 
-	INSTR_TIME_SET_CURRENT(start);
-	as_of = aurora_client_get_pages(rnode, blocks, n, not_before, read_lsn,
-									pages, status, noerror);
 	INSTR_TIME_SET_CURRENT(took);
-	INSTR_TIME_SUBTRACT(took, start);
-
-	aurora_cache_pending.read_waits_us += INSTR_TIME_GET_MICROSEC(took);
+	INSTR_TIME_SUBTRACT(took, *start);
+	us = INSTR_TIME_GET_MICROSEC(took);
+	aurora_latency_note(kind, us);
+	if (kind == AURORA_FETCH_SIZE)
+		return;					/* no block is read */
+	aurora_cache_pending.read_waits_us += us;
 	if (track_io_timing)
 	{
-		pgstat_count_buffer_read_time(INSTR_TIME_GET_MICROSEC(took));
+		pgstat_count_buffer_read_time(us);
 		INSTR_TIME_ADD(pgBufferUsage.blk_read_time, took);
 	}
-	if (XLogRecPtrIsInvalid(as_of))
-		return as_of;
-	aurora_cache_pending.fetched_pages += n;
-	return XLogRecPtrIsInvalid(read_lsn) ? as_of : read_lsn;
+}
+
+/* One page from storage, with the wait accounted for. */
+static void
+fetch(const RelFileNode *rnode, BlockNumber blk, XLogRecPtr not_before,
+	  XLogRecPtr read_lsn, char *page, uint8 *status)
+{
+	instr_time	start;
+
+	aurora_wait_start(&start);
+	(void) aurora_client_get_pages(rnode, &blk, 1, not_before, read_lsn,
+								   page, status);
+	aurora_wait_end(&start, AURORA_FETCH_PAGE);
+	aurora_cache_pending.fetched_pages++;
 }
 
 /*
@@ -293,8 +320,7 @@ fill(const RelFileNode *rnode, BlockNumber blk, Buffer buf)
 
 		CHECK_FOR_INTERRUPTS();
 		aurora_read_point(rnode, blk, &not_before, &read_lsn);
-		(void) fetch(rnode, &blk, 1, not_before, read_lsn,
-					 page.data, &status, false);
+		fetch(rnode, blk, not_before, read_lsn, page.data, &status);
 
 		LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
 		done = !PageIsNew(BufferGetPage(buf)) ||
@@ -313,126 +339,79 @@ fill(const RelFileNode *rnode, BlockNumber blk, Buffer buf)
 	}
 }
 
-Buffer
-aurora_read_buffer(Relation rel, BlockNumber blk, BufferAccessStrategy strategy)
+static inline Buffer
+count_hit(Relation rel, Buffer buf)
 {
-	int64		hits = pgBufferUsage.shared_blks_hit;
-	Buffer		buf;
-	bool		filled;
-
-	if (!aurora_rel_is_remote(rel))
-		return ReadBufferExtended(rel, MAIN_FORKNUM, blk, RBM_NORMAL, strategy);
-
-	Assert(BlockNumberIsValid(blk));
 	pgstat_count_buffer_read(rel);
-
-	buf = pin_cached(rel, blk, strategy);
-	if (BufferIsValid(buf))
-	{
-		filled = seems_filled(buf);
-		if (unlikely(!filled))
-		{
-			/* somebody is just installing it, or nobody has yet */
-			LockBuffer(buf, BUFFER_LOCK_SHARE);
-			filled = !PageIsNew(BufferGetPage(buf));
-			LockBuffer(buf, BUFFER_LOCK_UNLOCK);
-		}
-	}
-	else
-		filled = pin_or_zero(&rel->rd_node, blk, strategy, &buf);
-
-	if (likely(filled))
-	{
-		pgstat_count_buffer_hit(rel);
-		aurora_cache_pending.hits++;
-		return buf;
-	}
-
-	/* found but empty is no hit */
-	pgBufferUsage.shared_blks_hit = hits;
-	pgBufferUsage.shared_blks_read++;
-	aurora_cache_pending.misses++;
-	fill(&rel->rd_node, blk, buf);
+	pgstat_count_buffer_hit(rel);
+	aurora_cache_pending.hits++;
 	return buf;
 }
 
-int
-aurora_prefetch_limit(BufferAccessStrategy strategy)
+Buffer
+aurora_read_cached(Relation rel, BlockNumber blk, BufferAccessStrategy strategy)
 {
-	int			limit = Min(AURORA_PREFETCH_MAX, NBuffers / 8);
+	int64		hits = pgBufferUsage.shared_blks_hit;
+	Buffer		buf;
 
-	if (strategy != NULL)
-		limit = Min(limit, RING_BUFFERS);
-	return Max(limit, 1);
+	Assert(BlockNumberIsValid(blk) && aurora_rel_is_remote(rel));
+	buf = pin_cached(rel, blk, strategy);
+	if (!BufferIsValid(buf))
+		return InvalidBuffer;
+	if (unlikely(!seems_filled(buf)))
+	{
+		bool		filled;
+
+		/* somebody is just installing it, or nobody has yet */
+		LockBuffer(buf, BUFFER_LOCK_SHARE);
+		filled = !PageIsNew(BufferGetPage(buf));
+		LockBuffer(buf, BUFFER_LOCK_UNLOCK);
+		if (!filled)
+		{
+			/* found but empty is no hit */
+			pgBufferUsage.shared_blks_hit = hits;
+			ReleaseBuffer(buf);
+			return InvalidBuffer;
+		}
+	}
+	return count_hit(rel, buf);
 }
 
-/*
- * Install what a read-ahead brought.  No pins were held while it was fetched,
- * so here the check against last-written decides, and what fails it is left
- * out.
- */
-static void
-install_prefetched(const RelFileNode *rnode, BlockNumber blk, const char *page,
-				   XLogRecPtr complete_to, BufferAccessStrategy strategy)
+Buffer
+aurora_read_missing(Relation rel, BlockNumber blk,
+					BufferAccessStrategy strategy,
+					const uint8 *page, XLogRecPtr complete_to)
+{
+	int64		hits = pgBufferUsage.shared_blks_hit;
+	bool		from_page;
+	Buffer		buf;
+
+	if (pin_or_zero(&rel->rd_node, blk, strategy, page, complete_to,
+					&from_page, &buf) && !from_page)
+		return count_hit(rel, buf); /* somebody was faster */
+
+	pgBufferUsage.shared_blks_hit = hits;
+	pgBufferUsage.shared_blks_read++;
+	pgstat_count_buffer_read(rel);
+	aurora_cache_pending.misses++;
+	if (from_page)
+		aurora_cache_pending.prefetched++;
+	else
+		fill(&rel->rd_node, blk, buf);
+	return buf;
+}
+
+Buffer
+aurora_read_buffer(Relation rel, BlockNumber blk, BufferAccessStrategy strategy)
 {
 	Buffer		buf;
 
-	buf = ReadBufferWithoutRelcache(*rnode, MAIN_FORKNUM, blk,
-									RBM_ZERO_AND_LOCK, strategy, true);
-	if (PageIsNew(BufferGetPage(buf)))
-	{
-		if (aurora_last_written_get(rnode, blk) <= complete_to)
-		{
-			memcpy(BufferGetPage(buf), page, BLCKSZ);
-			aurora_cache_pending.prefetched++;
-			pgBufferUsage.shared_blks_read++;
-		}
-		else
-			aurora_cache_pending.stale_retries++;
-	}
-	UnlockReleaseBuffer(buf);
-}
-
-void
-aurora_prefetch(Relation rel, BlockNumber first, int n,
-				BufferAccessStrategy strategy)
-{
-	static char *pages = NULL;
-	BlockNumber blocks[AURORA_PREFETCH_MAX];
-	uint8		status[AURORA_PREFETCH_MAX];
-	XLogRecPtr	not_before = InvalidXLogRecPtr;
-	XLogRecPtr	read_lsn = InvalidXLogRecPtr;
-	XLogRecPtr	complete_to;
-	int			missing = 0;
-
 	if (!aurora_rel_is_remote(rel))
-		return;
-	n = Min(n, aurora_prefetch_limit(strategy));
-	for (int i = 0; i < n; i++)
-	{
-		XLogRecPtr	lsn;
-
-		if (BufferIsValid(lookup(&rel->rd_node, first + i)))
-			continue;
-		blocks[missing++] = first + i;
-		aurora_read_point(&rel->rd_node, first + i, &lsn, &read_lsn);
-		not_before = Max(not_before, lsn);
-	}
-	if (missing == 0)
-		return;
-
-	if (pages == NULL)
-		pages = MemoryContextAlloc(TopMemoryContext,
-								   AURORA_PREFETCH_MAX * BLCKSZ);
-	complete_to = fetch(&rel->rd_node, blocks, missing, not_before, read_lsn,
-						pages, status, true);
-	if (XLogRecPtrIsInvalid(complete_to))
-		return;
-	for (int i = 0; i < missing; i++)
-		if (status[i] == AU_OK)
-			install_prefetched(&rel->rd_node, blocks[i],
-							   pages + (Size) i * BLCKSZ, complete_to,
-							   strategy);
+		return ReadBufferExtended(rel, MAIN_FORKNUM, blk, RBM_NORMAL, strategy);
+	buf = aurora_read_cached(rel, blk, strategy);
+	if (likely(BufferIsValid(buf)))
+		return buf;
+	return aurora_read_missing(rel, blk, strategy, NULL, InvalidXLogRecPtr);
 }
 
 /* ---- growing and shrinking ---- */

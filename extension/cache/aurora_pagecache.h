@@ -54,19 +54,6 @@ extern Buffer aurora_read_buffer(Relation rel, BlockNumber blk,
 								 BufferAccessStrategy strategy);
 
 /*
- * Read-ahead: fetch in one request those of the blocks [first, first+n) that
- * are not cached, and put them into shared_buffers.  A hint: never raises an
- * error for storage trouble, installs nothing that could be stale, does
- * nothing for local relations.  n <= AURORA_PREFETCH_MAX; no more than
- * aurora_prefetch_limit() are fetched: they would push each other out of a small
- * cache, or of the strategy's ring, before they are used.
- */
-#define AURORA_PREFETCH_MAX 64
-extern int	aurora_prefetch_limit(BufferAccessStrategy strategy);
-extern void aurora_prefetch(Relation rel, BlockNumber first, int n,
-							BufferAccessStrategy strategy);
-
-/*
  * Append one page to the relation.  Takes and releases the relation extension
  * lock.  Returns the new buffer pinned and exclusively locked, its page
  * initialised and (remote) its EXTEND record logged and the size published.
@@ -117,7 +104,7 @@ typedef struct AuroraCacheStats
 	uint64		hits;
 	uint64		misses;
 	uint64		fetched_pages;	/* pages that came from storage, read-ahead included */
-	uint64		prefetched;		/* of these, by read-ahead */
+	uint64		prefetched;		/* misses that read-ahead had the page for */
 	uint64		stale_retries;	/* fetched, but changed meanwhile: fetched again */
 	uint64		read_waits_us;	/* time spent waiting for storage */
 	uint64		size_hits;
@@ -125,5 +112,26 @@ typedef struct AuroraCacheStats
 	uint64		extends;
 } AuroraCacheStats;
 extern void aurora_cache_stats(AuroraCacheStats *out);
+
+/* Waits for storage, by what is waited for. */
+typedef enum AuroraFetchKind
+{
+	AURORA_FETCH_PAGE,			/* one page */
+	AURORA_FETCH_AHEAD,			/* the answer to a request made ahead */
+	AURORA_FETCH_SIZE,			/* a relation's size */
+	AURORA_FETCH_KINDS
+} AuroraFetchKind;
+
+/* How long waits of one kind took; percentiles are within 1/16. */
+typedef struct AuroraLatency
+{
+	uint64		count;
+	uint64		sum_us;
+	uint64		max_us;
+	double		p50_us;
+	double		p90_us;
+	double		p99_us;
+} AuroraLatency;
+extern void aurora_latency(AuroraFetchKind kind, AuroraLatency *out);
 
 #endif							/* AURORA_PAGECACHE_H */

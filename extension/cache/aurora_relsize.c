@@ -208,10 +208,13 @@ remote_size(const RelFileNode *rnode)
 		XLogRecPtr	not_before;
 		XLogRecPtr	read_lsn;
 		XLogRecPtr	as_of;
+		instr_time	start;
 
 		CHECK_FOR_INTERRUPTS();
 		aurora_read_point(rnode, InvalidBlockNumber, &not_before, &read_lsn);
+		aurora_wait_start(&start);
 		nblocks = aurora_client_get_size(rnode, not_before, read_lsn, &as_of);
+		aurora_wait_end(&start, AURORA_FETCH_SIZE);
 		if (offer_size(rnode, &nblocks, as_of))
 			return nblocks;
 

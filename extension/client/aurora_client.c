@@ -253,7 +253,7 @@ check_page(const RelFileNode *rnode, BlockNumber blk, const uint8 *page,
 XLogRecPtr
 aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 						int n, XLogRecPtr not_before, XLogRecPtr read_lsn,
-						char *pages, uint8 *status, bool noerror)
+						char *pages, uint8 *status)
 {
 	static AuMsgGetPages req;
 	static AuMsgPages got;
@@ -269,7 +269,6 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	q.first = blocks[0];
 	q.nblocks = n;
 	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
-	q.noerror = noerror;
 	q.deadline_ms = default_deadline();
 
 	rel_of(rnode, &req.rel);
@@ -279,13 +278,7 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	memcpy(req.blocks, blocks, n * sizeof(uint32));
 	au_writer_start(&w, memory, sizeof(memory));
 	(void) au_enc_get_pages(&w, id, &req);
-	if (!ask(&q, id, &w, AU_MSG_PAGES, &answer))
-	{
-		/* who asked for a favour would ask in earnest now and wait again */
-		if (aurora_now_ms() >= q.deadline_ms)
-			raise_unreachable(&q);
-		return InvalidXLogRecPtr;
-	}
+	(void) ask(&q, id, &w, AU_MSG_PAGES, &answer);
 	if (!au_dec_pages(&answer, &got) || got.nblocks != n ||
 		got.as_of < not_before)
 		raise_malformed(&q);
@@ -303,8 +296,6 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 		}
 		else if (status[i] == AU_NOT_FOUND)
 			MemSet(page, 0, BLCKSZ);
-		else if (noerror)
-			return InvalidXLogRecPtr;
 		else
 			ereport(ERROR,
 					(errcode(status[i] == AU_CORRUPT ? ERRCODE_DATA_CORRUPTED :
@@ -317,6 +308,101 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	}
 	return got.as_of;
 }
+
+/* ---- read-ahead ---- */
+
+/* Who asked for a favour, and got no answer for as long as one may wait, would
+ * ask in earnest now and wait again. */
+static void
+in_vain(const Question *q)
+{
+	if (aurora_now_ms() >= q->deadline_ms)
+		raise_unreachable(q);
+}
+
+uint64
+aurora_client_ask_pages(const RelFileNode *rnode, const BlockNumber *blocks,
+						int n, XLogRecPtr not_before, XLogRecPtr read_lsn)
+{
+	static AuMsgGetPages req;
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuMsgHelloOk hello;
+	AuMsgError	refusal;
+	AuWriter	w;
+	uint64		id = aurora_conn_next_id();
+	bool		sent;
+
+	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
+	rel_of(rnode, &req.rel);
+	req.not_before = not_before;
+	req.read_lsn = read_lsn;
+	req.nblocks = n;
+	memcpy(req.blocks, blocks, n * sizeof(uint32));
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_get_pages(&w, id, &req);
+
+	q.rnode = rnode;
+	q.first = blocks[0];
+	q.nblocks = n;
+	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
+	q.deadline_ms = default_deadline();
+	sent = aurora_conn_open(q.deadline_ms, &hello, &refusal) &&
+		hello.volume_known && aurora_conn_keep(id) &&
+		aurora_conn_send(w.data, w.len, q.deadline_ms);
+	if (!sent)
+	{
+		aurora_conn_forget(id);
+		in_vain(&q);
+	}
+	return sent ? id : 0;
+}
+
+bool
+aurora_client_take_pages(uint64 id, const RelFileNode *rnode,
+						 const BlockNumber *blocks, int n, AuMsgPages *got)
+{
+	Question	q = {0};
+	AuFrame		answer;
+
+	q.rnode = rnode;
+	q.first = blocks[0];
+	q.nblocks = n;
+	q.deadline_ms = default_deadline();
+	if (!aurora_conn_take(id, &answer, q.deadline_ms))
+	{
+		in_vain(&q);
+		return false;
+	}
+	return answer.type == AU_MSG_PAGES &&
+		au_dec_pages(&answer, got) && got->nblocks == n;
+}
+
+bool
+aurora_client_asked(uint64 id)
+{
+	return aurora_conn_kept(id);
+}
+
+void
+aurora_client_forget(uint64 id)
+{
+	aurora_conn_forget(id);
+}
+
+void
+aurora_client_asked_end(void)
+{
+	aurora_conn_forget_memory();
+}
+
+bool
+aurora_client_page_usable(const uint8 *page, XLogRecPtr as_of)
+{
+	return au_page_valid(page, NULL) && au_page_lsn(page) <= as_of;
+}
+
+/* ---- other questions ---- */
 
 BlockNumber
 aurora_client_get_size(const RelFileNode *rnode, XLogRecPtr not_before,

@@ -27,15 +27,39 @@
  * Fetch n blocks (1 .. AU_WIRE_BLOCKS_MAX).  read_lsn = InvalidXLogRecPtr:
  * newest, not before not_before; else as of read_lsn.  pages: n * BLCKSZ
  * bytes; status[i]: AU_OK or AU_NOT_FOUND (page i then is all zero).
- * Returns the LSN the pages were read as of.  With noerror, storage trouble
- * returns InvalidXLogRecPtr instead (cancel still raises, and so does the end
- * of aurora.storage_timeout: nobody is to wait for it twice).
+ * Returns the LSN the pages were read as of.
  * The caller has flushed local WAL up to not_before.
  */
 extern XLogRecPtr aurora_client_get_pages(const RelFileNode *rnode,
 										  const BlockNumber *blocks, int n,
 										  XLogRecPtr not_before, XLogRecPtr read_lsn,
-										  char *pages, uint8 *status, bool noerror);
+										  char *pages, uint8 *status);
+
+/*
+ * Read-ahead: ask now, take later.  aurora_client_ask_pages sends a request
+ * and returns its id, or 0 if storage cannot be reached or too many are out.
+ * aurora_client_take_pages waits for the answer, once; page pointers in *got
+ * stay valid until the request is forgotten, by aurora_client_forget or with
+ * the resource owner that was current when it was made (aurora_client_asked
+ * tells).  The pages have not been looked at: see aurora_client_page_usable.
+ * Storage trouble is no error here: the answer then does not come (false).
+ * But the end of aurora.storage_timeout is: nobody is to wait for it twice.
+ * Both can be cancelled, which raises an error and leaves nothing behind that
+ * a later request could mistake for its answer.
+ */
+#define AURORA_CLIENT_ASKED_MAX 16
+extern uint64 aurora_client_ask_pages(const RelFileNode *rnode,
+									  const BlockNumber *blocks, int n,
+									  XLogRecPtr not_before, XLogRecPtr read_lsn);
+extern bool aurora_client_take_pages(uint64 id, const RelFileNode *rnode,
+									 const BlockNumber *blocks, int n,
+									 AuMsgPages *got);
+extern bool aurora_client_asked(uint64 id);
+extern void aurora_client_forget(uint64 id);
+/* Nothing is going to be asked for soon: give memory back. */
+extern void aurora_client_asked_end(void);
+/* A sound page, not newer than what was read as of. */
+extern bool aurora_client_page_usable(const uint8 *page, XLogRecPtr as_of);
 
 /* Size in blocks of the main fork; 0 for a relation storage never heard of. */
 extern BlockNumber aurora_client_get_size(const RelFileNode *rnode,

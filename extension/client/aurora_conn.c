@@ -20,6 +20,7 @@
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "client/aurora_client.h"
 #include "client/aurora_conn.h"
@@ -28,13 +29,18 @@
 /* No wait is longer than this before the deadline is looked at again. */
 #define WAIT_SLICE_MS 1000
 #define FIRST_BUFFER_BYTES (16 * 1024)
-/* A bigger receive buffer is given back after use. */
-#define KEEP_BUFFER_BYTES (1024 * 1024)
+/* Bigger buffers of kept answers are given back when none is kept. */
+#define SPARE_BUFFER_BYTES (64 * 1024)
+/* Answers on their way that nobody waits for any more: with more, a new
+ * connection is better than to read them. */
+#define ABANDONED_MAX 8
 
 static struct
 {
 	int			fd;				/* -1: closed */
-	bool		busy;			/* a request is out, its answer not yet in */
+	bool		greeted;		/* HELLO is answered */
+	bool		halfway;		/* in the middle of a frame sent */
+	int			unanswered;		/* requests sent, no answer yet */
 	WaitEventSet *waits;		/* latch, postmaster death, fd */
 	int			fd_pos;			/* of fd in waits */
 	uint64		last_id;
@@ -45,6 +51,25 @@ static struct
 	size_t		in_done;		/* bytes of the frame given out last */
 	char		error[AU_WIRE_TEXT_MAX];
 } conn = {.fd = -1};
+
+/* A request whose answer is taken later. */
+typedef struct Kept
+{
+	uint64		id;				/* 0: unused */
+	ResourceOwner owner;		/* whose end forgets it */
+	enum
+	{
+		KEPT_AWAITED,
+		KEPT_HERE,				/* frame is valid, in memory */
+		KEPT_LOST				/* the connection broke */
+	}			state;
+	AuFrame		frame;
+	uint8	   *memory;			/* stays allocated while unused */
+	size_t		cap;
+} Kept;
+
+static Kept kept[AURORA_CONN_KEPT_MAX];
+static int	nkept = 0;
 
 /* A socket that aurora_client_open_socket was just connecting when an error
  * was raised; closed by the next call. */
@@ -351,8 +376,12 @@ aurora_conn_close(void)
 		ReleaseExternalFD();
 	}
 	conn.fd = -1;
-	conn.busy = false;
+	conn.greeted = conn.halfway = false;
+	conn.unanswered = 0;
 	conn.in_len = conn.in_done = 0;
+	for (int i = 0; i < lengthof(kept) && nkept > 0; i++)
+		if (kept[i].id != 0 && kept[i].state == KEPT_AWAITED)
+			kept[i].state = KEPT_LOST;
 }
 
 static bool fail(const char *fmt,...) __attribute__((format(printf, 1, 2)));
@@ -396,82 +425,113 @@ wait_socket(uint32 events, int64 deadline_ms)
 	}
 }
 
-bool
-aurora_conn_send(const uint8 *frame, size_t len, int64 deadline_ms)
-{
-	Assert(conn.fd >= 0);
-	conn.busy = true;
-	while (len > 0)
-	{
-		ssize_t		n = send(conn.fd, frame, len, MSG_NOSIGNAL);
+/* ---- frames in ---- */
 
-		if (n > 0)
-		{
-			frame += n;
-			len -= n;
-		}
-		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-		{
-			if (!wait_socket(WL_SOCKET_WRITEABLE, deadline_ms))
-				return false;
-		}
-		else if (n < 0 && errno != EINTR)
-			return fail("could not send: %m");
-	}
-	return true;
-}
-
-/* Room for at least `need` bytes of one frame. */
+/* Make the input buffer `need` bytes long, at least. */
 static void
 reserve_input(size_t need)
 {
 	size_t		cap = Max(need, FIRST_BUFFER_BYTES);
 
 	Assert(need <= AU_WIRE_HEADER + AU_WIRE_PAYLOAD_MAX);
-	if (conn.in_cap >= cap && (conn.in_cap <= KEEP_BUFFER_BYTES || conn.in_len > 0))
+	if (conn.in_cap >= cap)
 		return;
 	if (conn.in == NULL)
 		conn.in = MemoryContextAlloc(TopMemoryContext, cap);
+	else if (conn.in_len > 0)
+		conn.in = repalloc(conn.in, cap);
 	else
-		conn.in = repalloc(conn.in, Max(cap, conn.in_len));
-	conn.in_cap = Max(cap, conn.in_len);
-}
-
-/* Read what there is; waits for at least one byte. */
-static bool
-receive_some(int64 deadline_ms)
-{
-	for (;;)
 	{
-		ssize_t		n = recv(conn.fd, conn.in + conn.in_len,
-							 conn.in_cap - conn.in_len, 0);
-
-		if (n > 0)
-		{
-			conn.in_len += n;
-			return true;
-		}
-		if (n == 0)
-			return fail("the node closed the connection");
-		if (errno == EAGAIN || errno == EWOULDBLOCK)
-		{
-			if (!wait_socket(WL_SOCKET_READABLE, deadline_ms))
-				return false;
-		}
-		else if (errno != EINTR)
-			return fail("could not receive: %m");
+		/* nothing to be copied */
+		pfree(conn.in);
+		conn.in = NULL;
+		conn.in_cap = 0;
+		conn.in = MemoryContextAlloc(TopMemoryContext, cap);
 	}
+	conn.in_cap = cap;
 }
 
-bool
-aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms)
+static Kept *
+find_kept(uint64 id)
+{
+	if (nkept > 0)
+		for (int i = 0; i < lengthof(kept); i++)
+			if (kept[i].id == id)
+				return &kept[i];
+	return NULL;
+}
+
+/*
+ * The frame at the start of the input answers a request whose answer is kept:
+ * the input buffer changes hands, and what follows the frame goes to the
+ * buffer that was spare.
+ */
+static void
+keep_frame(Kept *k, const AuFrame *frame, size_t used)
+{
+	size_t		rest = conn.in_len - used;
+	size_t		cap = Max(rest, FIRST_BUFFER_BYTES);
+	uint8	   *other = k->memory;
+
+	k->memory = NULL;
+	if (other != NULL && k->cap < cap)
+	{
+		pfree(other);
+		other = NULL;
+	}
+	if (other == NULL)
+		other = MemoryContextAlloc(TopMemoryContext, cap);
+	else
+		cap = k->cap;
+	memcpy(other, conn.in + used, rest);
+	k->frame = *frame;
+	k->memory = conn.in;
+	k->cap = conn.in_cap;
+	k->state = KEPT_HERE;
+	conn.in = other;
+	conn.in_cap = cap;
+	conn.in_len = rest;
+}
+
+/* Read what there is, without waiting.  *got: something came. */
+static bool
+receive_some(bool *got)
+{
+	ssize_t		n;
+
+	*got = false;
+	do
+		n = recv(conn.fd, conn.in + conn.in_len, conn.in_cap - conn.in_len, 0);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+	{
+		conn.in_len += n;
+		*got = true;
+		return true;
+	}
+	if (n == 0)
+		return fail("the node closed the connection");
+	if (errno != EAGAIN && errno != EWOULDBLOCK)
+		return fail("could not receive: %m");
+	return true;
+}
+
+/*
+ * Take the next whole frame from the input: one that is kept is put aside,
+ * one that nobody waits for is dropped.  Returns AU_OK with the frame that
+ * answers `id` (0: none does), AU_NEED_MORE when the input holds no whole
+ * frame (there is room for more of it then), else the connection failed.
+ */
+static AuStatus
+next_frame(uint64 id, AuFrame *frame)
 {
 	for (;;)
 	{
 		size_t		used = 0;
 		AuStatus	st;
+		Kept	   *k;
 
-		/* forget the frame given out last */
+		/* forget the frame given out or dropped last */
 		if (conn.in_done > 0)
 		{
 			conn.in_len -= conn.in_done;
@@ -482,22 +542,214 @@ aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms)
 		if (st == AU_NEED_MORE)
 		{
 			reserve_input(used);
-			if (!receive_some(deadline_ms))
-				return false;
-			continue;
+			return st;
 		}
 		if (st != AU_OK)
-			return fail("the node sent an unusable message (%s)",
-						au_status_name(st));
-		conn.in_done = used;
-		if (frame->id == id)
 		{
-			conn.busy = false;
-			return true;
+			(void) fail("the node sent an unusable message (%s)",
+						au_status_name(st));
+			return st;
 		}
-		/* else: nobody waits for this one any more */
+		if (frame->id != 0 && conn.unanswered > 0)
+			conn.unanswered--;
+		k = frame->id == 0 ? NULL : find_kept(frame->id);
+		if (k != NULL && k->state == KEPT_AWAITED)
+			keep_frame(k, frame, used);
+		else
+			conn.in_done = used;
+		if (id != 0 && frame->id == id)
+			return AU_OK;
 	}
 }
+
+/* Receive until the answer to request id is there, or kept. */
+static bool
+receive_answer(uint64 id, AuFrame *frame, int64 deadline_ms)
+{
+	for (;;)
+	{
+		AuStatus	st = next_frame(id, frame);
+		bool		got;
+
+		if (st == AU_OK)
+			return true;
+		if (st != AU_NEED_MORE || !receive_some(&got))
+			return false;
+		if (!got && !wait_socket(WL_SOCKET_READABLE, deadline_ms))
+			return false;
+	}
+}
+
+bool
+aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms)
+{
+	Assert(id != 0 && find_kept(id) == NULL);
+	if (conn.fd < 0)
+		return false;
+	return receive_answer(id, frame, deadline_ms);
+}
+
+/* ---- frames out ---- */
+
+/*
+ * Answers are taken in while a request waits to be sent: a node that is not
+ * rid of its answers may not read requests.
+ */
+static bool
+wait_to_send(int64 deadline_ms)
+{
+	AuFrame		frame;
+	bool		got;
+
+	if (!wait_socket(WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, deadline_ms))
+		return false;
+	if (next_frame(0, &frame) != AU_NEED_MORE)
+		return false;
+	return receive_some(&got);
+}
+
+bool
+aurora_conn_send(const uint8 *frame, size_t len, int64 deadline_ms)
+{
+	Assert(conn.fd >= 0);
+	while (len > 0)
+	{
+		ssize_t		n = send(conn.fd, frame, len, MSG_NOSIGNAL);
+
+		if (n > 0)
+		{
+			frame += n;
+			len -= n;
+			conn.halfway = len > 0;
+		}
+		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		{
+			if (!wait_to_send(deadline_ms))
+				return false;
+		}
+		else if (n < 0 && errno != EINTR)
+			return fail("could not send: %m");
+	}
+	conn.unanswered++;
+	return true;
+}
+
+/* ---- answers that are taken later ---- */
+
+/* Give back the memory of big answers when none is kept any more. */
+static void
+release_spare(void)
+{
+	if (nkept > 0)
+		return;
+	for (int i = 0; i < lengthof(kept); i++)
+		if (kept[i].memory != NULL && kept[i].cap > SPARE_BUFFER_BYTES)
+		{
+			pfree(kept[i].memory);
+			kept[i].memory = NULL;
+			kept[i].cap = 0;
+		}
+	if (conn.in != NULL && conn.in_cap > SPARE_BUFFER_BYTES && conn.in_len == 0)
+	{
+		pfree(conn.in);
+		conn.in = NULL;
+		conn.in_cap = 0;
+		reserve_input(0);
+	}
+}
+
+static void
+forget(Kept *k)
+{
+	k->id = 0;
+	k->owner = NULL;
+	nkept--;
+}
+
+/* What a resource owner asked for ends with it, also in an abort. */
+static void
+release_owner(ResourceReleasePhase phase, bool isCommit, bool isTopLevel,
+			  void *arg)
+{
+	if (nkept == 0 || phase != RESOURCE_RELEASE_BEFORE_LOCKS)
+		return;
+	for (int i = 0; i < lengthof(kept); i++)
+		if (kept[i].id != 0 && kept[i].owner == CurrentResourceOwner)
+			forget(&kept[i]);
+	release_spare();
+}
+
+bool
+aurora_conn_keep(uint64 id)
+{
+	static bool registered = false;
+
+	Assert(id != 0 && find_kept(id) == NULL);
+	if (!registered)
+		RegisterResourceReleaseCallback(release_owner, NULL);
+	registered = true;
+	for (int i = 0; i < lengthof(kept); i++)
+		if (kept[i].id == 0)
+		{
+			kept[i].id = id;
+			kept[i].owner = CurrentResourceOwner;
+			kept[i].state = KEPT_AWAITED;
+			nkept++;
+			return true;
+		}
+	return false;
+}
+
+bool
+aurora_conn_kept(uint64 id)
+{
+	return id != 0 && find_kept(id) != NULL;
+}
+
+bool
+aurora_conn_take(uint64 id, AuFrame *frame, int64 deadline_ms)
+{
+	Kept	   *k = find_kept(id);
+
+	if (k == NULL || k->state == KEPT_LOST)
+		return false;
+	if (k->state == KEPT_AWAITED &&
+		!receive_answer(id, frame, deadline_ms))
+		return false;
+	Assert(k->id == id && k->state == KEPT_HERE);
+	*frame = k->frame;
+	return true;
+}
+
+void
+aurora_conn_forget(uint64 id)
+{
+	Kept	   *k = id != 0 ? find_kept(id) : NULL;
+
+	if (k != NULL)
+		forget(k);
+}
+
+void
+aurora_conn_forget_memory(void)
+{
+	release_spare();
+}
+
+/* Answers still to come that nobody waits for. */
+static int
+abandoned(void)
+{
+	int			n = conn.unanswered;
+
+	if (n > 0 && nkept > 0)
+		for (int i = 0; i < lengthof(kept); i++)
+			if (kept[i].id != 0 && kept[i].state == KEPT_AWAITED)
+				n--;
+	return n;
+}
+
+/* ---- greeting ---- */
 
 static bool
 exchange_hello(int64 deadline_ms, AuMsgError *refusal)
@@ -532,8 +784,9 @@ aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello, AuMsgError *refusal)
 	long		ms;
 
 	refusal->status = AU_OK;
-	if (conn.fd >= 0 && conn.busy)
-		aurora_conn_close();	/* left by an error */
+	if (conn.fd >= 0 &&
+		(!conn.greeted || conn.halfway || abandoned() > ABANDONED_MAX))
+		aurora_conn_close();	/* left so by errors */
 	if (conn.fd < 0)
 	{
 		ms = slice_until(deadline_ms);
@@ -552,7 +805,6 @@ aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello, AuMsgError *refusal)
 			return false;
 		}
 		ReserveExternalFD();
-		conn.busy = true;		/* until the greeting is over */
 		reserve_input(0);
 		conn.waits = CreateWaitEventSet(TopMemoryContext, 3);
 		AddWaitEventToSet(conn.waits, WL_LATCH_SET, PGINVALID_SOCKET,
@@ -563,6 +815,7 @@ aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello, AuMsgError *refusal)
 										conn.fd, NULL, NULL);
 		if (!exchange_hello(deadline_ms, refusal))
 			return false;
+		conn.greeted = true;
 	}
 	conn.error[0] = '\0';
 	*hello = conn.hello;

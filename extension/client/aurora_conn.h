@@ -3,19 +3,27 @@
  * aurora_conn.h: the process's one connection to the storage node: opening
  * it, frames out, frames in, waiting.  Used by aurora_client.c only.
  *
- *	closed ──aurora_conn_open──▶ idle ──aurora_conn_send──▶ busy
- *	   ▲                          ▲                           │
- *	   │ any failure, or          └────aurora_conn_receive────┤
- *	   │ aurora_conn_open finds   (answer with our id)        │
- *	   │ it busy (a call was left                             │
- *	   │ by an error)                                         │
- *	   └──────────────────────────────────────────────────────┘
+ *	closed ──aurora_conn_open──▶ open ◀──┐ send, receive, keep, take
+ *	   ▲                          │  └───────┘
+ *	   │ any failure; or          │
+ *	   │ aurora_conn_open finds   │
+ *	   │ what errors have left:   │
+ *	   └── half a frame sent, ◀───┘
+ *	       too many answers that nobody waits for
+ *
+ * Requests are pipelined: several may be out, answers come in any order and
+ * are matched by id.  An answer can be waited for at once (receive), or kept
+ * (keep, before the request is sent) and taken later; meanwhile it waits in
+ * the socket or, when a later answer is read before it, in memory of its own.
  *
  * Invariants:
- *  1. While busy an error may be raised from any wait (a cancel); the next
- *     call then starts with a new connection, so a late answer to an old
- *     request is never taken for one to a new request.
+ *  1. Ids are never used twice in a process, so a late answer to a request
+ *     that was given up (a cancel may raise its error from any wait) is never
+ *     taken for one to a new request: it is read and dropped.
  *  2. Every wait ends at its deadline.
+ *  3. A kept request is forgotten by aurora_conn_forget or when the resource
+ *     owner ends that was current when it was made, whichever comes first.
+ *  4. Memory: AURORA_CONN_KEPT_MAX + 1 frames at most.
  */
 #ifndef AURORA_CONN_H
 #define AURORA_CONN_H
@@ -45,8 +53,24 @@ extern void aurora_nap(long ms);
 extern bool aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello,
 							 AuMsgError *refusal);
 extern bool aurora_conn_send(const uint8 *frame, size_t len, int64 deadline_ms);
-/* The next frame that answers request id; valid until the next call. */
+/* The frame that answers request id; valid until the next call. */
 extern bool aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms);
+
+/*
+ * Answers that are taken later.  aurora_conn_keep is called before the
+ * request is sent; false: too many are kept.  aurora_conn_take waits for the
+ * answer; it stays valid until forgotten.  False: it will not come (the
+ * connection broke, or it was forgotten), or it is late (then the connection
+ * is closed).  aurora_conn_kept: not forgotten yet.
+ */
+#define AURORA_CONN_KEPT_MAX 16
+extern bool aurora_conn_keep(uint64 id);
+extern bool aurora_conn_kept(uint64 id);
+extern bool aurora_conn_take(uint64 id, AuFrame *frame, int64 deadline_ms);
+extern void aurora_conn_forget(uint64 id);
+/* Give memory back, if nothing is kept. */
+extern void aurora_conn_forget_memory(void);
+
 extern void aurora_conn_close(void);
 extern const char *aurora_conn_error(void);
 extern uint64 aurora_conn_next_id(void);

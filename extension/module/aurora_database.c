@@ -343,7 +343,7 @@ copy_batch(Copier *c, const RelFileNode *src, const RelFileNode *dst,
 	for (int i = 0; i < n; i++)
 		blocks[i] = first + i;
 	aurora_client_get_pages(src, blocks, n, c->start, InvalidXLogRecPtr,
-							c->pages, status, false);
+							c->pages, status);
 	for (int i = 0; i < n; i++)
 	{
 		/* A block that storage never heard of stays one, but for the last:

@@ -132,8 +132,8 @@ define_cache(void)
 							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("aurora.scan_prefetch",
-							"Pages that a sequential scan asks storage for at once.",
-							"0 turns read-ahead off.",
+							"Pages that a scan asks storage for at once.",
+							"0 turns read-ahead off; effective_io_concurrency says how many requests are in flight.",
 							&aurora_scan_prefetch_pages,
 							32, 0, 64,
 							PGC_USERSET, 0,

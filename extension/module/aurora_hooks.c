@@ -18,6 +18,7 @@
 #include "commands/dbcommands.h"
 #include "tcop/utility.h"
 
+#include "am/aurora_am.h"
 #include "cache/aurora_pagecache.h"
 #include "module/aurora_database.h"
 #include "module/aurora_hooks.h"
@@ -59,4 +60,5 @@ aurora_hooks_install(void)
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	aurora_database_install();
+	aurora_scan_bitmap_install();
 }

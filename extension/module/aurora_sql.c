@@ -302,7 +302,7 @@ aurora_sql_read_page(PG_FUNCTION_ARGS)
 	result = palloc(VARHDRSZ + BLCKSZ);
 	SET_VARSIZE(result, VARHDRSZ + BLCKSZ);
 	aurora_client_get_pages(&rel->rd_node, &blk, 1, not_before, as_of,
-							VARDATA(result), &status, false);
+							VARDATA(result), &status);
 	relation_close(rel, AccessShareLock);
 	if (status != AU_OK)
 		PG_RETURN_NULL();

@@ -196,7 +196,7 @@ compare_batch(Verifier *v)
 		if (!RecoveryInProgress())
 			XLogFlush(newest);
 		aurora_client_get_pages(&v->rel->rd_node, blocks, v->n, newest,
-								InvalidXLogRecPtr, v->stored, status, false);
+								InvalidXLogRecPtr, v->stored, status);
 	}
 	for (int i = 0; i < v->n; i++)
 	{
@@ -207,7 +207,7 @@ compare_batch(Verifier *v)
 		if (status[i] != AU_OK ||
 			au_page_lsn((const uint8_t *) stored) != copy->lsn)
 			aurora_client_get_pages(&v->rel->rd_node, &copy->blk, 1, copy->lsn,
-									copy->lsn, stored, &status[i], false);
+									copy->lsn, stored, &status[i]);
 		v->compared++;
 		if (!pages_agree(copy, stored, status[i], problem))
 			report(v, copy, problem);
