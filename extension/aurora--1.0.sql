@@ -237,6 +237,60 @@ COMMENT ON COLUMN aurora.cache.extends IS 'pages appended to tables';
 COMMENT ON COLUMN aurora.cache.hit_ratio IS 'hits / (hits + misses)';
 
 --
+-- Latencies, as backends see them and as the storage node does
+--
+CREATE FUNCTION aurora.fetch_latency_stats(
+    OUT kind text,
+    OUT count bigint,
+    OUT total_time double precision,
+    OUT p50_us double precision,
+    OUT p90_us double precision,
+    OUT p99_us double precision,
+    OUT max_us bigint)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'aurora_sql_fetch_latency'
+    LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION aurora.fetch_latency_stats() IS
+    'how long backends waited for storage; see view aurora.fetch_latency';
+
+CREATE VIEW aurora.fetch_latency AS
+    SELECT kind, count, total_time, p50_us, p90_us, p99_us, max_us
+      FROM aurora.fetch_latency_stats();
+COMMENT ON VIEW aurora.fetch_latency IS
+    'how long backends waited for storage since the server started, all together';
+COMMENT ON COLUMN aurora.fetch_latency.kind IS 'page: for a single page; ahead: for what read-ahead had asked for; size: for a table''s size';
+COMMENT ON COLUMN aurora.fetch_latency.count IS 'waits';
+COMMENT ON COLUMN aurora.fetch_latency.total_time IS 'their sum, in milliseconds';
+COMMENT ON COLUMN aurora.fetch_latency.p50_us IS 'half of them were shorter, in microseconds (within 1/16)';
+COMMENT ON COLUMN aurora.fetch_latency.p90_us IS '90 % of them were shorter';
+COMMENT ON COLUMN aurora.fetch_latency.p99_us IS '99 % of them were shorter';
+COMMENT ON COLUMN aurora.fetch_latency.max_us IS 'the longest';
+
+CREATE VIEW aurora.storage_latency AS
+    SELECT n.address, l.stage,
+           (l.value ->> 'count')::bigint AS count,
+           (l.value ->> 'sum_us')::double precision / 1000 AS total_time,
+           (l.value ->> 'p50_us')::double precision AS p50_us,
+           (l.value ->> 'p90_us')::double precision AS p90_us,
+           (l.value ->> 'p99_us')::double precision AS p99_us,
+           (l.value ->> 'max_us')::bigint AS max_us
+      FROM (SELECT aurora.storage_address() AS address,
+                   aurora.storage_status() AS status) n,
+           LATERAL jsonb_array_elements(n.status -> 'volumes') e(volume),
+           LATERAL jsonb_each(e.volume -> 'latency') l(stage, value)
+     WHERE e.volume ->> 'system_identifier'
+           = (SELECT system_identifier::text FROM pg_control_system());
+COMMENT ON VIEW aurora.storage_latency IS
+    'how long each stage of the storage node takes for this server''s volume, since the node started; no row if it does not answer';
+COMMENT ON COLUMN aurora.storage_latency.stage IS 'append, persist, decode, apply, read, ...: see docs/operation.md';
+COMMENT ON COLUMN aurora.storage_latency.count IS 'times it was done';
+COMMENT ON COLUMN aurora.storage_latency.total_time IS 'time it took altogether, in milliseconds';
+COMMENT ON COLUMN aurora.storage_latency.p50_us IS 'half of them were shorter, in microseconds';
+COMMENT ON COLUMN aurora.storage_latency.p90_us IS '90 % of them were shorter';
+COMMENT ON COLUMN aurora.storage_latency.p99_us IS '99 % of them were shorter';
+COMMENT ON COLUMN aurora.storage_latency.max_us IS 'the longest';
+
+--
 -- Tables
 --
 CREATE VIEW aurora.tables AS

@@ -34,6 +34,7 @@
 
 PG_FUNCTION_INFO_V1(aurora_sql_check_preloaded);
 PG_FUNCTION_INFO_V1(aurora_sql_cache_stats);
+PG_FUNCTION_INFO_V1(aurora_sql_fetch_latency);
 PG_FUNCTION_INFO_V1(aurora_sql_shipper_status);
 PG_FUNCTION_INFO_V1(aurora_sql_storage_status);
 PG_FUNCTION_INFO_V1(aurora_sql_storage_address);
@@ -89,6 +90,39 @@ aurora_sql_cache_stats(PG_FUNCTION_ARGS)
 	values[i++] = Int64GetDatum((int64) st.size_misses);
 	values[i++] = Int64GetDatum((int64) st.extends);
 	return make_row(fcinfo, i, values, nulls);
+}
+
+/* One row for each kind of wait for storage. */
+Datum
+aurora_sql_fetch_latency(PG_FUNCTION_ARGS)
+{
+	static const char *const kinds[AURORA_FETCH_KINDS] = {
+		[AURORA_FETCH_PAGE] = "page",
+		[AURORA_FETCH_AHEAD] = "ahead",
+		[AURORA_FETCH_SIZE] = "size"
+	};
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	aurora_require_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int k = 0; k < AURORA_FETCH_KINDS; k++)
+	{
+		AuroraLatency l;
+		Datum		values[7];
+		bool		nulls[7] = {false};
+
+		aurora_latency((AuroraFetchKind) k, &l);
+		values[0] = CStringGetTextDatum(kinds[k]);
+		values[1] = Int64GetDatum((int64) l.count);
+		values[2] = Float8GetDatum(l.sum_us / 1000.0);
+		values[3] = Float8GetDatum(l.p50_us);
+		values[4] = Float8GetDatum(l.p90_us);
+		values[5] = Float8GetDatum(l.p99_us);
+		values[6] = Int64GetDatum((int64) l.max_us);
+		nulls[3] = nulls[4] = nulls[5] = nulls[6] = l.count == 0;
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }
 
 /* Columns that are null while there is nothing to show. */
