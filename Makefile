@@ -92,7 +92,7 @@ EXTENSION = extension/aurora
 DATA = $(sort $(wildcard extension/aurora--*.sql))
 
 REGRESS = extension dml scans indexes constraints transactions prepared ddl toast \
-	maintenance persistence partitions heap_compare errors
+	maintenance persistence partitions heap_compare errors sizes redirect
 REGRESS_OPTS = --temp-config=$(srcdir)/t/aurora.conf
 TAP_TESTS = 1
 

@@ -35,23 +35,89 @@ CREATE FUNCTION aurora.relation_size(rel regclass) RETURNS bigint
     AS 'MODULE_PATHNAME', 'aurora_sql_relation_size'
     LANGUAGE C STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION aurora.relation_size(regclass) IS
-    'true size in bytes of a relation''s main fork, wherever its pages are (pg_relation_size sees the empty local file only)';
+    'true size in bytes of a relation''s main fork, wherever its pages are, whatever aurora.redirect_functions says';
 
 CREATE FUNCTION aurora.total_relation_size(rel regclass) RETURNS bigint
-    AS $$
-        SELECT pg_catalog.pg_total_relation_size(c.oid)
-               + aurora.relation_size(c.oid)
-               - pg_catalog.pg_relation_size(c.oid)
-               + CASE WHEN c.reltoastrelid <> 0
-                      THEN aurora.relation_size(c.reltoastrelid)
-                           - pg_catalog.pg_relation_size(c.reltoastrelid)
-                      ELSE 0 END
-          FROM pg_catalog.pg_class c
-         WHERE c.oid = rel
-    $$
-    LANGUAGE sql STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp;
+    AS 'MODULE_PATHNAME', 'aurora_pg_total_relation_size'
+    LANGUAGE C STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION aurora.total_relation_size(regclass) IS
     'true size in bytes of a table with its TOAST table, indexes, free space and visibility maps';
+
+CREATE FUNCTION aurora.local_size(rel regclass) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_sql_local_size'
+    LANGUAGE C STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION aurora.local_size(regclass) IS
+    'bytes of the local file of a relation''s main fork: 0 for permanent aurora tables';
+
+--
+-- Twins: the planner calls them in place of functions of the server and of
+-- contrib modules (setting aurora.redirect_functions), as which they must look.
+-- Who may execute the original may execute its twin.
+--
+CREATE FUNCTION aurora.redirected_pg_relation_size(regclass) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_pg_relation_size'
+    LANGUAGE C STRICT PARALLEL SAFE;
+CREATE FUNCTION aurora.redirected_pg_relation_size(regclass, text) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_pg_relation_size_fork'
+    LANGUAGE C STRICT PARALLEL SAFE;
+CREATE FUNCTION aurora.redirected_pg_table_size(regclass) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_pg_table_size'
+    LANGUAGE C STRICT PARALLEL SAFE;
+CREATE FUNCTION aurora.redirected_pg_total_relation_size(regclass) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_pg_total_relation_size'
+    LANGUAGE C STRICT PARALLEL SAFE;
+CREATE FUNCTION aurora.redirected_pg_database_size(oid) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_pg_database_size_oid'
+    LANGUAGE C STRICT PARALLEL SAFE;
+CREATE FUNCTION aurora.redirected_pg_database_size(name) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_pg_database_size_name'
+    LANGUAGE C STRICT PARALLEL SAFE;
+CREATE FUNCTION aurora.redirected_pg_prewarm(regclass, mode text DEFAULT 'buffer',
+                                             fork text DEFAULT 'main',
+                                             first_block bigint DEFAULT NULL,
+                                             last_block bigint DEFAULT NULL)
+    RETURNS bigint
+    AS 'MODULE_PATHNAME', 'aurora_pg_prewarm'
+    LANGUAGE C PARALLEL SAFE;
+CREATE FUNCTION aurora.redirected_get_raw_page(text, bigint) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'aurora_get_raw_page'
+    LANGUAGE C STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION aurora.redirected_get_raw_page(text, text, bigint) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'aurora_get_raw_page_fork'
+    LANGUAGE C STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION aurora.redirected_pg_visibility(regclass, blkno bigint,
+                                                OUT all_visible boolean,
+                                                OUT all_frozen boolean,
+                                                OUT pd_all_visible boolean)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'aurora_pg_visibility_block'
+    LANGUAGE C STRICT;
+CREATE FUNCTION aurora.redirected_pg_visibility(regclass, OUT blkno bigint,
+                                                OUT all_visible boolean,
+                                                OUT all_frozen boolean,
+                                                OUT pd_all_visible boolean)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'aurora_pg_visibility'
+    LANGUAGE C STRICT;
+CREATE FUNCTION aurora.redirected_pg_check_frozen(regclass, OUT t_ctid tid)
+    RETURNS SETOF tid
+    AS 'MODULE_PATHNAME', 'aurora_pg_check_frozen'
+    LANGUAGE C STRICT;
+CREATE FUNCTION aurora.redirected_pg_check_visible(regclass, OUT t_ctid tid)
+    RETURNS SETOF tid
+    AS 'MODULE_PATHNAME', 'aurora_pg_check_visible'
+    LANGUAGE C STRICT;
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT p.oid FROM pg_proc p
+              WHERE p.pronamespace = 'aurora'::regnamespace
+                AND p.proname ~ '^redirected_' LOOP
+        EXECUTE format('COMMENT ON FUNCTION %s IS %L', f,
+            'called in place of the original, which does not know pages on storage');
+    END LOOP;
+END $$;
 
 --
 -- Storage, as its node tells about itself
@@ -301,7 +367,7 @@ CREATE VIEW aurora.tables AS
                                  WHEN 'u' THEN 'unlogged'
                                  WHEN 't' THEN 'temporary' END AS persistence,
            aurora.relation_size(c.oid) AS size,
-           pg_relation_size(c.oid) AS local_size,
+           aurora.local_size(c.oid) AS local_size,
            pg_indexes_size(c.oid) AS indexes_size,
            pg_stat_get_blocks_fetched(c.oid) - pg_stat_get_blocks_hit(c.oid)
                AS heap_blks_read,

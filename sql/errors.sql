@@ -17,7 +17,7 @@ SELECT aurora.evict('err_idx');
 
 -- sizes
 SELECT aurora.relation_size('err_aur') / 8192 BETWEEN 60 AND 80 AS size,
-       pg_relation_size('err_aur') AS local_size,
+       aurora.local_size('err_aur') AS local_size,
        aurora.relation_size('err_heap') = pg_relation_size('err_heap') AS heap_size,
        aurora.relation_size('err_idx') = pg_relation_size('err_idx') AS index_size,
        aurora.total_relation_size('err_aur') > aurora.relation_size('err_aur') + pg_relation_size('err_idx') - 1 AS total;

@@ -6,10 +6,9 @@ SELECT amname, amtype FROM pg_am WHERE amname = 'aurora';
 SELECT current_setting('shared_preload_libraries') ~ 'aurora' AS preloaded;
 
 -- Bytes in the local main forks of all permanent aurora tables (and their
--- TOAST tables), by catalog and by file: always 0.
+-- TOAST tables): always 0.
 CREATE FUNCTION local_main_bytes() RETURNS bigint LANGUAGE sql AS $$
-  SELECT coalesce(sum(pg_relation_size(c.oid, 'main')
-                      + coalesce((pg_stat_file(pg_relation_filepath(c.oid), true)).size, 0)), 0)::bigint
+  SELECT coalesce(sum((pg_stat_file(pg_relation_filepath(c.oid), true)).size), 0)::bigint
     FROM pg_class c JOIN pg_am a ON a.oid = c.relam
    WHERE a.amname = 'aurora' AND c.relpersistence = 'p' AND c.relkind IN ('r', 't', 'm')
 $$;

@@ -65,8 +65,8 @@ is($node->safe_psql('postgres', "SELECT active FROM pg_replication_slots WHERE s
 
 # ---- sizes and statistics
 is($node->safe_psql('postgres',
-		"SELECT pg_relation_size('t') = 0 AND aurora.relation_size('t') > 1000000"),
-	't', 'aurora.relation_size tells the true size');
+		"SELECT aurora.local_size('t') = 0 AND pg_relation_size('t') > 1000000"),
+	't', 'pg_relation_size tells the true size, of a file of 0 bytes');
 $node->safe_psql('postgres', 'ANALYZE t');
 cmp_ok($node->safe_psql('postgres', "SELECT relpages FROM pg_class WHERE relname = 't'"),
 	'>', 100, 'ANALYZE knows the pages');

@@ -4,8 +4,8 @@
 # Makes expected/*.out from sql/*.sql with PostgreSQL's own heap: a private
 # server gets an access method named "aurora" whose handler is heap's, and the
 # tests run on it.  So what aurora tables must do is what heap tables do, and
-# nobody wrote it down by hand.  Tests about Aurora itself (errors) are not
-# made this way.
+# nobody wrote it down by hand.  Tests about Aurora itself (errors, redirect)
+# are not made this way.
 #
 #   t/make-expected.sh [test ...]
 #
@@ -67,7 +67,7 @@ tests=${*:-$(sed -n '/^REGRESS = /,/[^\\]$/p' Makefile | sed 's/^REGRESS = //; s
 for t in $tests; do
 	case $t in
 		extension) mv expected/extension.out.new expected/extension.out ;;
-		errors) ;;
+		errors | redirect) ;;
 		*) run "$t" >"expected/$t.out" ;;
 	esac
 	echo "$t"

@@ -20,6 +20,7 @@
 #include "catalog/storage_xlog.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "postmaster/bgworker.h"
 #include "storage/smgr.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -191,9 +192,24 @@ relation_nontransactional_truncate(Relation rel)
 
 /* ---- sizes ---- */
 
+/*
+ * pg_prewarm's worker that loads what was cached before a restart reads with
+ * stock functions, which would fail at our first block and give up on the
+ * database.  It leaves out blocks beyond a relation's end.
+ */
+static bool
+in_autoprewarm(void)
+{
+	return MyBgworkerEntry != NULL &&
+		strcmp(MyBgworkerEntry->bgw_function_name,
+			   "autoprewarm_database_main") == 0;
+}
+
 static uint64
 fork_bytes(Relation rel, ForkNumber fork)
 {
+	if (fork == MAIN_FORKNUM && aurora_rel_is_remote(rel) && in_autoprewarm())
+		return 0;
 	if (fork == MAIN_FORKNUM)
 		return (uint64) aurora_nblocks(rel) * BLCKSZ;
 	if (!smgrexists(RelationGetSmgr(rel), fork))

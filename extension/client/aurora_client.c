@@ -432,6 +432,36 @@ aurora_client_get_size(const RelFileNode *rnode, XLogRecPtr not_before,
 	return got.nblocks;
 }
 
+int64
+aurora_client_database_pages(Oid db, int timeout_ms)
+{
+	AuMsgListRels req;
+	AuMsgRels	got;
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	uint64		id = aurora_conn_next_id();
+	int64		pages = 0;
+
+	q.verb = "read the sizes of a database's relations";
+	q.noerror = true;
+	q.deadline_ms = aurora_now_ms() + timeout_ms;
+
+	req.db = db;
+	req.not_before = InvalidXLogRecPtr;
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_list_rels(&w, id, &req);
+	if (!ask(&q, id, &w, AU_MSG_RELS, &answer))
+		return -1;
+	if (!au_dec_rels(&answer, &got))
+		raise_malformed(&q);
+	for (uint32 i = 0; i < got.count; i++)
+		pages += au_get_u32(got.entries + (Size) i * AU_WIRE_REL_ENTRY +
+							AU_WIRE_REL_ENTRY - sizeof(uint32));
+	return pages;
+}
+
 char *
 aurora_client_status_json(int timeout_ms)
 {

@@ -66,6 +66,12 @@ extern BlockNumber aurora_client_get_size(const RelFileNode *rnode,
 										  XLogRecPtr not_before, XLogRecPtr read_lsn,
 										  XLogRecPtr *as_of);
 
+/*
+ * Blocks of all relations of a database together, as far as storage has
+ * applied the log.  -1 if it does not answer within timeout_ms.
+ */
+extern int64 aurora_client_database_pages(Oid db, int timeout_ms);
+
 /* Status of the node as JSON text, palloc'd; NULL if it cannot be reached
  * within timeout_ms. */
 extern char *aurora_client_status_json(int timeout_ms);

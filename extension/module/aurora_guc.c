@@ -28,6 +28,7 @@ int			aurora_scan_prefetch_pages = 32;
 int			aurora_max_ship_lag_mb = 1024;
 char	   *aurora_shipper_conninfo = "";
 char	   *aurora_slot_name = "aurora";
+bool		aurora_redirect_functions = true;
 
 /*
  * A wrong value in the configuration file would only be warned about when a
@@ -165,9 +166,23 @@ define_shipper(void)
 							   NULL, NULL, NULL);
 }
 
+/* How aurora tables look from SQL. */
+static void
+define_sql(void)
+{
+	DefineCustomBoolVariable("aurora.redirect_functions",
+							 "Lets pg_relation_size() and its like know the pages on storage.",
+							 "Off: they, and functions of contrib modules that read pages, see a table's local file only.",
+							 &aurora_redirect_functions,
+							 true,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+}
+
 void
 aurora_guc_define(void)
 {
+	define_sql();
 	define_storage();
 	define_cache();
 	define_shipper();

@@ -17,6 +17,7 @@ extern int	aurora_size_cache_entries;	/* aurora.size_cache_entries, default 1638
 extern int	aurora_scan_prefetch_pages; /* aurora.scan_prefetch, default 32, 0 = off */
 extern int	aurora_max_ship_lag_mb;		/* aurora.max_ship_lag, MB; writers wait beyond; default 1024 */
 extern char *aurora_shipper_conninfo;	/* aurora.shipper_conninfo: how the shipper reaches its own server; '' = socket dir, port, bootstrap superuser */
+extern bool aurora_redirect_functions;	/* aurora.redirect_functions, default on */
 extern char *aurora_slot_name;			/* aurora.slot_name, default 'aurora' */
 
 extern void aurora_guc_define(void);

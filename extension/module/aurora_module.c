@@ -24,6 +24,8 @@
 #include "module/aurora_guc.h"
 #include "module/aurora_hooks.h"
 #include "module/aurora_module.h"
+#include "module/aurora_options.h"
+#include "module/aurora_redirect.h"
 #include "ship/aurora_ship.h"
 #include "wal/aurora_rmgr.h"
 
@@ -100,6 +102,8 @@ _PG_init(void)
 	shmem_startup_hook = shmem_startup;
 	RegisterXactCallback(aurora_cache_xact_callback, NULL);
 	aurora_hooks_install();
+	aurora_options_install();
+	aurora_redirect_install();
 	aurora_ship_register_workers();
 	preloaded = true;
 }

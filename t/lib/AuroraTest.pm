@@ -398,10 +398,10 @@ SQL
 	}
 
 	$out = $node->safe_psql('postgres', <<'SQL');
-SELECT c.oid::regclass, pg_relation_size(c.oid, 'main'), (pg_stat_file(pg_relation_filepath(c.oid), true)).size
+SELECT c.oid::regclass, aurora.local_size(c.oid), (pg_stat_file(pg_relation_filepath(c.oid), true)).size
   FROM pg_class c JOIN pg_am a ON a.oid = c.relam
  WHERE a.amname = 'aurora' AND c.relpersistence = 'p' AND c.relkind IN ('r', 't', 'm')
-   AND (pg_relation_size(c.oid, 'main') > 0
+   AND (aurora.local_size(c.oid) > 0
         OR coalesce((pg_stat_file(pg_relation_filepath(c.oid), true)).size, 0) > 0)
 SQL
 	is($out, '', "$what: local main forks are 0 bytes") or $ok = 0;
