@@ -90,12 +90,14 @@ typedef struct AuNodeHost
 	AuStatus	(*volume_save) (void *ctx, void *vol, const AuVolumeMeta *meta,
 								char *err, size_t errlen);
 
-	/* Landing log, as au_landing.h.  sync_start: au_node_synced follows;
-	 * trim and truncate are not called while a sync runs. */
+	/* Landing log, as au_landing.h.  sync_start: true: it was done at once,
+	 * *status and err tell how; else au_node_synced follows.  trim and
+	 * truncate are not called while a sync runs. */
 	AuStatus	(*log_append) (void *ctx, void *vol, uint64_t term, uint32_t timeline,
 							   AuLsn lsn, const uint8_t *bytes, size_t len,
 							   char *err, size_t errlen);
-	void		(*log_sync_start) (void *ctx, void *vol);
+	bool		(*log_sync_start) (void *ctx, void *vol, AuStatus *status,
+								   char *err, size_t errlen);
 	AuStatus	(*log_read) (void *ctx, void *vol, AuLsn lsn, uint8_t *buf, size_t cap,
 							 size_t *got, char *err, size_t errlen);
 	AuStatus	(*log_trim) (void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen);

@@ -266,31 +266,16 @@ au_v_writer_must_wait(const AuVolume *v)
 }
 
 static void
-sync_if_needed(AuVolume *v)
+sync_ended(AuVolume *v, AuStatus status, const char *err)
 {
-	const AuNodeHost *h = &v->node->host;
-
-	if (v->syncing || au_v_received(v) == au_v_durable(v))
-		return;
-	v->syncing = true;
-	v->sync_since = now_us(v);
-	h->log_sync_start(h->ctx, v->handle);
-}
-
-void
-au_node_synced(AuNode *n, void *handle, AuStatus status, const char *err)
-{
-	AuVolume   *v = au_n_volume_of(n, handle);
 	uint64_t	took;
 
-	if (v == NULL || n->dead)
-		return;
 	assert(v->syncing);
 	v->syncing = false;
 	if (status != AU_OK)
 	{
 		/* What the kernel had may be gone, and a second try would lie. */
-		au_n_fatal(n, "volume %" PRIu64 ": %s; what was not acknowledged is sent again after a restart",
+		au_n_fatal(v->node, "volume %" PRIu64 ": %s; what was not acknowledged is sent again after a restart",
 				   v->meta.system_identifier, err);
 		return;
 	}
@@ -300,6 +285,31 @@ au_node_synced(AuNode *n, void *handle, AuStatus status, const char *err)
 	if (took > v->stats.sync_us_max)
 		v->stats.sync_us_max = took;
 	send_acks(v);
+}
+
+/* On persistent memory the acknowledgement leaves from within this call. */
+static void
+sync_if_needed(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuStatus	status = AU_OK;
+	char		err[512];
+
+	if (v->syncing || au_v_received(v) == au_v_durable(v))
+		return;
+	v->syncing = true;
+	v->sync_since = now_us(v);
+	if (h->log_sync_start(h->ctx, v->handle, &status, err, sizeof(err)))
+		sync_ended(v, status, err);
+}
+
+void
+au_node_synced(AuNode *n, void *handle, AuStatus status, const char *err)
+{
+	AuVolume   *v = au_n_volume_of(n, handle);
+
+	if (v != NULL && !n->dead)
+		sync_ended(v, status, err);
 }
 
 /* ---- applying --------------------------------------------------------- */
@@ -519,6 +529,8 @@ au_v_run(AuVolume *v)
 	if (v->node->dead)
 		return UINT64_MAX;
 	sync_if_needed(v);
+	if (v->node->dead)
+		return UINT64_MAX;
 	more = apply_slice(v);
 	if (v->store_state == AU_STORE_OK && v->cut == 0 && !v->failed)
 	{

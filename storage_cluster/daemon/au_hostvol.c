@@ -259,15 +259,21 @@ sync_done(uv_work_t *work, int status)
 	au_node_synced(v->daemon->node, v, v->sync_status, v->sync_err);
 }
 
-static void
-host_log_sync_start(void *ctx, void *vol)
+static bool
+host_log_sync_start(void *ctx, void *vol, AuStatus *status, char *err, size_t errlen)
 {
 	AuDaemon   *d = ctx;
 	AuHostVolume *v = vol;
 
+	if (au_landing_sync_inline(v->landing))
+	{
+		*status = au_landing_sync(v->landing, err, errlen);
+		return true;
+	}
 	v->sync_work.data = v;
 	d->work++;
 	uv_queue_work(d->loop, &v->sync_work, sync_work, sync_done);
+	return false;
 }
 
 static AuStatus

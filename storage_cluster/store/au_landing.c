@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * au_landing.c: appending to the landing log, making it durable, and
- * shortening it at either end.  See au_landing.h for the contract and
- * au_landing_int.h for the bytes.
+ * au_landing.c: appending to the landing log and making it durable.  See
+ * au_landing.h for the contract and au_landing_int.h for the bytes.
  *
  *   oldest segment                        newest segment
  *  +-----+-----+----+-----+   +-----+----+    +-----+---+----+.......
@@ -13,10 +12,12 @@
  * Invariants (besides those of au_landing.h):
  *  1. start <= durable <= end, and the segments in memory cover [start, end)
  *     without gap or overlap.
- *  2. The mark on disk is at most what has been synced; before log is cut off
- *     the mark is lowered durably.
- *  3. Segments are removed one by one, each removal durable before the next:
- *     a crash leaves no gap between those that are left.
+ *  2. The mark on disk is at most what has been synced.
+ *  3. On a mapped disk an entry's first word is stored when the rest of it is
+ *     persistent, and where it is stored there was zero before: an entry that
+ *     a power cut leaves visible is whole.
+ *  4. On a mapped disk nothing is acknowledged before the mark above it is
+ *     persistent.
  */
 #include "store/au_landing_int.h"
 
@@ -30,6 +31,11 @@
 
 _Static_assert(ENTRY_CRC_AT + 4 == ENTRY_HEADER, "the CRC ends the entry header");
 _Static_assert(SEG_CRC_AT + 4 == SEG_HEADER, "the CRC ends the segment header");
+_Static_assert(MARK_CRC_AT + 4 == MARK_SIZE, "the CRC ends the mark");
+_Static_assert(SEG_HEADER % 8 == 0, "the first entry is aligned");
+
+/* Places of a segment for which memory is taken at once. */
+#define PLACES_RESERVED_MAX 1024
 
 /* ---- errors ----------------------------------------------------------- */
 
@@ -52,6 +58,7 @@ landing_os_error(const AuLanding *l, int os_error, const char *what,
 				 const char *name, char *err, size_t errlen)
 {
 	AuStatus	status = AU_IO;
+
 	if (os_error == ENOSPC || os_error == EDQUOT || os_error == EFBIG)
 		status = AU_FULL;
 	else if (os_error == EBUSY)
@@ -64,9 +71,8 @@ landing_os_error(const AuLanding *l, int os_error, const char *what,
 						 strerror(os_error));
 }
 
-/* Is the log in a state to be changed? */
-static AuStatus
-check_usable(const AuLanding *l, char *err, size_t errlen)
+AuStatus
+landing_check_usable(const AuLanding *l, char *err, size_t errlen)
 {
 	if (l->broken)
 		return landing_error(AU_CORRUPT, err, errlen,
@@ -89,10 +95,18 @@ landing_segment_name(char *name, AuLsn first)
 	snprintf(name, SEG_NAME_LEN + 1, "%016" PRIX64 ".log", first);
 }
 
+uint64_t
+landing_segment_space(const LandingSegment *seg)
+{
+	return seg->size > seg->allocated ? seg->size : seg->allocated;
+}
+
 LandingSegment *
 landing_segment_push(AuLanding *l, AuLsn first)
 {
 	LandingSegment *seg;
+	/* A segment of the usual size never needs more memory in an append. */
+	size_t		places = (size_t) (l->segment_bytes / INDEX_STRIDE) + 2;
 
 	if (l->nsegs == l->segs_cap)
 	{
@@ -104,8 +118,16 @@ landing_segment_push(AuLanding *l, AuLsn first)
 		l->segs = seg;
 		l->segs_cap = cap;
 	}
-	seg = &l->segs[l->nsegs++];
-	*seg = (LandingSegment) {.first = first,.end = first,.size = SEG_HEADER};
+	if (places > PLACES_RESERVED_MAX)
+		places = PLACES_RESERVED_MAX;
+	seg = &l->segs[l->nsegs];
+	*seg = (LandingSegment) {
+		.first = first,.version = LANDING_VERSION,.end = first,.size = SEG_HEADER,
+		.places = malloc(places * sizeof(LandingPlace)),.places_cap = places
+	};
+	if (seg->places == NULL)
+		return NULL;
+	l->nsegs++;
 	atomic_fetch_add(&l->bytes, SEG_HEADER);
 	return seg;
 }
@@ -115,19 +137,26 @@ landing_segment_pop(AuLanding *l)
 {
 	LandingSegment *seg = &l->segs[--l->nsegs];
 
-	atomic_fetch_sub(&l->bytes, seg->size);
+	atomic_fetch_sub(&l->bytes, landing_segment_space(seg));
 	free(seg->places);
+}
+
+uint64_t
+landing_entry_place(const LandingSegment *seg, uint64_t end)
+{
+	return seg->version == LANDING_VERSION_PACKED ? end : (end + 7) & ~(uint64_t) 7;
 }
 
 bool
 landing_segment_add(LandingSegment *seg, uint32_t length)
 {
-	if (seg->nplaces == 0 ||
-		seg->size - seg->places[seg->nplaces - 1].off >= INDEX_STRIDE)
+	uint64_t	off = landing_entry_place(seg, seg->size);
+
+	if (seg->nplaces == 0 || off - seg->places[seg->nplaces - 1].off >= INDEX_STRIDE)
 	{
 		if (seg->nplaces == seg->places_cap)
 		{
-			size_t		cap = seg->places_cap == 0 ? 8 : 2 * seg->places_cap;
+			size_t		cap = 2 * seg->places_cap;
 			LandingPlace *p = realloc(seg->places, cap * sizeof(*p));
 
 			if (p == NULL)
@@ -135,31 +164,20 @@ landing_segment_add(LandingSegment *seg, uint32_t length)
 			seg->places = p;
 			seg->places_cap = cap;
 		}
-		seg->places[seg->nplaces++] =
-			(LandingPlace) {.lsn = seg->end,.off = seg->size};
+		seg->places[seg->nplaces++] = (LandingPlace) {.lsn = seg->end,.off = off};
 	}
 	seg->end += length;
-	seg->size += ENTRY_HEADER + (uint64_t) length;
+	seg->size = off + ENTRY_HEADER + (uint64_t) length;
 	return true;
 }
 
-/* Takes back what lies at or above off, where an entry with lsn begins. */
-static void
-segment_cut(AuLanding *l, LandingSegment *seg, AuLsn lsn, uint64_t off)
-{
-	while (seg->nplaces > 0 && seg->places[seg->nplaces - 1].off >= off)
-		seg->nplaces--;
-	atomic_fetch_sub(&l->bytes, seg->size - off);
-	seg->end = lsn;
-	seg->size = off;
-}
-
 AuStatus
-landing_segment_create(AuLanding *l, AuLsn first, void **file,
-					   char *err, size_t errlen)
+landing_segment_create(AuLanding *l, AuLsn first, uint64_t size, void **file,
+					   uint64_t *mapped, char *err, size_t errlen)
 {
 	char		name[SEG_NAME_LEN + 1];
 	uint8_t		header[SEG_HEADER] = {0};
+	const char *what = "write";
 	int			e;
 
 	landing_segment_name(name, first);
@@ -169,42 +187,123 @@ landing_segment_create(AuLanding *l, AuLsn first, void **file,
 	au_put_u64(header + SEG_FIRST_AT, first);
 	au_put_u32(header + SEG_CRC_AT, au_crc32c(0, header, SEG_CRC_AT));
 
+	*mapped = 0;
 	e = l->io->file_open(l->dir, name, true, file);
 	if (e != 0)
 		return landing_os_error(l, e, "create", name, err, errlen);
-	e = l->io->file_write(*file, 0, header, SEG_HEADER, NULL, 0);
+	if (l->io->file_allocate != NULL)
+	{
+		what = "allocate";
+		e = l->io->file_allocate(*file, size, mapped);
+	}
+	if (e == 0)
+	{
+		what = "write";
+		e = landing_write_record(l, *file, 0, header, SEG_HEADER, NULL, 0);
+	}
 	if (e != 0)
 	{
 		l->io->file_close(*file);
 		(void) l->io->file_remove(l->dir, name);
-		return landing_os_error(l, e, "write", name, err, errlen);
+		return landing_os_error(l, e, what, name, err, errlen);
 	}
 	return AU_OK;
 }
 
 int
-landing_mark_write(AuLanding *l, AuLsn lsn, bool sync)
+landing_write_record(AuLanding *l, void *file, uint64_t off,
+					 const uint8_t *header, size_t header_len,
+					 const uint8_t *bytes, size_t len)
+{
+	int			e;
+
+	/* Without alignment (an older file's) the CRC has to tell. */
+	if (l->io->file_store8 == NULL || off % 8 != 0)
+		return l->io->file_write(file, off, header, header_len, bytes, len);
+	e = l->io->file_write(file, off + 8, header + 8, header_len - 8, bytes, len);
+	if (e == 0)
+		e = l->io->file_sync(file);
+	if (e == 0)
+		e = l->io->file_store8(file, off, header);
+	return e;
+}
+
+int
+landing_mark_write(AuLanding *l, AuLsn lsn, AuLsn cut, bool sync)
 {
 	uint8_t		mark[MARK_SIZE] = {0};
+	uint64_t	serial = l->mark_serial + 1;
 	int			e;
 
 	au_put_u32(mark, MARK_MAGIC);
-	au_put_u32(mark + 4, LANDING_VERSION);
+	au_put_u32(mark + 4, MARK_VERSION);
+	au_put_u64(mark + MARK_SERIAL_AT, serial);
 	au_put_u64(mark + MARK_LSN_AT, lsn);
+	au_put_u64(mark + MARK_CUT_AT, cut);
 	au_put_u32(mark + MARK_CRC_AT, au_crc32c(0, mark, MARK_CRC_AT));
-	e = l->io->file_write(l->mark_file, 0, mark, MARK_SIZE, NULL, 0);
+	e = l->io->file_write(l->mark_file, serial % 2 * MARK_SLOT_SPACE, mark, MARK_SIZE,
+						  NULL, 0);
 	if (e == 0 && sync)
 		e = l->io->file_sync(l->mark_file);
+	if (e == 0)
+		l->mark_serial = serial;
 	return e;
+}
+
+int
+landing_mark_write_both(AuLanding *l, AuLsn lsn)
+{
+	int			e = landing_mark_write(l, lsn, 0, true);
+
+	return e == 0 ? landing_mark_write(l, lsn, 0, true) : e;
 }
 
 /* ---- appending -------------------------------------------------------- */
 
-/* Begins a new segment at the end of the log. */
+/* AU_FULL if less than the reserve would be left. */
 static AuStatus
-roll_over(AuLanding *l, char *err, size_t errlen)
+check_room(AuLanding *l, uint64_t need, char *err, size_t errlen)
+{
+	uint64_t	free_bytes;
+	int			e = l->io->dir_free(l->dir, &free_bytes);
+
+	if (e != 0)
+		return landing_os_error(l, e, "ask for the free space of", "", err, errlen);
+	if (free_bytes < l->disk_reserve_bytes ||
+		free_bytes - l->disk_reserve_bytes < need)
+		return landing_error(AU_FULL, err, errlen,
+							 "disk of landing log \"%s\" is full: %" PRIu64
+							 " bytes free, %" PRIu64 " are kept in reserve, %" PRIu64
+							 " are needed", l->dir_name, free_bytes,
+							 l->disk_reserve_bytes, need);
+	return AU_OK;
+}
+
+/* The file of a segment has at least so many bytes now. */
+void
+landing_segment_grown(AuLanding *l, LandingSegment *seg, uint64_t allocated)
+{
+	uint64_t	before = landing_segment_space(seg);
+
+	seg->allocated = allocated;
+	atomic_fetch_add(&l->bytes, landing_segment_space(seg) - before);
+}
+
+/* The size that a segment gets on a mapped disk, if one entry ends there. */
+static uint64_t
+mapped_size(const AuLanding *l, uint64_t end)
+{
+	return end > l->segment_bytes ? end : l->segment_bytes;
+}
+
+/* Begins a new segment at the end of the log, for an entry of len bytes. */
+static AuStatus
+roll_over(AuLanding *l, size_t len, char *err, size_t errlen)
 {
 	AuLsn		first = atomic_load(&l->end_lsn);
+	uint64_t	size = mapped_size(l, SEG_HEADER + ENTRY_HEADER + (uint64_t) len);
+	uint64_t	mapped;
+	LandingSegment *seg;
 	void	   *file;
 	AuStatus	status;
 	bool		full;
@@ -220,10 +319,14 @@ roll_over(AuLanding *l, char *err, size_t errlen)
 			return status;
 	}
 
-	status = landing_segment_create(l, first, &file, err, errlen);
+	status = check_room(l, l->io->file_allocate != NULL ? size : ENTRY_HEADER + len,
+						err, errlen);
+	if (status == AU_OK)
+		status = landing_segment_create(l, first, size, &file, &mapped, err, errlen);
 	if (status != AU_OK)
 		return status;
-	if (landing_segment_push(l, first) == NULL)
+	seg = landing_segment_push(l, first);
+	if (seg == NULL)
 	{
 		char		name[SEG_NAME_LEN + 1];
 
@@ -232,6 +335,8 @@ roll_over(AuLanding *l, char *err, size_t errlen)
 		(void) l->io->file_remove(l->dir, name);
 		return landing_error(AU_NOMEM, err, errlen, "out of memory");
 	}
+	landing_segment_grown(l, seg, mapped);
+	l->mapped = mapped;
 	pthread_mutex_lock(&l->lock);
 	l->unsynced[l->n_unsynced++] = l->file;
 	l->file = file;
@@ -240,41 +345,27 @@ roll_over(AuLanding *l, char *err, size_t errlen)
 	return AU_OK;
 }
 
-static AuStatus
-check_room(AuLanding *l, size_t len, char *err, size_t errlen)
-{
-	uint64_t	free_bytes;
-	int			e = l->io->dir_free(l->dir, &free_bytes);
-
-	if (e != 0)
-		return landing_os_error(l, e, "ask for the free space of", "", err, errlen);
-	if (free_bytes < l->disk_reserve_bytes ||
-		free_bytes - l->disk_reserve_bytes < ENTRY_HEADER + len)
-		return landing_error(AU_FULL, err, errlen,
-							 "disk of landing log \"%s\" is full: %" PRIu64
-							 " bytes free, %" PRIu64 " are kept in reserve",
-							 l->dir_name, free_bytes, l->disk_reserve_bytes);
-	return AU_OK;
-}
-
 /* A failed write may have left part of an entry behind. */
 static AuStatus
-undo_write(AuLanding *l, const LandingSegment *seg, int os_error,
+undo_write(AuLanding *l, LandingSegment *seg, int os_error,
 		   char *err, size_t errlen)
 {
 	char		name[SEG_NAME_LEN + 1];
 
 	landing_segment_name(name, seg->first);
-	if (l->io->file_truncate(l->file, seg->size) != 0)
+	if (l->io->file_truncate(l->file, seg->size) != 0 ||
+		(l->io->file_store8 != NULL && l->io->file_sync(l->file) != 0))
 	{
 		l->broken = true;
-		return check_usable(l, err, errlen);
+		return landing_check_usable(l, err, errlen);
 	}
+	if (l->io->file_allocate == NULL)
+		landing_segment_grown(l, seg, 0);
 	return landing_os_error(l, os_error, "write", name, err, errlen);
 }
 
-static void
-encode_entry(uint8_t *header, AuLsn lsn, uint64_t term, uint32_t timeline,
+void
+landing_encode_entry(uint8_t *header, AuLsn lsn, uint64_t term, uint32_t timeline,
 			 AuLsn durable, const uint8_t *bytes, uint32_t len)
 {
 	uint32_t	crc;
@@ -289,6 +380,40 @@ encode_entry(uint8_t *header, AuLsn lsn, uint64_t term, uint32_t timeline,
 	au_put_u32(header + ENTRY_CRC_AT, au_crc32c(crc, bytes, len));
 }
 
+/* Makes sure that the newest segment can take an entry of len bytes, or that
+ * there is a new one that can. */
+static AuStatus
+prepare_segment(AuLanding *l, size_t len, char *err, size_t errlen)
+{
+	LandingSegment *seg = &l->segs[l->nsegs - 1];
+	uint64_t	end = landing_entry_place(seg, seg->size) + ENTRY_HEADER + (uint64_t) len;
+	char		name[SEG_NAME_LEN + 1];
+	uint64_t	size;
+	AuStatus	status;
+	int			e;
+
+	if (end > l->segment_bytes && seg->end > seg->first)
+		return roll_over(l, len, err, errlen);
+	if (l->io->file_allocate == NULL)
+		return check_room(l, ENTRY_HEADER + (uint64_t) len, err, errlen);
+	if (end <= l->mapped)
+		return AU_OK;
+
+	/* Opened again, or an entry longer than a segment. */
+	size = mapped_size(l, end);
+	status = check_room(l, size > seg->allocated ? size - seg->allocated : 0, err, errlen);
+	if (status != AU_OK)
+		return status;
+	e = l->io->file_allocate(l->file, size, &l->mapped);
+	if (e != 0)
+	{
+		landing_segment_name(name, seg->first);
+		return landing_os_error(l, e, "allocate", name, err, errlen);
+	}
+	landing_segment_grown(l, seg, l->mapped);
+	return AU_OK;
+}
+
 AuStatus
 au_landing_append(AuLanding *l, uint64_t term, uint32_t timeline, AuLsn lsn,
 				  const uint8_t *bytes, size_t len, char *err, size_t errlen)
@@ -296,10 +421,12 @@ au_landing_append(AuLanding *l, uint64_t term, uint32_t timeline, AuLsn lsn,
 	AuLsn		end = atomic_load(&l->end_lsn);
 	uint8_t		header[ENTRY_HEADER];
 	LandingSegment *seg;
+	uint64_t	before;
+	uint64_t	off;
 	AuStatus	status;
 	int			e;
 
-	status = check_usable(l, err, errlen);
+	status = landing_check_usable(l, err, errlen);
 	if (status != AU_OK)
 		return status;
 	if (lsn != end || len > AU_LANDING_APPEND_MAX || len > AU_LSN_MAX - lsn)
@@ -308,26 +435,22 @@ au_landing_append(AuLanding *l, uint64_t term, uint32_t timeline, AuLsn lsn,
 							 "at %X/%X", len, AU_LSN_ARGS(lsn), AU_LSN_ARGS(end));
 	if (len == 0)
 		return AU_OK;
-	status = check_room(l, len, err, errlen);
+	status = prepare_segment(l, len, err, errlen);
 	if (status != AU_OK)
 		return status;
-	if (l->segs[l->nsegs - 1].size >= l->segment_bytes &&
-		l->segs[l->nsegs - 1].end > l->segs[l->nsegs - 1].first)
-	{
-		status = roll_over(l, err, errlen);
-		if (status != AU_OK)
-			return status;
-	}
 
 	seg = &l->segs[l->nsegs - 1];
-	encode_entry(header, lsn, term, timeline, atomic_load(&l->durable_lsn),
-				 bytes, (uint32_t) len);
-	e = l->io->file_write(l->file, seg->size, header, ENTRY_HEADER, bytes, len);
+	before = landing_segment_space(seg);
+	off = landing_entry_place(seg, seg->size);
+	landing_window_limit(l, seg, off);
+	landing_encode_entry(header, lsn, term, timeline, atomic_load(&l->durable_lsn),
+						 bytes, (uint32_t) len);
+	e = landing_write_record(l, l->file, off, header, ENTRY_HEADER, bytes, len);
 	if (e != 0)
 		return undo_write(l, seg, e, err, errlen);
 	if (!landing_segment_add(seg, (uint32_t) len))
 		return undo_write(l, seg, ENOMEM, err, errlen);
-	atomic_fetch_add(&l->bytes, ENTRY_HEADER + len);
+	atomic_fetch_add(&l->bytes, landing_segment_space(seg) - before);
 
 	/* The syncing thread takes `end_lsn` and `file` together. */
 	pthread_mutex_lock(&l->lock);
@@ -338,9 +461,8 @@ au_landing_append(AuLanding *l, uint64_t term, uint32_t timeline, AuLsn lsn,
 
 /* ---- durability ------------------------------------------------------- */
 
-/* au_landing_sync under sync_lock. */
-static AuStatus
-sync_locked(AuLanding *l, char *err, size_t errlen)
+AuStatus
+landing_sync_locked(AuLanding *l, char *err, size_t errlen)
 {
 	void	   *rolled[UNSYNCED_MAX];
 	void	   *newest;
@@ -365,6 +487,10 @@ sync_locked(AuLanding *l, char *err, size_t errlen)
 		e = l->io->file_sync(newest);
 	if (e == 0 && dir)
 		e = l->io->dir_sync(l->dir);
+	/* Where it costs next to nothing the mark is durable before anybody hears
+	 * of what it covers. */
+	if (e == 0 && au_landing_sync_inline(l))
+		e = landing_mark_write(l, target, 0, true);
 	if (e != 0)
 	{
 		atomic_store(&l->sync_failed, true);
@@ -386,9 +512,23 @@ sync_locked(AuLanding *l, char *err, size_t errlen)
 		l->io->file_close(rolled[i]);
 
 	atomic_store(&l->durable_lsn, target);
-	/* Only a note for recovery: without it less damage is noticed. */
-	(void) landing_mark_write(l, target, false);
+	/* Else it is a note for recovery, durable with some later sync of the
+	 * kernel's: without it less damage is noticed. */
+	if (!au_landing_sync_inline(l))
+		(void) landing_mark_write(l, target, 0, false);
 	return AU_OK;
+}
+
+bool
+au_landing_sync_inline(const AuLanding *l)
+{
+	return l->io->file_store8 != NULL;
+}
+
+const char *
+au_landing_kind(const AuLanding *l)
+{
+	return l->io->kind;
 }
 
 AuStatus
@@ -403,7 +543,7 @@ au_landing_sync(AuLanding *l, char *err, size_t errlen)
 							   "failed; check the disk and start again",
 							   l->dir_name);
 	else
-		status = sync_locked(l, err, errlen);
+		status = landing_sync_locked(l, err, errlen);
 	pthread_mutex_unlock(&l->sync_lock);
 	return status;
 }
@@ -434,228 +574,7 @@ au_landing_bytes(const AuLanding *l)
 	return atomic_load(&l->bytes);
 }
 
-/* ---- shortening ------------------------------------------------------- */
-
-/* Removes a segment's file, durably. */
-static AuStatus
-remove_segment_file(AuLanding *l, AuLsn first, char *err, size_t errlen)
-{
-	char		name[SEG_NAME_LEN + 1];
-	int			e;
-
-	landing_segment_name(name, first);
-	landing_read_forget(l);
-	e = l->io->file_remove(l->dir, name);
-	if (e != 0 && e != ENOENT)	/* gone after an earlier attempt is fine */
-		return landing_os_error(l, e, "remove", name, err, errlen);
-	e = l->io->dir_sync(l->dir);
-	if (e != 0)
-		return landing_os_error(l, e, "sync", "", err, errlen);
-	return AU_OK;
-}
-
-AuStatus
-au_landing_trim(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
-{
-	AuLsn		limit = atomic_load(&l->durable_lsn);
-	AuStatus	status = check_usable(l, err, errlen);
-
-	if (lsn < limit)
-		limit = lsn;
-	/* The segment that becomes the oldest must be durable itself, be it only
-	 * its header: so there has to be something durable in it. */
-	while (status == AU_OK && l->nsegs > 1 && l->segs[0].end <= limit &&
-		   l->segs[0].end < atomic_load(&l->durable_lsn))
-	{
-		status = remove_segment_file(l, l->segs[0].first, err, errlen);
-		if (status != AU_OK)
-			break;
-		atomic_fetch_sub(&l->bytes, l->segs[0].size);
-		free(l->segs[0].places);
-		l->nsegs--;
-		memmove(l->segs, l->segs + 1, l->nsegs * sizeof(l->segs[0]));
-		atomic_store(&l->start_lsn, l->segs[0].first);
-	}
-	return status;
-}
-
-/*
- * The segment that keeps [first, lsn) after an entry is cut in two: its
- * entries below `off`, then the first `keep` bytes of the one at off.  Made
- * under another name, durable.
- */
-static AuStatus
-write_shortened(AuLanding *l, void *from, uint64_t off,
-				const LandingEntry *entry, uint32_t keep,
-				char *err, size_t errlen)
-{
-	uint8_t		header[ENTRY_HEADER];
-	uint64_t	done = 0;
-	void	   *file;
-	int			e = l->io->file_open(l->dir, TMP_NAME, true, &file);
-
-	if (e != 0)
-		return landing_os_error(l, e, "create", TMP_NAME, err, errlen);
-	/* The entry's bytes are in the window: write them before it moves. */
-	encode_entry(header, entry->lsn, entry->term, entry->timeline,
-				 entry->durable, entry->bytes, keep);
-	e = l->io->file_write(file, off, header, ENTRY_HEADER, entry->bytes, keep);
-	while (e == 0 && done < off)
-	{
-		const uint8_t *bytes;
-		uint64_t	left = off - done;
-		size_t		want = left < ENTRY_MAX ? (size_t) left : ENTRY_MAX;
-		size_t		got;
-
-		e = landing_window_get(l, from, done, want, &bytes, &got);
-		if (e == 0 && got < want)
-			e = EIO;
-		if (e == 0)
-			e = l->io->file_write(file, done, bytes, want, NULL, 0);
-		done += want;
-	}
-	if (e == 0)
-		e = l->io->file_sync(file);
-	l->io->file_close(file);
-	if (e != 0)
-	{
-		(void) l->io->file_remove(l->dir, TMP_NAME);
-		return landing_os_error(l, e, "write", TMP_NAME, err, errlen);
-	}
-	return AU_OK;
-}
-
-/* Opens the newest segment's file anew, for appends. */
-static AuStatus
-reopen_newest(AuLanding *l, char *err, size_t errlen)
-{
-	char		name[SEG_NAME_LEN + 1];
-	void	   *file;
-	int			e;
-
-	landing_segment_name(name, l->segs[l->nsegs - 1].first);
-	e = l->io->file_open(l->dir, name, false, &file);
-	if (e != 0)
-		return landing_os_error(l, e, "open", name, err, errlen);
-	pthread_mutex_lock(&l->lock);
-	l->io->file_close(l->file);
-	l->file = file;
-	pthread_mutex_unlock(&l->lock);
-	return AU_OK;
-}
-
-/*
- * The cut itself, in the newest segment, at the entry at off, of which the
- * first `keep` bytes stay.  Returns durable.
- */
-static AuStatus
-cut_newest(AuLanding *l, uint64_t off, AuLsn entry_lsn, uint32_t keep,
-		   char *err, size_t errlen)
-{
-	LandingSegment *seg = &l->segs[l->nsegs - 1];
-	char		name[SEG_NAME_LEN + 1];
-	AuStatus	status;
-	int			e;
-
-	landing_segment_name(name, seg->first);
-	landing_read_forget(l);
-	segment_cut(l, seg, entry_lsn, off);
-	if (keep > 0)
-	{
-		e = l->io->file_rename(l->dir, TMP_NAME, name);
-		if (e == 0)
-			e = l->io->dir_sync(l->dir);
-		if (e != 0)
-			return landing_os_error(l, e, "rename to", name, err, errlen);
-		if (!landing_segment_add(seg, keep))
-			return landing_error(AU_NOMEM, err, errlen, "out of memory");
-		atomic_fetch_add(&l->bytes, ENTRY_HEADER + (uint64_t) keep);
-	}
-	status = reopen_newest(l, err, errlen);
-	if (status != AU_OK || keep > 0)
-		return status;
-	e = l->io->file_truncate(l->file, off);
-	if (e == 0)
-		e = l->io->file_sync(l->file);
-	if (e != 0)
-		return landing_os_error(l, e, "cut", name, err, errlen);
-	return AU_OK;
-}
-
-/*
- * au_landing_truncate under sync_lock, everything synced.  What can fail for
- * want of room comes first; after the mark is lowered a failure leaves memory
- * and disk apart.
- */
-static AuStatus
-truncate_locked(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
-{
-	size_t		i = 0;
-	uint64_t	off = SEG_HEADER;
-	LandingEntry entry = {.lsn = lsn};
-	uint32_t	keep;
-	AuStatus	status;
-	int			e;
-
-	/* At the very start there may be no entry: the first segment is emptied. */
-	if (lsn > l->segs[0].first)
-	{
-		status = landing_find(l, lsn, &i, &off, &entry, err, errlen);
-		if (status != AU_OK)
-			return status;
-	}
-	keep = (uint32_t) (lsn - entry.lsn);
-	if (keep > 0)
-	{
-		status = write_shortened(l, l->read_file, off, &entry, keep, err, errlen);
-		if (status != AU_OK)
-			return status;
-	}
-	e = landing_mark_write(l, lsn, true);
-	if (e != 0)
-		return landing_os_error(l, e, "write", MARK_NAME, err, errlen);
-
-	l->broken = true;			/* until all is done */
-	while (l->nsegs > i + 1)
-	{
-		status = remove_segment_file(l, l->segs[l->nsegs - 1].first, err, errlen);
-		if (status != AU_OK)
-			return status;
-		landing_segment_pop(l);
-	}
-	status = cut_newest(l, off, entry.lsn, keep, err, errlen);
-	if (status != AU_OK)
-		return status;
-	atomic_store(&l->end_lsn, lsn);
-	atomic_store(&l->durable_lsn, lsn);
-	l->broken = false;
-	return AU_OK;
-}
-
-AuStatus
-au_landing_truncate(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
-{
-	AuStatus	status = check_usable(l, err, errlen);
-
-	if (status != AU_OK)
-		return status;
-	if (lsn < atomic_load(&l->start_lsn))
-		return landing_error(AU_INVALID, err, errlen,
-							 "landing log \"%s\" begins at %X/%X and cannot be "
-							 "cut at %X/%X", l->dir_name,
-							 AU_LSN_ARGS(atomic_load(&l->start_lsn)),
-							 AU_LSN_ARGS(lsn));
-	if (lsn >= atomic_load(&l->end_lsn))
-		return AU_OK;
-
-	pthread_mutex_lock(&l->sync_lock);
-	/* What stays has to be durable, and no file may wait for its sync. */
-	status = sync_locked(l, err, errlen);
-	if (status == AU_OK)
-		status = truncate_locked(l, lsn, err, errlen);
-	pthread_mutex_unlock(&l->sync_lock);
-	return status;
-}
+/* ---- the end ---------------------------------------------------------- */
 
 void
 au_landing_close(AuLanding *l)

@@ -3,12 +3,20 @@
  * au_landing.h: the landing log, where log bytes become durable before they
  * are acknowledged.  One directory per volume, one file per segment of the
  * stream ("%016lX.log", named by the LSN of its first byte), each opened by a
- * header (magic, version, system identifier, first LSN, CRC) and followed by
- * entries (u32 magic, u32 length, u64 lsn, u64 term, u64 durable, u32 timeline,
- * u32 crc, bytes), each entry a contiguous run of the stream; `durable` is what
- * had been made durable when the entry was written.  Beside them the file
- * "durable" holds the newest such mark; it is written after each sync and not
- * synced itself, so it may lag behind but never runs ahead.
+ * header and followed by entries, each a contiguous run of the stream.  An
+ * entry also tells what had been made durable when it was written.  Beside
+ * them the file "durable" holds the newest such mark.  au_landing_int.h has
+ * the bytes.
+ *
+ * The log is the same on ordinary files and on persistent memory; what differs
+ * is behind AuLandingIo (au_landing_io.h):
+ *
+ *                   ordinary files            persistent memory
+ *   a segment       grows                     is allocated whole, mapped
+ *   append          pwritev                   stores; the entry's first word last
+ *   sync            fdatasync, by a worker    drain, in the appending thread
+ *   the mark        written after the sync,   persistent before the sync returns
+ *                   not synced itself
  *
  * Invariants:
  *  1. Entries follow each other without gap or overlap, across segments.
@@ -21,9 +29,14 @@
  *  4. Segment files are deleted only by au_landing_trim and
  *     au_landing_truncate, and in opening as 3 says.
  *
- * On ordinary files durability is fdatasync of what was written before;
- * au_landing_sync may run on another thread than append/read (one at a
- * time each), so that a group of appends shares one sync.
+ * What 3 does not notice: on ordinary files, damage to what the very last sync
+ * before a power cut covered, if that sync's mark was lost with the power.  On
+ * persistent memory there is no such gap.
+ *
+ * Threads: one appends, reads, trims and truncates; another may sync, so that
+ * a group of appends shares one sync.  But if au_landing_sync_inline(), the
+ * sync must be called by the thread that appends: it waits for that thread's
+ * own stores.
  */
 #ifndef AU_LANDING_H
 #define AU_LANDING_H
@@ -40,8 +53,12 @@ typedef struct AuLandingOptions
 {
 	const char *dir;			/* made if absent */
 	uint64_t	system_identifier;
-	AuLsn		start_lsn;		/* used when there is no segment yet */
-	uint64_t	segment_bytes;	/* roll over to a new file at this size; e.g. 64 MB */
+	/* used when there is no segment yet; AU_LSN_INVALID: then do not begin a
+	 * log (AU_INVALID) */
+	AuLsn		start_lsn;
+	/* A segment's file grows no longer than this, except for one entry that
+	 * is longer; e.g. 64 MB */
+	uint64_t	segment_bytes;
 	/* appends fail with AU_FULL when less is free */
 	uint64_t	disk_reserve_bytes;
 	const struct AuLandingIo *io;	/* NULL: ordinary files */
@@ -77,6 +94,11 @@ AuLsn		au_landing_end(const AuLanding *l); /* after the last byte appended */
 AuLsn		au_landing_durable(const AuLanding *l); /* after the last byte synced */
 uint64_t	au_landing_bytes(const AuLanding *l);	/* on disk */
 
+/* Does a sync take no system call?  Then it need not go to another thread, and
+ * must not: see above. */
+bool		au_landing_sync_inline(const AuLanding *l);
+const char *au_landing_kind(const AuLanding *l);	/* "file" or "pmem" */
+
 /* Read up to cap bytes from lsn, also of what is not yet durable; *got may be
  * short at entry borders.
  * AU_NOT_FOUND below start or at the end. AU_CORRUPT: CRC. */
@@ -88,8 +110,8 @@ AuStatus	au_landing_read(AuLanding *l, AuLsn lsn, uint8_t *buf, size_t cap,
 AuStatus	au_landing_trim(AuLanding *l, AuLsn lsn, char *err, size_t errlen);
 
 /* Cut off everything at and above lsn (log that was never acknowledged),
- * durably.  A crash meanwhile leaves the log ended at lsn or later.  What is
- * left is durable, too.  AU_INVALID below the start.  Call from the thread that
+ * durably.  Interrupted by a crash it is finished by the next opening, or has
+ * not begun.  What is left is durable, too.  AU_INVALID below the start.  Call from the thread that
  * appends and reads; waits for a sync that is running. */
 AuStatus	au_landing_truncate(AuLanding *l, AuLsn lsn, char *err, size_t errlen);
 

@@ -209,6 +209,7 @@ posix_sync(void *file)
 }
 
 const AuLandingIo au_landing_file_io = {
+	.kind = "file",
 	.dir_open = posix_dir_open,
 	.dir_close = posix_close,
 	.dir_list = posix_dir_list,

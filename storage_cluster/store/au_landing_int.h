@@ -2,10 +2,12 @@
 /*
  * au_landing_int.h: what the files of the landing log share.
  *
- *   au_landing.c       append, sync, trim, truncate
+ *   au_landing.c       append, sync
  *   au_landing_read.c  reading by LSN, and the walk over entries
  *   au_landing_open.c  opening, with recovery
- *   au_landing_file.c  the operating system
+ *   au_landing_cut.c   trim, truncate
+ *   au_landing_file.c  the operating system's files
+ *   au_landing_pmem.c  ... and persistent memory
  *
  * Segment header, little-endian:
  *
@@ -27,13 +29,20 @@
  *   36 u32 crc         CRC-32C of bytes 0..35 and the log bytes
  *   40 log bytes
  *
- * File "durable":
+ * Entries begin at multiples of 8 (version 1: one right after the other), so
+ * that the word that makes one visible, its first, is stored at once.  After
+ * the last entry there may be zeros to the end of the file.
+ *
+ * File "durable": two slots, at 0 and MARK_SLOT_SPACE, written in turn; the
+ * valid one with the higher serial counts:
  *
  *   0  u32 magic       "AULD"
- *   4  u32 version
- *   8  u64 durable     mark after the last sync
- *   16 u32 0
- *   20 u32 crc         CRC-32C of bytes 0..19
+ *   4  u32 version     2
+ *   8  u64 serial
+ *   16 u64 durable     mark after the last sync
+ *   24 u64 cut         not 0: what is at or above it is being cut off
+ *   32 u32 0
+ *   36 u32 crc         CRC-32C of bytes 0..35
  */
 #ifndef AU_LANDING_INT_H
 #define AU_LANDING_INT_H
@@ -44,7 +53,8 @@
 #include "store/au_landing.h"
 #include "store/au_landing_io.h"
 
-#define LANDING_VERSION 1
+#define LANDING_VERSION 2
+#define LANDING_VERSION_PACKED 1	/* entries not aligned; read, not written */
 
 #define SEG_MAGIC 0x474C5541u
 #define SEG_HEADER 32
@@ -65,9 +75,13 @@
 
 #define MARK_NAME "durable"
 #define MARK_MAGIC 0x444C5541u
-#define MARK_SIZE 24
-#define MARK_LSN_AT 8
-#define MARK_CRC_AT 20
+#define MARK_VERSION 2
+#define MARK_SIZE 40
+#define MARK_SERIAL_AT 8
+#define MARK_LSN_AT 16
+#define MARK_CUT_AT 24
+#define MARK_CRC_AT 36
+#define MARK_SLOT_SPACE 4096	/* one write of a disk never tears both */
 
 #define TMP_NAME "rewrite.tmp"
 #define SEG_NAME_LEN 20			/* 16 hex digits and ".log" */
@@ -87,8 +101,10 @@ typedef struct LandingPlace
 typedef struct LandingSegment
 {
 	AuLsn		first;
+	uint32_t	version;		/* of its file */
 	AuLsn		end;			/* after its last entry */
 	uint64_t	size;			/* of the file's valid part */
+	uint64_t	allocated;		/* size of the file, as far as known */
 	LandingPlace *places;		/* ascending; sparse */
 	size_t		nplaces;
 	size_t		places_cap;
@@ -133,7 +149,7 @@ struct AuLanding
 	_Atomic AuLsn start_lsn;
 	_Atomic AuLsn end_lsn;
 	_Atomic AuLsn durable_lsn;
-	_Atomic uint64_t bytes;		/* of all segment files */
+	_Atomic uint64_t bytes;		/* of all segments: landing_segment_space */
 	atomic_bool sync_failed;	/* no append or sync any more */
 	bool		broken;			/* file and memory do not agree any more */
 
@@ -147,8 +163,11 @@ struct AuLanding
 	AuLsn		last_lsn;		/* the entry found last ... */
 	uint64_t	last_off;		/* ... and its place in read_file, 0: none */
 
+	uint64_t	mapped;			/* of `file`, on a mapped disk */
+
 	pthread_mutex_t sync_lock;
-	void	   *mark_file;		/* under sync_lock */
+	void	   *mark_file;		/* under sync_lock, with its serial */
+	uint64_t	mark_serial;
 	pthread_mutex_t lock;
 	void	   *file;			/* the newest segment's, for appends */
 	void	   *unsynced[UNSYNCED_MAX];
@@ -173,19 +192,51 @@ void		landing_segment_name(char *name, AuLsn first);	/* SEG_NAME_LEN + 1 */
 LandingSegment *landing_segment_push(AuLanding *l, AuLsn first);
 void		landing_segment_pop(AuLanding *l);
 
-/* Makes the file of an empty segment and leaves it open in *file. */
-AuStatus	landing_segment_create(AuLanding *l, AuLsn first, void **file,
-								   char *err, size_t errlen);
+/* Makes the file of an empty segment, on a mapped disk with room for `size`
+ * bytes, and leaves it open in *file; *mapped as file_allocate says, else 0. */
+AuStatus	landing_segment_create(AuLanding *l, AuLsn first, uint64_t size, void **file,
+								   uint64_t *mapped, char *err, size_t errlen);
 
 /* Counts an entry into the segment; false when out of memory (then nothing
  * has changed). */
 bool		landing_segment_add(LandingSegment *seg, uint32_t length);
 
-/* Writes the mark; with `sync`, durably.  Call under sync_lock. */
-int			landing_mark_write(AuLanding *l, AuLsn lsn, bool sync);
+/* Where the entry after one that ends at `end` begins. */
+uint64_t	landing_entry_place(const LandingSegment *seg, uint64_t end);
+
+/* Bytes of the segment's file, and a note of what it was allocated. */
+uint64_t	landing_segment_space(const LandingSegment *seg);
+void		landing_segment_grown(AuLanding *l, LandingSegment *seg, uint64_t allocated);
+
+/*
+ * Writes a header and what follows it, so that (mapped disks) a power cut
+ * leaves the header's first word only if it leaves everything.
+ */
+int			landing_write_record(AuLanding *l, void *file, uint64_t off,
+								 const uint8_t *header, size_t header_len,
+								 const uint8_t *bytes, size_t len);
+
+void		landing_encode_entry(uint8_t *header, AuLsn lsn, uint64_t term, uint32_t timeline,
+								 AuLsn durable, const uint8_t *bytes, uint32_t len);
+
+/* Is the log in a state to be changed? */
+AuStatus	landing_check_usable(const AuLanding *l, char *err, size_t errlen);
+
+/* Writes the mark into the older slot; with `sync`, durably.  `cut`: see
+ * above; 0: none.  Call under sync_lock. */
+int			landing_mark_write(AuLanding *l, AuLsn lsn, AuLsn cut, bool sync);
+
+/* ... into both slots, durably, so that no older one is left. */
+int			landing_mark_write_both(AuLanding *l, AuLsn lsn);
+
+/* au_landing_sync under sync_lock. */
+AuStatus	landing_sync_locked(AuLanding *l, char *err, size_t errlen);
 
 /* au_landing_read.c */
 void		landing_window_forget(LandingWindow *w);
+
+/* The segment's file is about to change at and above off. */
+void		landing_window_limit(AuLanding *l, const LandingSegment *seg, uint64_t off);
 
 /*
  * At least `need` bytes (at most ENTRY_MAX) of file from off; *got says how

@@ -5,7 +5,9 @@
  *   1. The segments' names are listed and sorted.
  *   2. Each segment is read from its beginning, entry by entry.  The first
  *      thing that does not follow (no valid entry, a gap before the next
- *      segment, a header half written) is the break, at LSN x.
+ *      segment, a header half written) is the break, at LSN x.  Zeros from the
+ *      last entry to the end of the newest file are no break, and neither is
+ *      whatever follows an entry at whose end the next segment begins.
  *   3. Beyond a break everything is searched for valid entries, only to learn
  *      their marks.  The highest mark, also of the file "durable", tells how
  *      far the log was durable at least.
@@ -13,6 +15,8 @@
  *      removed.  Mark above x: bytes that were durable are not there: the log
  *      is damaged, and nothing is touched.
  *   5. What was found is synced, so that all of it counts as durable.
+ *   6. A cut that was announced (au_landing_cut.c) is finished.  Marks above
+ *      it count as the cut: what they speak of is meant to go.
  *
  * Invariants:
  *  1. A crash during recovery leaves a log that recovers to the same end.
@@ -40,6 +44,7 @@ typedef struct Recovery
 	bool		out_of_memory;
 
 	AuLsn		mark;			/* durable at least so far */
+	AuLsn		cut;			/* a truncation to here was under way; 0: none */
 	bool		is_broken;		/* a break was found ... */
 	size_t		break_seg;		/* ... in this segment of found ... */
 	uint64_t	break_off;		/* ... at this place; 0: no valid header */
@@ -121,31 +126,50 @@ list_segments(Recovery *r)
 	return AU_OK;
 }
 
-/* Opens the file "durable", makes it if need be, and reads the mark.  One that
- * cannot be understood counts as none: it is only a help. */
+/* Understands one slot; one that says nothing counts for nothing: it is only a
+ * help. */
+static void
+take_mark(Recovery *r, const uint8_t *mark)
+{
+	uint64_t	serial = au_get_u64(mark + MARK_SERIAL_AT);
+
+	if (au_get_u32(mark) != MARK_MAGIC || au_get_u32(mark + 4) != MARK_VERSION ||
+		au_get_u32(mark + MARK_CRC_AT) != au_crc32c(0, mark, MARK_CRC_AT) ||
+		serial <= r->l->mark_serial)
+		return;
+	r->l->mark_serial = serial;
+	r->mark = au_get_u64(mark + MARK_LSN_AT);
+	r->cut = au_get_u64(mark + MARK_CUT_AT);
+}
+
+/* Opens the file "durable", makes it if need be, and reads the mark. */
 static AuStatus
 open_mark(Recovery *r)
 {
 	AuLanding  *l = r->l;
 	uint8_t		mark[MARK_SIZE];
+	uint64_t	mapped;
 	size_t		got;
+	const char *what = "open";
 	int			e = l->io->file_open(l->dir, MARK_NAME, false, &l->mark_file);
 
 	if (e == ENOENT)
 		e = l->io->file_open(l->dir, MARK_NAME, true, &l->mark_file);
 	if (e != 0)
-	{
 		l->mark_file = NULL;
-		return landing_os_error(l, e, "open", MARK_NAME, r->err, r->errlen);
+	for (int i = 0; i < 2 && e == 0; i++)
+	{
+		what = "read";
+		e = l->io->file_read(l->mark_file, (uint64_t) i * MARK_SLOT_SPACE, mark, MARK_SIZE, &got);
+		if (e == 0 && got == MARK_SIZE)
+			take_mark(r, mark);
 	}
-	e = l->io->file_read(l->mark_file, 0, mark, MARK_SIZE, &got);
-	if (e != 0)
-		return landing_os_error(l, e, "read", MARK_NAME, r->err, r->errlen);
-	if (got == MARK_SIZE && au_get_u32(mark) == MARK_MAGIC &&
-		au_get_u32(mark + 4) == LANDING_VERSION &&
-		au_get_u32(mark + MARK_CRC_AT) == au_crc32c(0, mark, MARK_CRC_AT))
-		r->mark = au_get_u64(mark + MARK_LSN_AT);
-	return AU_OK;
+	if (e == 0 && l->io->file_allocate != NULL)
+	{
+		what = "allocate";
+		e = l->io->file_allocate(l->mark_file, MARK_SLOT_SPACE + MARK_SIZE, &mapped);
+	}
+	return e == 0 ? AU_OK : landing_os_error(l, e, what, MARK_NAME, r->err, r->errlen);
 }
 
 /* ---- reading the segments --------------------------------------------- */
@@ -158,17 +182,17 @@ note_break(Recovery *r, size_t seg, uint64_t off)
 	r->break_off = off;
 }
 
-/* *valid tells whether there is a header; that of another log is an error. */
+/* *version is 0 if there is no header; that of another log is an error. */
 static AuStatus
 check_segment_header(Recovery *r, void *file, AuLsn first, const char *name,
-					 bool *valid)
+					 uint32_t *version)
 {
 	AuLanding  *l = r->l;
 	const uint8_t *h;
 	size_t		got;
 	int			e = landing_window_get(l, file, 0, SEG_HEADER, &h, &got);
 
-	*valid = false;
+	*version = 0;
 	if (e != 0)
 		return landing_os_error(l, e, "read", name, r->err, r->errlen);
 	if (got < SEG_HEADER || au_get_u32(h) != SEG_MAGIC)
@@ -179,7 +203,8 @@ check_segment_header(Recovery *r, void *file, AuLsn first, const char *name,
 							 ", this build knows %d: use a newer build",
 							 l->dir_name, name,
 							 au_get_u32(h + SEG_VERSION_AT), LANDING_VERSION);
-	if (au_get_u32(h + SEG_CRC_AT) != au_crc32c(0, h, SEG_CRC_AT))
+	if (au_get_u32(h + SEG_VERSION_AT) == 0 ||
+		au_get_u32(h + SEG_CRC_AT) != au_crc32c(0, h, SEG_CRC_AT))
 		return AU_OK;
 	if (au_get_u64(h + SEG_SYSID_AT) != l->system_identifier)
 		return landing_error(AU_REFUSED, r->err, r->errlen,
@@ -190,7 +215,48 @@ check_segment_header(Recovery *r, void *file, AuLsn first, const char *name,
 		return landing_error(AU_CORRUPT, r->err, r->errlen,
 							 "landing log \"%s/%s\" was written under another "
 							 "name; give it back", l->dir_name, name);
-	*valid = true;
+	*version = au_get_u32(h + SEG_VERSION_AT);
+	return AU_OK;
+}
+
+/* Nothing but zeros from off to the end of the file? */
+static int
+is_blank(Recovery *r, void *file, uint64_t off, bool *blank)
+{
+	*blank = true;
+	for (;;)
+	{
+		const uint8_t *p;
+		size_t		got;
+		int			e = landing_window_get(r->l, file, off, 1, &p, &got);
+
+		if (e != 0 || got == 0)
+			return e;
+		if (p[0] != 0 || memcmp(p, p + 1, got - 1) != 0)
+		{
+			*blank = false;
+			return 0;
+		}
+		off += got;
+	}
+}
+
+/* There is no entry at off: the end of the log, of the segment, or a break? */
+static AuStatus
+end_entries(Recovery *r, size_t i, void *file, const LandingSegment *seg,
+			uint64_t off, const char *name)
+{
+	bool		blank = false;
+	int			e = 0;
+
+	if (i + 1 < r->nfound && r->found[i + 1] == seg->end)
+		return AU_OK;
+	if (i + 1 == r->nfound)
+		e = is_blank(r, file, off, &blank);
+	if (e != 0)
+		return landing_os_error(r->l, e, "read", name, r->err, r->errlen);
+	if (!blank)
+		note_break(r, i, off);
 	return AU_OK;
 }
 
@@ -201,28 +267,35 @@ read_entries(Recovery *r, size_t i, void *file, LandingSegment *seg,
 {
 	AuLanding  *l = r->l;
 	uint64_t	size;
+	uint64_t	off = seg->size;
 	int			e = l->io->file_size(file, &size);
 
 	if (e != 0)
 		return landing_os_error(l, e, "read the size of", name, r->err, r->errlen);
-	while (seg->size < size)
+	while (off < size)
 	{
+		uint64_t	before = landing_segment_space(seg);
 		LandingEntry entry;
-		AuStatus	status = landing_entry_at(l, file, seg->size, &entry, &e);
+		AuStatus	status = landing_entry_at(l, file, off, &entry, &e);
 
 		if (status == AU_IO)
 			return landing_os_error(l, e, "read", name, r->err, r->errlen);
 		if (status != AU_OK || entry.lsn != seg->end)
 		{
-			note_break(r, i, seg->size);
+			status = end_entries(r, i, file, seg, off, name);
+			if (status != AU_OK)
+				return status;
 			break;
 		}
 		if (!landing_segment_add(seg, entry.length))
 			return landing_error(AU_NOMEM, r->err, r->errlen, "out of memory");
-		atomic_fetch_add(&l->bytes, ENTRY_HEADER + (uint64_t) entry.length);
+		atomic_fetch_add(&l->bytes, landing_segment_space(seg) - before);
 		if (entry.durable > r->mark)
 			r->mark = entry.durable;
+		off = landing_entry_place(seg, seg->size);
 	}
+	/* What is beyond a break is cut off, or this log is not opened. */
+	landing_segment_grown(l, seg, r->is_broken ? 0 : size);
 	return AU_OK;
 }
 
@@ -236,7 +309,7 @@ read_segment(Recovery *r, size_t i)
 	char		name[SEG_NAME_LEN + 1];
 	LandingSegment *seg;
 	void	   *file;
-	bool		valid;
+	uint32_t	version;
 	AuStatus	status;
 	int			e;
 
@@ -249,8 +322,8 @@ read_segment(Recovery *r, size_t i)
 	e = l->io->file_open(l->dir, name, false, &file);
 	if (e != 0)
 		return landing_os_error(l, e, "open", name, r->err, r->errlen);
-	status = check_segment_header(r, file, first, name, &valid);
-	if (status == AU_OK && !valid)
+	status = check_segment_header(r, file, first, name, &version);
+	if (status == AU_OK && version == 0)
 		note_break(r, i, 0);
 	else if (status == AU_OK)
 	{
@@ -258,7 +331,10 @@ read_segment(Recovery *r, size_t i)
 		if (seg == NULL)
 			status = landing_error(AU_NOMEM, r->err, r->errlen, "out of memory");
 		else
+		{
+			seg->version = version;
 			status = read_entries(r, i, file, seg, name);
+		}
 	}
 	landing_window_forget(&l->window);
 	l->io->file_close(file);
@@ -396,6 +472,8 @@ recover_segments(Recovery *r)
 		if (status != AU_OK)
 			return status;
 	}
+	if (r->cut != 0 && r->mark > r->cut)
+		r->mark = r->cut;
 	if (r->mark > end)
 		return landing_error(AU_CORRUPT, r->err, r->errlen,
 							 "landing log \"%s\" is damaged or incomplete at "
@@ -442,6 +520,7 @@ static AuStatus
 begin_log(Recovery *r, AuLsn start)
 {
 	AuLanding  *l = r->l;
+	LandingSegment *seg;
 	AuStatus	status;
 	int			e;
 
@@ -455,14 +534,17 @@ begin_log(Recovery *r, AuLsn start)
 							 "durable up to %X/%X; restore the directory or "
 							 "remove it and start anew from a backup",
 							 l->dir_name, AU_LSN_ARGS(r->mark));
-	status = landing_segment_create(l, start, &l->file, r->err, r->errlen);
+	status = landing_segment_create(l, start, l->segment_bytes, &l->file, &l->mapped,
+									r->err, r->errlen);
 	if (status != AU_OK)
 	{
 		l->file = NULL;
 		return status;
 	}
-	if (landing_segment_push(l, start) == NULL)
+	seg = landing_segment_push(l, start);
+	if (seg == NULL)
 		return landing_error(AU_NOMEM, r->err, r->errlen, "out of memory");
+	landing_segment_grown(l, seg, l->mapped);
 	e = l->io->file_sync(l->file);
 	if (e != 0)
 		return landing_os_error(l, e, "sync", "", r->err, r->errlen);
@@ -471,7 +553,8 @@ begin_log(Recovery *r, AuLsn start)
 
 /*
  * A crash while the very first segment was made leaves a file without header,
- * entries and mark.  It goes, as if it had never been there.
+ * entries and mark.  It goes, as if it had never been there.  (On a mapped
+ * disk the header's first word is stored last.)
  */
 static AuStatus
 forget_unborn(Recovery *r)
@@ -493,8 +576,8 @@ forget_unborn(Recovery *r)
 	{
 		e = landing_window_get(l, file, 0, SEG_HEADER, &h, &got);
 		/* Anything but a short file or zeros was something once. */
-		for (size_t i = 0; e == 0 && got >= SEG_HEADER && i < SEG_HEADER; i++)
-			blank = blank && h[i] == 0;
+		if (e == 0 && got >= SEG_HEADER)
+			blank = au_get_u64(h) == 0;
 		landing_window_forget(&l->window);
 		l->io->file_close(file);
 	}
@@ -541,9 +624,13 @@ recover(Recovery *r, AuLsn start)
 	atomic_store(&l->start_lsn, l->segs[0].first);
 	atomic_store(&l->end_lsn, end);
 	atomic_store(&l->durable_lsn, end);
-	e = landing_mark_write(l, end, true);
-	if (e == 0)
-		e = l->io->dir_sync(l->dir);
+	/* A mark tells that there is something: first the names, then the mark. */
+	e = l->io->dir_sync(l->dir);
+	if (e != 0)
+		return landing_os_error(l, e, "sync", "", r->err, r->errlen);
+	if (r->cut != 0 && r->cut < end)
+		return au_landing_truncate(l, r->cut, r->err, r->errlen);
+	e = landing_mark_write_both(l, end);
 	if (e != 0)
 		return landing_os_error(l, e, "write", MARK_NAME, r->err, r->errlen);
 	return AU_OK;

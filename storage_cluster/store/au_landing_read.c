@@ -11,7 +11,8 @@
  *  1. Log bytes are handed out only from an entry whose CRC was right when it
  *     was read from the file.
  *  2. Whoever closes or shortens a file forgets the window first, for a file
- *     opened later may have the same handle.
+ *     opened later may have the same handle; whoever appends forgets what was
+ *     read (zeros) where the entry goes.
  */
 #include "store/au_landing_int.h"
 
@@ -28,6 +29,19 @@ landing_window_forget(LandingWindow *w)
 	w->file = NULL;
 	w->len = 0;
 	w->last.length = 0;
+}
+
+void
+landing_window_limit(AuLanding *l, const LandingSegment *seg, uint64_t off)
+{
+	LandingWindow *w = &l->window;
+
+	if (w->file == NULL || w->file != l->read_file || l->read_first != seg->first)
+		return;
+	if (off <= w->off)
+		landing_window_forget(w);
+	else if (w->len > off - w->off)
+		w->len = (size_t) (off - w->off);
 }
 
 int
@@ -193,7 +207,7 @@ landing_find(AuLanding *l, AuLsn lsn, size_t *seg_index, uint64_t *off,
 		if (lsn - entry->lsn < entry->length)
 			break;
 		place.lsn += entry->length;
-		place.off += ENTRY_HEADER + (uint64_t) entry->length;
+		place.off = landing_entry_place(seg, place.off + ENTRY_HEADER + entry->length);
 	}
 	l->window.last = *entry;
 	l->last_lsn = place.lsn;

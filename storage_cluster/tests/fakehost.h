@@ -40,6 +40,8 @@ typedef struct FakeVolume
 	AuLsn		log_durable;
 	AuLsn		syncing_to;		/* 0: no sync runs */
 	int			syncs;
+	bool		sync_inline;	/* as on persistent memory ... */
+	AuStatus	sync_status;	/* ... with this result */
 	AuLsn		trimmed;
 	AuStatus	append_status;	/* of the next appends */
 
@@ -206,14 +208,23 @@ fake_log_append(void *ctx, void *vol, uint64_t term, uint32_t timeline, AuLsn ls
 	return AU_OK;
 }
 
-static inline void
-fake_log_sync_start(void *ctx, void *vol)
+static inline bool
+fake_log_sync_start(void *ctx, void *vol, AuStatus *status, char *err, size_t errlen)
 {
 	FakeVolume *v = vol;
 
 	(void) ctx;
-	v->syncing_to = v->log_end;
 	v->syncs++;
+	if (!v->sync_inline)
+	{
+		v->syncing_to = v->log_end;
+		return false;
+	}
+	*status = v->sync_status;
+	snprintf(err, errlen, "sync failed");
+	if (*status == AU_OK)
+		v->log_durable = v->log_end;
+	return true;
 }
 
 static inline AuStatus

@@ -4,9 +4,17 @@
  * loses power and fails on purpose.
  *
  * Each file has what is synced and what was written.  A power cut decides for
- * each 512-byte sector, for the size, and for each name in the directory by
- * itself, whether the old or the new state survives: harsher than any file
- * system, and independent of the order of writes.
+ * each piece, for the size, and for each name in the directory by itself,
+ * whether the old or the new state survives: harsher than any file system, and
+ * independent of the order of writes.  A piece is
+ *
+ *   memdisk_io       a sector of 512 bytes
+ *   memdisk_pmem_io  8 bytes, or a cache line of 64: stores that were flushed
+ *                    and not drained (the log flushes what it stores), or that
+ *                    the cache evicted by itself
+ *
+ * memdisk.bug plants a mistake, for tests that want to know whether they would
+ * notice it.
  */
 #ifndef AU_TEST_MEMDISK_H
 #define AU_TEST_MEMDISK_H
@@ -32,6 +40,36 @@ typedef struct MemFile
 	int			refs;			/* names and open handles */
 } MemFile;
 
+/* What a careless log would do. */
+typedef enum MemBug
+{
+	MEM_BUG_NONE,
+	MEM_BUG_NO_SYNC,			/* segments are not synced (not drained) */
+	MEM_BUG_NO_ORDER,			/* no drain before an entry's first word */
+	MEM_BUG_NO_MARK_SYNC,		/* the mark is never synced */
+	MEM_BUG_NO_DIR_SYNC,
+	MEM_BUG_NO_TRUNCATE,		/* what was cut off stays in the file */
+	MEM_BUGS
+} MemBug;
+
+/* Which pieces survive a power cut. */
+typedef enum MemCut
+{
+	MEM_CUT_RANDOM,
+	MEM_CUT_LINES,				/* random, but whole lines of 64 bytes */
+	MEM_CUT_LOSE,				/* nothing that was not synced */
+	MEM_CUT_KEEP				/* everything */
+} MemCut;
+
+typedef struct MemHandle
+{
+	MemFile    *f;
+	uint64_t	mapped;			/* memdisk_pmem_io: 0: not */
+	bool		is_log;
+	bool		is_mark;
+	bool		wrote;			/* and nothing since */
+} MemHandle;
+
 typedef struct MemName
 {
 	char		name[32];
@@ -51,6 +89,9 @@ typedef struct MemDisk
 	int			truncates_left; /* then EIO; -1: never */
 	int			calls_left;		/* changes until the power fails; -1: never */
 	bool		off;			/* it has failed: everything is EIO */
+	int			calls;			/* changes so far */
+	MemBug		bug;
+	MemCut		cut;
 } MemDisk;
 
 static MemDisk memdisk;
@@ -109,6 +150,7 @@ mem_power(void)
 		memdisk.off = true;
 	if (memdisk.calls_left > 0)
 		memdisk.calls_left--;
+	memdisk.calls++;
 	return !memdisk.off;
 }
 
@@ -176,6 +218,8 @@ mem_dir_sync(void *dir)
 	(void) dir;
 	if (!mem_power())
 		return EIO;
+	if (memdisk.bug == MEM_BUG_NO_DIR_SYNC)
+		return 0;
 	for (int i = 0; i < memdisk.n_names; i++)
 		mem_point(&memdisk.names[i].synced, memdisk.names[i].now);
 	return 0;
@@ -215,6 +259,7 @@ static int
 mem_file_open(void *dir, const char *name, bool create, void **file)
 {
 	MemName    *n = mem_find(name, create);
+	MemHandle  *h;
 
 	(void) dir;
 	if (n == NULL || (n->now == NULL && !create))
@@ -234,28 +279,34 @@ mem_file_open(void *dir, const char *name, bool create, void **file)
 		else
 			mem_resize(&n->now->now, 0);
 	}
-	n->now->refs++;
-	*file = n->now;
+	h = calloc(1, sizeof(*h));
+	if (h == NULL)
+		abort();
+	mem_point(&h->f, n->now);
+	h->is_log = strstr(name, ".log") != NULL;
+	h->is_mark = strcmp(name, "durable") == 0;
+	*file = h;
 	return 0;
 }
 
 static void
 mem_file_close(void *file)
 {
-	mem_unref(file);
+	mem_unref(((MemHandle *) file)->f);
+	free(file);
 }
 
 static int
 mem_file_size(void *file, uint64_t *size)
 {
-	*size = ((MemFile *) file)->now.len;
+	*size = ((MemHandle *) file)->f->now.len;
 	return 0;
 }
 
 static int
 mem_file_read(void *file, uint64_t off, void *buf, size_t len, size_t *got)
 {
-	MemBytes   *b = &((MemFile *) file)->now;
+	MemBytes   *b = &((MemHandle *) file)->f->now;
 
 	*got = 0;
 	if (off < b->len)
@@ -269,7 +320,7 @@ static int
 mem_file_write(void *file, uint64_t off, const void *a, size_t alen,
 			   const void *b, size_t blen)
 {
-	MemBytes   *m = &((MemFile *) file)->now;
+	MemBytes   *m = &((MemHandle *) file)->f->now;
 	size_t		len = alen + blen;
 	int			e = 0;
 
@@ -297,14 +348,33 @@ mem_file_truncate(void *file, uint64_t size)
 		return EIO;
 	if (memdisk.truncates_left == 0)
 		return EIO;
-	mem_resize(&((MemFile *) file)->now, (size_t) size);
+	if (memdisk.bug != MEM_BUG_NO_TRUNCATE)
+		mem_resize(&((MemHandle *) file)->f->now, (size_t) size);
 	return 0;
+}
+
+static inline bool
+mem_sync_forgotten(const MemHandle *h)
+{
+	switch (memdisk.bug)
+	{
+		case MEM_BUG_NO_SYNC:
+			return h->is_log;
+		case MEM_BUG_NO_ORDER:
+			return h->is_log && h->mapped > 0 && h->wrote;
+		case MEM_BUG_NO_MARK_SYNC:
+			return h->is_mark;
+		default:
+			return false;
+	}
 }
 
 static int
 mem_file_sync(void *file)
 {
-	MemFile    *f = file;
+	MemHandle  *h = file;
+	MemFile    *f = h->f;
+	bool		forgotten = mem_sync_forgotten(h);
 
 	if (!mem_power())
 		return EIO;
@@ -312,11 +382,14 @@ mem_file_sync(void *file)
 		return EIO;
 	if (memdisk.syncs_left > 0)
 		memdisk.syncs_left--;
-	mem_set(&f->synced, f->now.p, f->now.len);
+	h->wrote = false;
+	if (!forgotten)
+		mem_set(&f->synced, f->now.p, f->now.len);
 	return 0;
 }
 
 static const AuLandingIo memdisk_io = {
+	.kind = "memory",
 	.dir_open = mem_dir_open,
 	.dir_close = mem_dir_close,
 	.dir_list = mem_dir_list,
@@ -333,25 +406,134 @@ static const AuLandingIo memdisk_io = {
 	.file_sync = mem_file_sync,
 };
 
+/* ---- persistent memory ------------------------------------------------ */
+
+/* Only the size is durable afterwards, and zeros where nothing was. */
+static int
+mem_file_allocate(void *file, uint64_t size, uint64_t *mapped)
+{
+	MemHandle  *h = file;
+	MemFile    *f = h->f;
+
+	if (!mem_power())
+		return EIO;
+	if (memdisk.writes_left == 0)
+		return ENOSPC;
+	if (memdisk.writes_left > 0)
+		memdisk.writes_left--;
+	if (f->synced.len > f->now.len)
+		mem_resize(&f->synced, f->now.len);
+	if (size < f->now.len)
+		size = f->now.len;
+	mem_resize(&f->now, (size_t) size);
+	mem_resize(&f->synced, (size_t) size);
+	*mapped = h->mapped = size;
+	return 0;
+}
+
+static int
+mem_pmem_write(void *file, uint64_t off, const void *a, size_t alen,
+			   const void *b, size_t blen)
+{
+	MemHandle  *h = file;
+
+	if (!mem_power())
+		return EIO;
+	if (off > h->mapped || alen + blen > h->mapped - off)
+		return EFBIG;
+	memcpy(h->f->now.p + off, a, alen);
+	if (blen > 0)
+		memcpy(h->f->now.p + off + alen, b, blen);
+	h->wrote = true;
+	return 0;
+}
+
+static int
+mem_pmem_store8(void *file, uint64_t off, const void *word)
+{
+	int			e = off % 8 == 0 ? mem_pmem_write(file, off, word, 8, NULL, 0) : EINVAL;
+
+	((MemHandle *) file)->wrote = false;
+	return e;
+}
+
+static int
+mem_pmem_truncate(void *file, uint64_t size)
+{
+	MemHandle  *h = file;
+
+	if (h->mapped == 0)
+		return mem_file_truncate(file, size);
+	if (!mem_power())
+		return EIO;
+	if (size < h->mapped && memdisk.bug != MEM_BUG_NO_TRUNCATE)
+		memset(h->f->now.p + size, 0, (size_t) (h->mapped - size));
+	return 0;
+}
+
+static const AuLandingIo memdisk_pmem_io = {
+	.kind = "mapped memory",
+	.dir_open = mem_dir_open,
+	.dir_close = mem_dir_close,
+	.dir_list = mem_dir_list,
+	.dir_free = mem_dir_free,
+	.dir_sync = mem_dir_sync,
+	.file_remove = mem_remove,
+	.file_rename = mem_rename,
+	.file_open = mem_file_open,
+	.file_close = mem_file_close,
+	.file_size = mem_file_size,
+	.file_read = mem_file_read,
+	.file_write = mem_pmem_write,
+	.file_truncate = mem_pmem_truncate,
+	.file_sync = mem_file_sync,
+	.file_allocate = mem_file_allocate,
+	.file_store8 = mem_pmem_store8,
+};
+
+/* ---- the power cut ---------------------------------------------------- */
+
+static inline bool
+mem_survives(void)
+{
+	return memdisk.cut == MEM_CUT_KEEP ||
+		(memdisk.cut != MEM_CUT_LOSE && memdisk_random() % 2);
+}
+
+static inline size_t
+mem_cut_size(const MemFile *f)
+{
+	size_t		low = f->synced.len < f->now.len ? f->synced.len : f->now.len;
+	size_t		high = f->synced.len < f->now.len ? f->now.len : f->synced.len;
+
+	/* somewhere between, for an ordinary file that grew */
+	if (memdisk.cut == MEM_CUT_RANDOM && f->now.len == high && memdisk_random() % 3 == 0)
+		return low + (size_t) (memdisk_random() % (high - low + 1));
+	return mem_survives() ? f->now.len : f->synced.len;
+}
+
 /* What is left of a file. */
 static inline void
-mem_cut_file(MemFile *f)
+mem_cut_file(MemFile *f, bool pmem)
 {
-	size_t		sizes[3];
-	size_t		size;
+	size_t		size = mem_cut_size(f);
+	size_t		piece = !pmem ? MEMDISK_SECTOR : memdisk.cut == MEM_CUT_LINES ? 64 : 8;
 	MemBytes	left = {0};
 
-	sizes[0] = f->synced.len;
-	sizes[1] = f->now.len;
-	sizes[2] = sizes[0] < sizes[1] ?
-		sizes[0] + memdisk_random() % (sizes[1] - sizes[0] + 1) : sizes[1];
-	size = sizes[memdisk_random() % 3];
 	mem_resize(&left, size);
-	for (size_t off = 0; off < size; off += MEMDISK_SECTOR)
+	for (size_t off = 0; off < size; off += piece)
 	{
-		const MemBytes *from = memdisk_random() % 2 ? &f->now : &f->synced;
-		size_t		n = size - off < MEMDISK_SECTOR ? size - off : MEMDISK_SECTOR;
+		size_t		n = size - off < piece ? size - off : piece;
+		const MemBytes *from = &f->synced;
 
+		/* A choice is made only where there is one. */
+		if (f->now.len >= off + n && f->synced.len >= off + n &&
+			memcmp(f->now.p + off, f->synced.p + off, n) == 0)
+			from = &f->now;
+		else if (pmem && f->now.len <= off)
+			from = &f->synced;	/* a file's end moves at once, not in pieces */
+		else if (mem_survives())
+			from = &f->now;
 		if (from->len > off)
 			memcpy(left.p + off, from->p + off,
 				   from->len - off < n ? from->len - off : n);
@@ -361,22 +543,22 @@ mem_cut_file(MemFile *f)
 	free(left.p);
 }
 
-/* All handles must be closed. */
+/* All handles must be closed.  pmem: the log ran on memdisk_pmem_io. */
 static inline void
-memdisk_power_cut(void)
+memdisk_power_cut(bool pmem)
 {
 	for (int i = 0; i < memdisk.n_names; i++)
 	{
 		MemName    *n = &memdisk.names[i];
 
 		if (n->now != n->synced)
-			mem_point(&n->now, memdisk_random() % 2 ? n->now : n->synced);
+			mem_point(&n->now, mem_survives() ? n->now : n->synced);
 		mem_point(&n->synced, n->now);
 	}
 	for (int i = 0; i < memdisk.n_names; i++)
 	{
 		if (memdisk.names[i].now != NULL)
-			mem_cut_file(memdisk.names[i].now);
+			mem_cut_file(memdisk.names[i].now, pmem);
 	}
 	memdisk.off = false;
 	memdisk.calls_left = -1;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_landing.c: the landing log.  On real files: contents, segments, every
+ * test_landing.c: the landing log.  On real files, and through libpmem on files
+ * that it is told to take for persistent memory: contents, segments, every
  * torn tail, flipped bits, the file size limit, a small disk.  On a disk in
- * memory (memdisk.h): write, sync and cut failures, and thousands of power
- * cuts at random and at every single call.
+ * memory (memdisk.h): write, sync and cut failures.  Power cuts are in
+ * test_landing_power.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,13 +15,18 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/au_crc32c.h"
 #include "store/au_landing.h"
 #include "tests/memdisk.h"
 
@@ -28,6 +34,7 @@
 #define START ((AuLsn) 0x5000028)
 #define LOG_MAX (8u << 20)
 
+static const AuLandingIo *io = &au_landing_file_io;
 static uint8_t *stream;			/* what log bytes are: stream[lsn - START] */
 static char err[512];
 static char dir[64];
@@ -50,7 +57,9 @@ setup(void **state)
 	srand(1);
 	for (size_t i = 0; i < LOG_MAX; i++)
 		stream[i] = (uint8_t) (rand() >> 8);
-	strcpy(dir, "/tmp/test_landing.XXXXXX");
+	/* in memory: hundreds of segments are made and synced */
+	snprintf(dir, sizeof(dir), "%s/test_landing.XXXXXX",
+			 access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	if (mkdtemp(dir) == NULL)
 		return 1;
 	snprintf(copy, sizeof(copy), "%s.copy", dir);
@@ -128,7 +137,8 @@ options(const char *where)
 		.dir = where,
 		.system_identifier = SYSID,
 		.start_lsn = START,
-		.segment_bytes = 20000,
+		.segment_bytes = 32 + 20 * 1040,	/* 20 appends of 1000 */
+		.io = io,
 	};
 }
 
@@ -396,7 +406,7 @@ make_two_segments(AuLsn *synced, AuLsn *end, char *last_name, size_t cap)
 
 	for (int i = 0; i < 21; i++)
 		assert_ok(append(l, 1000));
-	assert_ok(append(l, 100));
+	assert_ok(append(l, 104));	/* no padding after it */
 	assert_ok(au_landing_sync(l, err, sizeof(err)));
 	*synced = au_landing_end(l);
 	assert_ok(append(l, 200));
@@ -618,6 +628,200 @@ test_damage_found_while_reading(void **state)
 	au_landing_close(l);
 }
 
+/* ---- persistent memory ------------------------------------------------ */
+
+static int
+on_pmem(void **state)
+{
+	(void) state;
+	io = &au_landing_pmem_io;
+	return 0;
+}
+
+static int
+on_files(void **state)
+{
+	(void) state;
+	io = &au_landing_file_io;
+	return 0;
+}
+
+static void
+test_pmem_is_shown(void **state)
+{
+	AuLanding  *l = new_log();
+
+	(void) state;
+	assert_true(au_landing_pmem_usable(dir, err, sizeof(err)));
+	assert_string_equal(au_landing_kind(l), "pmem");
+	assert_true(au_landing_sync_inline(l));
+	/* a segment has its blocks before the first append */
+	assert_true(au_landing_bytes(l) >= options(dir).segment_bytes);
+	assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+	au_landing_close(l);
+	assert_false(au_landing_pmem_usable("/nonexistent", err, sizeof(err)));
+	assert_non_null(strstr(err, "No such file"));
+}
+
+/* A log goes from one kind of disk to the other and back. */
+static void
+test_move_between_kinds(void **state)
+{
+	static const AuLandingIo *const kinds[] = {&au_landing_file_io, &au_landing_pmem_io};
+	AuLanding  *l = new_log();
+	AuLsn		end = START;
+
+	(void) state;
+	for (int i = 0; i < 8; i++)
+	{
+		for (int n = 0; n < 15; n++)
+			assert_ok(append(l, 333));
+		assert_ok(au_landing_sync(l, err, sizeof(err)));
+		end += 15 * 333;
+		check_contents(l, 1000, 0);
+		if (i % 4 == 3)
+		{
+			end -= 1000;
+			assert_ok(au_landing_truncate(l, end, err, sizeof(err)));
+		}
+		au_landing_close(l);
+		io = kinds[i % 2];
+		l = open_dir(dir);
+		assert_true(au_landing_end(l) == end);
+		assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+		check_contents(l, 1000, 0);
+	}
+	au_landing_close(l);
+}
+
+/*
+ * Appends and syncs without any system call: in strict mode the kernel kills a
+ * process at its first one, except read, write and exit.
+ */
+static void
+test_no_system_call(void **state)
+{
+	AuLanding  *l = new_log();
+	int			status;
+	pid_t		pid;
+
+	(void) state;
+	assert_ok(append(l, 100));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+	{
+		int			rc = 1;
+
+		if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0)
+			syscall(SYS_exit, 77);
+		for (int i = 0; i < 15; i++)
+		{
+			if (append(l, 1000) != AU_OK || append(l, 1) != AU_OK ||
+				au_landing_sync(l, err, sizeof(err)) != AU_OK)
+				break;
+			rc = i == 14 ? 0 : 1;
+		}
+		syscall(SYS_exit, rc);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	au_landing_close(l);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+	{
+		print_message("no seccomp here, skipped\n");
+		skip();
+	}
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	l = open_dir(dir);
+	assert_true(au_landing_end(l) == START + 100 + 15 * 1001);
+	check_contents(l, 3000, 0);
+	au_landing_close(l);
+}
+
+/* A disk without room: an error at the roll-over, not a signal at a store. */
+static void
+test_pmem_small_disk(void **state)
+{
+	AuLandingOptions opt = options(dir);
+	AuLanding  *l;
+	int			n = 0;
+
+	(void) state;
+	empty_dir(dir);
+	if (mount("tmpfs", dir, "tmpfs", 0, "size=300k") != 0)
+	{
+		print_message("no mount allowed, skipped\n");
+		skip();
+	}
+	opt.segment_bytes = 100000;
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	while (append(l, 3000) == AU_OK)
+		n++;
+	assert_int_equal(n, 2 * (100000 / 3040));	/* two segments */
+	assert_int_equal(append(l, 3000), AU_FULL);
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	check_contents(l, 7000, 0);
+	/* also after a restart: what there is can be read and trimmed */
+	au_landing_close(l);
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	assert_int_equal(append(l, 3000), AU_FULL);
+	assert_ok(au_landing_trim(l, START + 100000, err, sizeof(err)));
+	assert_ok(append(l, 3000));
+	check_contents(l, 7000, 0);
+	au_landing_close(l);
+
+	/* the reserve is looked at where room is taken: for the next segment */
+	opt.disk_reserve_bytes = 150000;
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	while (append(l, 3000) == AU_OK)
+		;
+	assert_int_equal(append(l, 3000), AU_FULL);
+	assert_non_null(strstr(err, "in reserve"));
+	au_landing_close(l);
+	assert_int_equal(umount(dir), 0);
+}
+
+/* A log of the first version, whose entries are not aligned, goes on. */
+static void
+test_version_1(void **state)
+{
+	AuLanding  *l = new_log();
+	char		name[200];
+	uint8_t		header[32];
+	int			fd;
+
+	(void) state;
+	assert_ok(append(l, 1000));
+	au_landing_close(l);
+	snprintf(name, sizeof(name), "%s/%016llX.log", dir, (unsigned long long) START);
+	fd = open(name, O_RDWR);
+	assert_int_equal(pread(fd, header, 32, 0), 32);
+	assert_int_equal(au_get_u32(header + 4), 2);
+	au_put_u32(header + 4, 1);
+	au_put_u32(header + 28, au_crc32c(0, header, 28));
+	assert_int_equal(pwrite(fd, header, 32, 0), 32);
+	close(fd);
+	for (int i = 0; i < 40; i++)
+	{
+		io = i % 2 ? &au_landing_pmem_io : &au_landing_file_io;
+		l = open_dir(dir);
+		assert_ok(append(l, 501));
+		assert_ok(append(l, 502));
+		if (i == 0)
+			assert_int_equal(au_landing_bytes(l), 32 + 1040 + 541 + 542);
+		if (i == 20)
+			assert_ok(au_landing_truncate(l, au_landing_end(l) - 700, err, sizeof(err)));
+		check_contents(l, 3000, 0);
+		au_landing_close(l);
+	}
+	l = open_dir(dir);
+	assert_true(au_landing_end(l) == START + 1000 + 40 * 1003 - 700);
+	check_contents(l, 3000, 0);
+	au_landing_close(l);
+}
+
 /* ---- disks that are full ---------------------------------------------- */
 
 static void
@@ -794,162 +998,6 @@ test_truncate_without_room(void **state)
 	au_landing_close(l);
 }
 
-/*
- * One random life: work, power cut, recovery, and again.  `must` is what was
- * durable before the cut; `keep` how long a truncation that was under way
- * might have made the log.
- */
-static void
-random_step(AuLanding *l, AuLsn *must)
-{
-	unsigned int dice = (unsigned int) (memdisk_random() % 100);
-	AuLsn		start = au_landing_start(l);
-	AuLsn		end = au_landing_end(l);
-
-	if (dice < 70)
-	{
-		size_t		len = (size_t) (memdisk_random() % (dice < 5 ? 9000 : 900)) + 1;
-
-		if (end - START + len < LOG_MAX)
-			(void) append(l, len);
-	}
-	else if (dice < 90)
-	{
-		if (au_landing_sync(l, err, sizeof(err)) == AU_OK)
-			*must = au_landing_durable(l);
-	}
-	else if (dice < 95 && end > start)
-	{
-		AuLsn		cut = start + memdisk_random() % (end - start + 1);
-
-		/* from here on less may be found */
-		if (cut < *must)
-			*must = cut;
-		if (au_landing_truncate(l, cut, err, sizeof(err)) == AU_OK && cut < end)
-		{
-			assert_true(au_landing_end(l) == cut);
-			*must = au_landing_durable(l);
-		}
-	}
-	else if (dice < 98)
-		(void) au_landing_trim(l, start + memdisk_random() % (end - start + 1),
-							   err, sizeof(err));
-	else
-		check_contents(l, 2000, 0);
-}
-
-static void
-power_cut_life(uint64_t seed)
-{
-	AuLanding  *l = NULL;
-	AuLsn		must = START;
-
-	memdisk_format(seed);
-	for (int life = 0; life < 12; life++)
-	{
-		AuLsn		end = 0;
-		int			steps = (int) (memdisk_random() % 80);
-
-		/* the power may also fail in recovery itself */
-		memdisk.calls_left = (int) (memdisk_random() % 12);
-		if (memdisk_random() % 2 && open_mem(&l) == AU_OK)
-			au_landing_close(l);
-		memdisk_power_cut();
-
-		if (open_mem(&l) != AU_OK)
-			fail_msg("seed %llu, life %d: %s", (unsigned long long) seed, life, err);
-		if (au_landing_end(l) < must)
-			fail_msg("seed %llu, life %d: durable log was lost: %llX < %llX",
-					 (unsigned long long) seed, life,
-					 (unsigned long long) au_landing_end(l), (unsigned long long) must);
-		check_contents(l, 50000, 0);
-		must = au_landing_durable(l);
-		assert_true(must == au_landing_end(l));
-
-		memdisk.calls_left = memdisk_random() % 2 ? (int) (memdisk_random() % 150) : -1;
-		while (steps-- > 0 && !memdisk.off)
-			random_step(l, &must);
-		end = au_landing_end(l);
-		au_landing_close(l);
-		/* a process that dies loses nothing that was written */
-		if (!memdisk.off && memdisk_random() % 4 == 0)
-		{
-			memdisk.calls_left = -1;
-			assert_ok(open_mem(&l));
-			assert_true(au_landing_end(l) == end);
-			must = end;
-			au_landing_close(l);
-		}
-		memdisk_power_cut();
-	}
-}
-
-static void
-test_power_cuts(void **state)
-{
-	const char *n = getenv("AU_TEST_SEEDS");
-	uint64_t	seeds = n != NULL ? strtoull(n, NULL, 10) : 150;
-
-	(void) state;
-	for (uint64_t seed = 1; seed <= seeds; seed++)
-		power_cut_life(seed);
-}
-
-/* A truncation interrupted at every call: the log ends at the cut or later,
- * and what is below the cut is there. */
-static void
-test_truncate_cut_short(void **state)
-{
-	static const size_t cuts[] = {25500, 26000, 20000, 500, 0};
-
-	(void) state;
-	for (size_t c = 0; c < sizeof(cuts) / sizeof(cuts[0]); c++)
-	{
-		for (int calls = 0; calls < 40; calls++)
-		{
-			AuLanding  *l;
-			AuLsn		cut = START + cuts[c];
-
-			memdisk_format((uint64_t) calls + 100 * c);
-			assert_ok(open_mem(&l));
-			for (int i = 0; i < 90; i++)
-				assert_ok(append(l, 1000));
-			assert_ok(au_landing_sync(l, err, sizeof(err)));
-			memdisk.calls_left = calls;
-			(void) au_landing_truncate(l, cut, err, sizeof(err));
-			au_landing_close(l);
-			memdisk_power_cut();
-			assert_ok(open_mem(&l));
-			assert_true(au_landing_end(l) >= cut);
-			check_contents(l, 5000, 0);
-			au_landing_close(l);
-		}
-	}
-}
-
-/* The very first opening, interrupted at every call. */
-static void
-test_birth_cut_short(void **state)
-{
-	(void) state;
-	for (int calls = 0; calls < 10; calls++)
-	{
-		for (uint64_t seed = 0; seed < 50; seed++)
-		{
-			AuLanding  *l;
-
-			memdisk_format(seed);
-			memdisk.calls_left = calls;
-			if (open_mem(&l) == AU_OK)
-				au_landing_close(l);
-			memdisk_power_cut();
-			assert_ok(open_mem(&l));
-			assert_true(au_landing_end(l) == START);
-			au_landing_close(l);
-		}
-	}
-}
-
 /* ---- two threads ------------------------------------------------------ */
 
 static void *
@@ -1002,10 +1050,20 @@ test_sync_on_another_thread(void **state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_append_and_read),
+		cmocka_unit_test_setup(test_append_and_read, on_pmem),
+		cmocka_unit_test_setup(test_refusals, on_pmem),
+		cmocka_unit_test_setup(test_trim, on_pmem),
+		cmocka_unit_test_setup(test_truncate, on_pmem),
+		cmocka_unit_test_setup(test_damage_found_while_reading, on_pmem),
+		cmocka_unit_test_setup(test_pmem_is_shown, on_pmem),
+		cmocka_unit_test_setup(test_no_system_call, on_pmem),
+		cmocka_unit_test_setup(test_pmem_small_disk, on_pmem),
+		cmocka_unit_test_setup(test_move_between_kinds, on_pmem),
+		cmocka_unit_test_setup(test_version_1, on_files),
+		cmocka_unit_test_setup(test_append_and_read, on_files),
 		cmocka_unit_test(test_wrong_appends),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_trim),
@@ -1020,11 +1078,16 @@ main(void)
 		cmocka_unit_test(test_failing_writes),
 		cmocka_unit_test(test_failed_sync_is_final),
 		cmocka_unit_test(test_truncate_without_room),
-		cmocka_unit_test(test_power_cuts),
-		cmocka_unit_test(test_truncate_cut_short),
-		cmocka_unit_test(test_birth_cut_short),
 		cmocka_unit_test(test_sync_on_another_thread),
 	};
 
+	/* libpmem looks at its switch when it is loaded. */
+	if (getenv("PMEM_IS_PMEM_FORCE") == NULL)
+	{
+		setenv("PMEM_IS_PMEM_FORCE", "1", 1);
+		(void) argc;
+		execv("/proc/self/exe", argv);
+		return 1;
+	}
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -259,6 +259,44 @@ test_group_sync(void **state)
 	group_sync();
 }
 
+/* On persistent memory one turn stores, acknowledges and then applies. */
+static void
+test_inline_sync(void **state)
+{
+	FakeConn	w;
+	AuMsgAppendOk ok;
+	AuFrame		f;
+	AuLsn		end;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	H.vol.sync_inline = true;
+	end = add_records(5);
+	append(&w, 10, 1, wal_start, end, 0);
+	expect_nothing(&w);			/* the group may still grow */
+	(void) au_node_run(H.node);
+	assert_int_equal(H.vol.syncs, 1);
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 10);
+	assert_true(au_dec_append_ok(&f, &ok));
+	assert_int_equal(ok.durable_lsn, end);
+	/* sent before pages were looked at, which took place after it */
+	assert_int_equal(ok.applied_lsn, wal_start);
+	assert_int_equal(H.vol.ntaken, 5);
+	assert_int_equal(stats().syncs, 1);
+
+	H.vol.sync_status = AU_IO;
+	append(&w, 11, 1, end, add_records(5), 0);
+	(void) au_node_run(H.node);
+	expect_nothing(&w);
+	assert_non_null(strstr(H.fatal, "sync failed"));
+	assert_int_equal(H.vol.ntaken, 5);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
 /* The same bytes, one at a time. */
 static void
 test_small_pieces(void **state)
@@ -849,6 +887,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_group_sync),
+		cmocka_unit_test(test_inline_sync),
 		cmocka_unit_test(test_small_pieces),
 		cmocka_unit_test(test_commit_limits_applying),
 		cmocka_unit_test(test_terms),
