@@ -462,6 +462,34 @@ aurora_client_database_pages(Oid db, int timeout_ms)
 	return pages;
 }
 
+bool
+aurora_client_hold(XLogRecPtr lsn)
+{
+	AuMsgHold	req = {.lsn = lsn};
+	AuMsgHoldOk got;
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	uint64		id = aurora_conn_next_id();
+
+	q.verb = "hold an LSN";
+	q.lsn = lsn;
+	q.noerror = true;
+	q.deadline_ms = default_deadline();
+
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_hold(&w, id, &req);
+	return ask(&q, id, &w, AU_MSG_HOLD_OK, &answer) &&
+		au_dec_hold_ok(&answer, &got) && got.lsn == lsn;
+}
+
+void
+aurora_client_drop_hold(void)
+{
+	aurora_conn_close();
+}
+
 char *
 aurora_client_status_json(int timeout_ms)
 {

@@ -72,6 +72,15 @@ extern BlockNumber aurora_client_get_size(const RelFileNode *rnode,
  */
 extern int64 aurora_client_database_pages(Oid db, int timeout_ms);
 
+/*
+ * Keep LSNs from here on readable for this process, until it says otherwise
+ * (InvalidXLogRecPtr: no more) or its connection ends.  false: storage cannot
+ * (too many do already, or it is too old); what is read then may be gone.
+ */
+extern bool aurora_client_hold(XLogRecPtr lsn);
+/* The same as giving it up, without waiting for anybody: for error paths. */
+extern void aurora_client_drop_hold(void);
+
 /* Status of the node as JSON text, palloc'd; NULL if it cannot be reached
  * within timeout_ms. */
 extern char *aurora_client_status_json(int timeout_ms);

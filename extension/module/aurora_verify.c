@@ -59,6 +59,7 @@ typedef struct Verifier
 	MemoryContext batch_cxt;
 
 	int			n;
+	XLogRecPtr	begun;			/* where the log was then; storage holds it for us */
 	Copy	   *copies;			/* VERIFY_BATCH of them */
 	char	   *stored;			/* pages of storage */
 
@@ -206,8 +207,17 @@ compare_batch(Verifier *v)
 
 		if (status[i] != AU_OK ||
 			au_page_lsn((const uint8_t *) stored) != copy->lsn)
-			aurora_client_get_pages(&v->rel->rd_node, &copy->blk, 1, copy->lsn,
-									copy->lsn, stored, &status[i]);
+		{
+			/*
+			 * Changed since.  A page that had rested for long has an LSN that
+			 * storage may not know any more, but it was copied after we
+			 * began, so it is the version of that moment, too.
+			 */
+			XLogRecPtr	as_of = Max(copy->lsn, v->begun);
+
+			aurora_client_get_pages(&v->rel->rd_node, &copy->blk, 1, as_of,
+									as_of, stored, &status[i]);
+		}
 		v->compared++;
 		if (!pages_agree(copy, stored, status[i], problem))
 			report(v, copy, problem);
@@ -250,10 +260,23 @@ copy_page(Verifier *v, BlockNumber blk)
 }
 
 static void
+compare_all(Verifier *v)
+{
+	BlockNumber nblocks = aurora_nblocks(v->rel);
+
+	for (BlockNumber blk = 0; blk < nblocks; blk++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		copy_page(v, blk);
+		if (v->n == VERIFY_BATCH)
+			compare_batch(v);
+	}
+	compare_batch(v);
+}
+
+static void
 verify(Verifier *v, Oid relid)
 {
-	BlockNumber nblocks;
-
 	v->rel = aurora_sql_open(relid, AccessShareLock);
 	if (aurora_rel_is_remote(v->rel))
 	{
@@ -261,15 +284,20 @@ verify(Verifier *v, Oid relid)
 		v->stored = palloc((Size) VERIFY_BATCH * BLCKSZ);
 		v->batch_cxt = AllocSetContextCreate(CurrentMemoryContext, "aurora verify",
 											 ALLOCSET_DEFAULT_SIZES);
-		nblocks = aurora_nblocks(v->rel);
-		for (BlockNumber blk = 0; blk < nblocks; blk++)
+		v->begun = RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : GetFlushRecPtr(NULL);
+		/* without a hold the retention has to do */
+		(void) aurora_client_hold(v->begun);
+		PG_TRY();
 		{
-			CHECK_FOR_INTERRUPTS();
-			copy_page(v, blk);
-			if (v->n == VERIFY_BATCH)
-				compare_batch(v);
+			compare_all(v);
 		}
-		compare_batch(v);
+		PG_CATCH();
+		{
+			aurora_client_drop_hold();
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		(void) aurora_client_hold(InvalidXLogRecPtr);
 	}
 	relation_close(v->rel, AccessShareLock);
 }

@@ -674,6 +674,44 @@ au_dec_list_rels(const AuFrame *f, AuMsgListRels *m)
 }
 
 bool
+au_enc_hold(AuWriter *w, uint64_t id, const AuMsgHold *m)
+{
+	au_frame_begin(w, AU_MSG_HOLD_LSN, id);
+	au_w_u64(w, m->lsn);
+	return au_frame_end(w);
+}
+
+bool
+au_dec_hold(const AuFrame *f, AuMsgHold *m)
+{
+	AuReader	r;
+
+	dec_start(&r, f, AU_MSG_HOLD_LSN);
+	m->lsn = au_r_u64(&r);
+	return au_reader_done(&r);
+}
+
+bool
+au_enc_hold_ok(AuWriter *w, uint64_t id, const AuMsgHoldOk *m)
+{
+	au_frame_begin(w, AU_MSG_HOLD_OK, id);
+	au_w_u64(w, m->lsn);
+	au_w_u64(w, m->horizon);
+	return au_frame_end(w);
+}
+
+bool
+au_dec_hold_ok(const AuFrame *f, AuMsgHoldOk *m)
+{
+	AuReader	r;
+
+	dec_start(&r, f, AU_MSG_HOLD_OK);
+	m->lsn = au_r_u64(&r);
+	m->horizon = au_r_u64(&r);
+	return au_reader_done(&r);
+}
+
+bool
 au_enc_rels(AuWriter *w, uint64_t id, const AuMsgRels *m)
 {
 	if (m->count > AU_WIRE_PAYLOAD_MAX / AU_WIRE_REL_ENTRY)

@@ -50,6 +50,8 @@
 #define AU_MSG_RELS 14
 #define AU_MSG_PING 15
 #define AU_MSG_PONG 16
+#define AU_MSG_HOLD_LSN 17
+#define AU_MSG_HOLD_OK 18
 
 typedef struct AuFrame
 {
@@ -258,6 +260,24 @@ typedef struct AuMsgListRels
 	AuLsn		not_before;
 } AuMsgListRels;
 
+/*
+ * HOLD_LSN: this connection may ask for LSNs from here on, so they stay
+ * readable as long as it is open; it has one hold, the last one counts, 0
+ * gives it up.  AU_GONE below the horizon, AU_FULL if too many hold.  One that
+ * keeps more log than the node allows is broken; reads below the horizon then
+ * say so.  HOLD_OK: what is held now, and the horizon.
+ */
+typedef struct AuMsgHold
+{
+	AuLsn		lsn;
+} AuMsgHold;
+
+typedef struct AuMsgHoldOk
+{
+	AuLsn		lsn;
+	AuLsn		horizon;
+} AuMsgHoldOk;
+
 #define AU_WIRE_REL_ENTRY 20	/* bytes of one entry */
 
 typedef struct AuMsgRels
@@ -285,6 +305,8 @@ bool		au_enc_get_size(AuWriter *w, uint64_t id, const AuMsgGetSize *m);
 bool		au_enc_size(AuWriter *w, uint64_t id, const AuMsgSize *m);
 bool		au_enc_list_rels(AuWriter *w, uint64_t id, const AuMsgListRels *m);
 bool		au_enc_rels(AuWriter *w, uint64_t id, const AuMsgRels *m);
+bool		au_enc_hold(AuWriter *w, uint64_t id, const AuMsgHold *m);
+bool		au_enc_hold_ok(AuWriter *w, uint64_t id, const AuMsgHoldOk *m);
 bool		au_enc_text(AuWriter *w, uint16_t type, uint64_t id,
 						const char *text, size_t len);	/* STATUS_OK: the payload is the text */
 bool		au_enc_empty(AuWriter *w, uint16_t type, uint64_t id);	/* STATUS, PING, PONG */
@@ -302,5 +324,7 @@ bool		au_dec_get_size(const AuFrame *f, AuMsgGetSize *m);
 bool		au_dec_size(const AuFrame *f, AuMsgSize *m);
 bool		au_dec_list_rels(const AuFrame *f, AuMsgListRels *m);
 bool		au_dec_rels(const AuFrame *f, AuMsgRels *m);
+bool		au_dec_hold(const AuFrame *f, AuMsgHold *m);
+bool		au_dec_hold_ok(const AuFrame *f, AuMsgHoldOk *m);
 
 #endif							/* AU_WIRE_H */

@@ -223,6 +223,7 @@ void
 au_node_conn_closed(AuNode *n, AuConn *c)
 {
 	au_r_forget_conn(n, c);
+	au_h_forget_conn(c);
 	for (uint32_t i = 0; i < n->nvols; i++)
 		if (n->vols[i]->writer == c)
 		{
@@ -430,6 +431,9 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 		case AU_MSG_LIST_RELS:
 			au_r_list_rels(n, c, f);
 			break;
+		case AU_MSG_HOLD_LSN:
+			au_h_hold(n, c, f);
+			break;
 		case AU_MSG_STATUS:
 			handle_status(n, c, f);
 			break;
@@ -592,6 +596,8 @@ au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void *
 	n->host.store_persisted(n->host.ctx, v->handle, &out->persisted, &restart);
 	out->horizon = n->host.store_horizon(n->host.ctx, v->handle);
 	out->waiting = v->heap_count;
+	out->hold = v->hold;
+	out->holds = v->nholds;
 	au_v_state(v, &out->state, &out->problem);
 	return true;
 }

@@ -47,6 +47,7 @@
 #define AU_NODE_RELS_MAX 200000 /* relations in one RELS answer; more are left out */
 #define AU_NODE_PERSIST_BYTES ((uint64_t) 128 << 20)	/* of log between persisted positions */
 #define AU_NODE_PERSIST_US ((uint64_t) 60 * 1000000)
+#define AU_NODE_HOLDS_MAX 64	/* connections of a volume that hold an LSN */
 #define AU_NODE_RETRY_US ((uint64_t) 2 * 1000000)	/* after trouble with the disk */
 
 typedef enum AuLogLevel
@@ -121,6 +122,8 @@ typedef struct AuNodeHost
 	void		(*store_persisted) (void *ctx, void *vol, AuLsn *applied, AuLsn *restart);
 	void		(*store_set_applied) (void *ctx, void *vol, AuLsn applied);
 	AuLsn		(*store_horizon) (void *ctx, void *vol);
+	/* Also while the store is closed: it counts from its opening on. */
+	void		(*store_set_hold) (void *ctx, void *vol, AuLsn lsn);
 	AuLsn		(*store_last_change) (void *ctx, void *vol);
 	bool		(*store_rewind) (void *ctx, void *vol, AuLsn lsn);
 	AuStatus	(*store_read) (void *ctx, void *vol, const AuPageId *page, AuLsn lsn, uint8_t *out);
@@ -140,6 +143,7 @@ typedef struct AuNodeOptions
 	uint64_t	out_bytes_max;	/* unsent answers of all connections, 0 or at most
 								 * AU_NODE_OUT_MAX; one has a quarter, at most
 								 * AU_NODE_CONN_OUT_MAX */
+	uint64_t	hold_limit_bytes;	/* log a hold may keep; 0: any */
 } AuNodeOptions;
 
 typedef struct AuNode AuNode;
@@ -206,6 +210,9 @@ typedef struct AuVolumeStats
 	uint64_t	waiting;		/* now */
 	uint64_t	store_writes;
 	uint64_t	store_reopens;
+	AuLsn		hold;			/* lowest LSN that a connection holds, 0: none */
+	uint64_t	holds;			/* connections that do */
+	uint64_t	holds_broken;	/* by the limit */
 } AuVolumeStats;
 
 typedef struct AuNodeStats

@@ -70,6 +70,8 @@ struct AuVolume
 	uint64_t	retry_at;
 	uint64_t	persist_at;		/* last time positions were persisted */
 	AuLsn		trimmed;
+	AuLsn		hold;			/* the lowest of the connections', 0: none */
+	uint32_t	nholds;
 	bool		failed;			/* log cannot be applied: see problem */
 	char		problem[512];
 
@@ -103,6 +105,8 @@ struct AuConn
 	AuWait	   *waits;
 	uint32_t	nwaits;
 	uint32_t	wait_blocks;
+	AuLsn		hold;			/* 0: none */
+	bool		hold_broken;	/* it was, by the limit */
 	bool		append_failed;	/* later appends of the pipeline fail alike */
 	bool		term_pending;	/* TERM waits for a sync or a cut */
 	AuMsgTerm	term;
@@ -165,6 +169,11 @@ void		au_v_state(const AuVolume *v, const char **state, const char **problem);
 
 /* au_node_term.c: false: not decided yet, ask again after the next event */
 bool		au_t_decide(AuNode *n, AuConn *c);
+
+/* au_node_hold.c; break: give up holds beyond the limit */
+void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_h_forget_conn(AuConn *c);
+void		au_h_break(AuVolume *v);
 
 /* au_node_read.c */
 void		au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f);

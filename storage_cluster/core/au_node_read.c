@@ -283,7 +283,9 @@ answer(AuVolume *v, AuConn *c, const AuWait *r, const uint32_t *blocks)
 	assert(v->applied >= r->need);
 	if (r->read_lsn != 0 && r->read_lsn < horizon)
 	{
-		au_n_error(n, c, r->id, AU_GONE, "Storage keeps readable what --retention-mb or --retention-seconds asks for.",
+		au_n_error(n, c, r->id, AU_GONE, c->hold_broken ?
+				   "This connection's hold kept more log than --hold-limit-mb and was broken." :
+				   "Storage keeps readable what --retention-mb or --retention-seconds asks for.",
 				   "LSN %X/%X is older than what storage keeps (%X/%X)",
 				   AU_LSN_ARGS(r->read_lsn), AU_LSN_ARGS(horizon));
 		return;

@@ -389,6 +389,7 @@ apply_slice(AuVolume *v)
 	if (au_waldecode_position(v->decode) > v->applied)
 	{
 		v->applied = au_waldecode_position(v->decode);
+		au_h_break(v);
 		h->store_set_applied(h->ctx, v->handle, v->applied);
 	}
 	return v->next_feed < limit;

@@ -101,6 +101,14 @@ print_volume(json_t *v)
 			 size_text(lag(v, "durable_lsn", "persisted_lsn"), a, sizeof(a)));
 	print_line("in files", line);
 	print_line("readable since", text_of(v, "horizon_lsn"));
+	if (number_of(v, "holds") > 0 || number_of(v, "holds_broken") > 0)
+	{
+		snprintf(line, sizeof(line), "%" PRId64 ", the lowest at %s; broken: %" PRId64,
+				 number_of(v, "holds"),
+				 text_of(v, "hold_lsn")[0] ? text_of(v, "hold_lsn") : "-",
+				 number_of(v, "holds_broken"));
+		print_line("holds", line);
+	}
 	print_size(v, "landing log", "landing_bytes");
 	snprintf(line, sizeof(line), "%s, %s in memory",
 			 size_text(number_of(v, "store_bytes"), a, sizeof(a)),

@@ -44,6 +44,8 @@ static const Option options[] = {
 	"log behind which old page versions stay readable (default 1024)"},
 	{"retention-seconds", SECONDS, offsetof(AuConfig, retention_seconds), 0, 0, "S",
 	"... and time before the newest commit, whichever is more (default 0: none)"},
+	{"hold-limit-mb", MEGABYTES, offsetof(AuConfig, hold_limit_mb), 0, 0, "MB",
+	"log that a reader's hold may keep; 0: any (default 4096)"},
 	{"disk-reserve-mb", MEGABYTES, offsetof(AuConfig, disk_reserve_mb), 0, 0, "MB",
 	"take no more log when less of the disk is free (default 64)"},
 	{"scrub-mb-per-s", MEGABYTES, offsetof(AuConfig, scrub_mb_per_s), 0, 0, "MB",
@@ -274,6 +276,7 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	memset(c, 0, sizeof(*c));
 	c->memory_mb = 256;
 	c->retention_mb = 1024;
+	c->hold_limit_mb = 4096;
 	c->disk_reserve_mb = 64;
 	c->scrub_mb_per_s = 4;
 	c->log_level = AU_LOG_INFO;

@@ -34,6 +34,7 @@ typedef struct AuHostVolume
 	char		dir[4400];
 	AuLanding  *landing;
 	AuPageStore *store;			/* NULL: could not be reopened yet */
+	AuLsn		hold;			/* what the store is to hold, also when opened again */
 	AuLsn		persisted_applied;	/* known also while store is NULL */
 	AuLsn		persisted_restart;
 

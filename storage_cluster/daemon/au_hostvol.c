@@ -42,6 +42,7 @@ open_store(AuHostVolume *v, char *err, size_t errlen)
 	status = au_pagestore_open(&v->store, &opt, err, errlen);
 	if (status == AU_OK)
 	{
+		au_pagestore_set_hold(v->store, v->hold);
 		v->persisted_applied = au_pagestore_persisted_applied(v->store);
 		v->persisted_restart = au_pagestore_persisted_restart(v->store);
 	}
@@ -440,6 +441,17 @@ host_store_horizon(void *ctx, void *vol)
 	return v->store != NULL ? au_pagestore_horizon(v->store) : 0;
 }
 
+static void
+host_store_set_hold(void *ctx, void *vol, AuLsn lsn)
+{
+	AuHostVolume *v = vol;
+
+	(void) ctx;
+	v->hold = lsn;
+	if (v->store != NULL)
+		au_pagestore_set_hold(v->store, lsn);
+}
+
 static AuLsn
 host_store_last_change(void *ctx, void *vol)
 {
@@ -512,6 +524,7 @@ au_volumes_fill_host(AuNodeHost *h)
 	h->store_persisted = host_store_persisted;
 	h->store_set_applied = host_store_set_applied;
 	h->store_horizon = host_store_horizon;
+	h->store_set_hold = host_store_set_hold;
 	h->store_last_change = host_store_last_change;
 	h->store_rewind = host_store_rewind;
 	h->store_read = host_store_read;

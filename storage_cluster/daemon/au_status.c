@@ -41,6 +41,8 @@ static const Figure figures[] = {
 	{"relations", S(relations), false, "relations known, dropped ones within the retention included"},
 	{"waiting_reads", V(waiting), false, "reads waiting for log to be applied"},
 	{"drops_waiting", S(gc_waiting), false, "drops and truncations whose space is not given back yet"},
+	{"holds", V(holds), false, "connections that hold an old LSN"},
+	{"holds_broken", V(holds_broken), true, "holds broken because they kept too much log"},
 	{"appends", V(appends), true, "appends of log"},
 	{"append_bytes", V(append_bytes), true, "bytes of log stored"},
 	{"syncs", V(syncs), true, "syncs of the landing log"},
@@ -150,6 +152,8 @@ volume_json(const VolumeFigures *f)
 	set_lsn(o, "applied_lsn", f->v.applied);
 	set_lsn(o, "persisted_lsn", f->v.persisted);
 	set_lsn(o, "horizon_lsn", f->v.horizon);
+	if (f->v.hold != 0)
+		set_lsn(o, "hold_lsn", f->v.hold);
 	if (f->damage[0] != '\0')
 		json_object_set_new(o, "damage", json_string(f->damage));
 	for (size_t i = 0; i < NFIGURES; i++)

@@ -185,7 +185,8 @@ static bool
 make_node(AuDaemon *d, char *err, size_t errlen)
 {
 	AuNodeOptions opt = {
-		.node_id = d->node_id,.single_volume = d->config.single_volume,.alone = true
+		.node_id = d->node_id,.single_volume = d->config.single_volume,.alone = true,
+		.hold_limit_bytes = d->config.hold_limit_mb * 1024 * 1024
 	};
 
 	d->host.ctx = d;

@@ -62,6 +62,7 @@ typedef struct FakeVolume
 	int			reopens;
 	AuStatus	read_status;
 	AuLsn		horizon;
+	AuLsn		hold;
 } FakeVolume;
 
 typedef struct FakeHost
@@ -451,6 +452,13 @@ fake_store_error(void *ctx, void *vol)
 }
 
 static inline void
+fake_store_set_hold(void *ctx, void *vol, AuLsn lsn)
+{
+	(void) ctx;
+	((FakeVolume *) vol)->hold = lsn;
+}
+
+static inline void
 fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 {
 	memset(h, 0, sizeof(*h));
@@ -464,7 +472,7 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 		fake_log_start, fake_log_end, fake_log_durable,
 		fake_store_apply, fake_store_full, fake_store_freeze, fake_store_write_start,
 		fake_store_reopen, fake_store_positions, fake_store_persisted, fake_store_set_applied,
-		fake_store_horizon, fake_store_last_change, fake_store_rewind, fake_store_read,
+		fake_store_horizon, fake_store_set_hold, fake_store_last_change, fake_store_rewind, fake_store_read,
 		fake_store_size, fake_store_list, fake_store_gc_step, fake_store_error
 	};
 	h->node = au_node_new(&h->host, opt);

@@ -134,7 +134,10 @@ say_something(FakeConn *c, uint8_t what, uint8_t arg)
 			au_enc_get_size(&w, arg, &size);
 			break;
 		case 6:
-			au_enc_list_rels(&w, arg, &list);
+			if (arg & 1)
+				au_enc_list_rels(&w, arg, &list);
+			else
+				au_enc_hold(&w, arg, &(AuMsgHold) {.lsn = arg & 2 ? 0 : wal_start + arg * 64u});
 			break;
 		default:
 			if (arg > 250)

@@ -77,6 +77,12 @@ check_message(const AuFrame *f)
 		case AU_MSG_SIZE:
 			ROUND_TRIP(size, AuMsgSize);
 			break;
+		case AU_MSG_HOLD_LSN:
+			ROUND_TRIP(hold, AuMsgHold);
+			break;
+		case AU_MSG_HOLD_OK:
+			ROUND_TRIP(hold_ok, AuMsgHoldOk);
+			break;
 		case AU_MSG_LIST_RELS:
 			ROUND_TRIP(list_rels, AuMsgListRels);
 			break;

@@ -166,6 +166,8 @@ wire_seeds(void)
 	SEED_MESSAGE(pages, AuMsgPages,.as_of = 5,.nblocks = 2,.status = {AU_OK, AU_NOT_FOUND},.page = {page});
 	SEED_MESSAGE(get_size, AuMsgGetSize,.not_before = 1);
 	SEED_MESSAGE(size, AuMsgSize,.nblocks = 1);
+	SEED_MESSAGE(hold, AuMsgHold,.lsn = 4096);
+	SEED_MESSAGE(hold_ok, AuMsgHoldOk,.lsn = 4096,.horizon = 1024);
 	SEED_MESSAGE(list_rels, AuMsgListRels,.db = 5);
 	SEED_MESSAGE(rels, AuMsgRels,.count = 2,.entries = page);
 	au_writer_start(&w, memory, sizeof(memory));

@@ -638,6 +638,90 @@ test_answers_of_all(void **state)
 	finish();
 }
 
+static AuMsgHoldOk
+hold_at(FakeConn *c, uint64_t id, AuLsn lsn)
+{
+	AuMsgHold	m = {.lsn = lsn};
+	AuMsgHoldOk ok;
+	AuFrame		f;
+
+	SEND(c, au_enc_hold, id, &m);
+	f = expect(c, AU_MSG_HOLD_OK);
+	assert_true(au_dec_hold_ok(&f, &ok));
+	assert_int_equal(ok.lsn, lsn);
+	return ok;
+}
+
+/* Holds: the lowest counts, and only while its connection has it. */
+static void
+test_holds(void **state)
+{
+	AuNodeOptions opt = {.node_id = 1,.alone = true,.hold_limit_bytes = 4096};
+	FakeConn	w,
+				a,
+				b,
+				many[AU_NODE_HOLDS_MAX];
+	AuMsgHold	m = {.lsn = 10};
+	AuLsn		end;
+	AuLsn		more;
+
+	(void) state;
+	begin_with(&opt);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	end = add_records(3);
+	append(&w, 10, 1, wal_start, end, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	open_as(&a, AU_ROLE_READER);
+	open_as(&b, AU_ROLE_READER);
+	H.vol.horizon = 20;
+	SEND(&a, au_enc_hold, 1, &m);
+	expect_error(&a, AU_GONE, "cannot be held");
+	assert_int_equal(hold_at(&a, 2, end).horizon, 20);
+	assert_int_equal(H.vol.hold, end);
+	(void) hold_at(&b, 3, end - 8);
+	assert_int_equal(H.vol.hold, end - 8);
+	assert_int_equal(stats().holds, 2);
+	(void) hold_at(&b, 4, end + 8);
+	assert_int_equal(H.vol.hold, end);
+	fake_conn_end(&H, &a);
+	assert_int_equal(H.vol.hold, end + 8);
+	(void) hold_at(&b, 5, 0);
+	assert_int_equal(H.vol.hold, 0);
+
+	/* not more than so many */
+	for (int i = 0; i < AU_NODE_HOLDS_MAX; i++)
+	{
+		open_as(&many[i], AU_ROLE_READER);
+		(void) hold_at(&many[i], 6, end + (AuLsn) i);
+	}
+	m.lsn = end;
+	SEND(&b, au_enc_hold, 7, &m);
+	expect_error(&b, AU_FULL, "hold old LSNs already");
+	for (int i = 2; i < AU_NODE_HOLDS_MAX; i++)
+		fake_conn_end(&H, &many[i]);
+
+	/* one that keeps too much is broken, and told so when it reads */
+	(void) hold_at(&many[1], 8, end + 4096);
+	more = add_records(100);
+	assert_in_range(more, end + 4097, end + 8000);
+	append(&w, 11, 1, end, more, 0);
+	settle();
+	assert_int_equal(stats().holds_broken, 1);
+	assert_int_equal(H.vol.hold, end + 4096);
+	assert_non_null(strstr(H.last_log, "is broken"));
+	H.vol.horizon = end + 100;
+	ask_page(&many[0], 9, 0, end, 1);
+	expect_error(&many[0], AU_GONE, "is older than");
+	fake_conn_end(&H, &many[0]);
+	fake_conn_end(&H, &many[1]);
+	assert_int_equal(H.vol.hold, 0);
+	fake_conn_end(&H, &b);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
 /* Bounds: waiting reads, unsent answers, log not yet durable. */
 static void
 test_bounds(void **state)
@@ -893,6 +977,7 @@ main(void)
 		cmocka_unit_test(test_terms),
 		cmocka_unit_test(test_timeline_cut),
 		cmocka_unit_test(test_reads),
+		cmocka_unit_test(test_holds),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_answers_of_all),
 		cmocka_unit_test(test_disk_full),

@@ -497,6 +497,10 @@ test_sizes_and_rels(void **state)
 	AuMsgGetSize get_out;
 	AuMsgSize	size = {.as_of = 7,.nblocks = 0xFFFFFFFE};
 	AuMsgSize	size_out;
+	AuMsgHold	hold = {.lsn = 11},
+				hold_out;
+	AuMsgHoldOk held = {.lsn = 11,.horizon = 9},
+				held_out;
 	AuMsgListRels list = {.db = 5,.not_before = 6};
 	AuMsgListRels list_out;
 	uint8_t		entries[3 * AU_WIRE_REL_ENTRY];
@@ -530,6 +534,21 @@ test_sizes_and_rels(void **state)
 	assert_int_equal(list_out.db, 5);
 	assert_int_equal(list_out.not_before, 6);
 	CHECK_STRICT(&w, au_dec_list_rels, AuMsgListRels);
+
+	au_writer_start(&w, buf, BUF_SIZE);
+	assert_true(au_enc_hold(&w, 1, &hold));
+	f = parse_whole(&w);
+	assert_true(au_dec_hold(&f, &hold_out));
+	assert_int_equal(hold_out.lsn, 11);
+	CHECK_STRICT(&w, au_dec_hold, AuMsgHold);
+
+	au_writer_start(&w, buf, BUF_SIZE);
+	assert_true(au_enc_hold_ok(&w, 1, &held));
+	f = parse_whole(&w);
+	assert_true(au_dec_hold_ok(&f, &held_out));
+	assert_int_equal(held_out.lsn, 11);
+	assert_int_equal(held_out.horizon, 9);
+	CHECK_STRICT(&w, au_dec_hold_ok, AuMsgHoldOk);
 
 	memset(entries, 3, sizeof(entries));
 	au_writer_start(&w, buf, BUF_SIZE);
