@@ -15,7 +15,7 @@ PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
 OWN_TARGETS = check check-unit check-sql check-isolation check-tap check-core \
-	check-long quickstart quickstart-stop quickstart-clean bench deps help
+	check-long quickstart quickstart-stop quickstart-clean bench soak deps help
 
 ifneq (,$(filter $(OWN_TARGETS),$(MAKECMDGOALS)))
 
@@ -50,8 +50,13 @@ check-core:
 check-long:
 	@t/run-all.sh long
 
+# BENCH_OPTIONS="--mode quick", docs/benchmark.md
 bench:
-	@bench/run.sh
+	@bench/run.sh bench
+
+# 20 minutes under a memory limit, or SOAK_SECONDS
+soak:
+	@bench/run.sh soak
 
 quickstart quickstart-stop quickstart-clean:
 	@.ci/quickstart.sh $@
@@ -70,7 +75,8 @@ help:
 	@echo 'make check-tap         ... only TAP; TESTS="t/001_basic.pl ..." picks some'
 	@echo 'make check-core        PostgreSQL'"'"'s own tests on aurora tables; MODES="small ..." picks some'
 	@echo 'make check-long        tests that take long (pgbench scale 50)'
-	@echo 'make bench             Aurora tables beside heap tables, as ratios'
+	@echo 'make bench             Aurora beside stock heap, as ratios; BENCH_OPTIONS="--mode quick"'
+	@echo 'make soak              20 minutes of load under a memory limit; SOAK_SECONDS'
 	@echo 'make quickstart        a private instance with a demo; quickstart-stop, quickstart-clean'
 	@echo 'make deps              install what is missing from the distribution'"'"'s packages'
 	@echo 'make clean             remove what was built'

@@ -1,26 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """
-Aurora tables beside stock heap tables, as ratios.
+Aurora beside what a user would take instead: stock heap, and stock heap with
+three synchronous standbys.  Sets the peers up in private directories, measures
+them in turns on the same machine in one run (the order of the peers rotates
+with each repeat), compares medians, and writes latest.json, latest.md and plots.
 
-Two private servers with the same settings: one stock, one that has Aurora
-loaded and runs its embedded storage daemon.  Each measurement is taken on the
-one, then on the other, and that a few times (interleaved, so that whatever else
-the machine does meets both); the median of each is compared.  A ratio above 1
-means that Aurora is faster.
-
-What is measured:
-  tpcb             pgbench's TPC-B-like transactions, tps
-  tpcb_sync        the same, Aurora's commits waiting until storage has made
-                   them durable (synchronous_standby_names = 'aurora');
-                   heap as before
-  select_cached    pgbench -S, all pages in shared_buffers, tps
-  seqscan_cached   a sequential scan over all accounts in shared_buffers
-  copy             COPY of rows from a file into an empty table with an index
-  update_bulk      one UPDATE of a tenth of the accounts
-
-Local figures on a shared machine: ratios carry over to another machine, the
-absolute figures do not.
+docs/benchmark.md tells what is measured and how the ratios are counted.
 """
 
 import argparse
@@ -28,224 +14,369 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import time
 
-SETTINGS = """
-listen_addresses = ''
-unix_socket_directories = '{dir}'
-shared_buffers = 512MB
-max_wal_size = 4GB
-checkpoint_timeout = 30min
-wal_level = replica
-max_wal_senders = 4
-max_parallel_workers_per_gather = 0
-autovacuum = off
-log_min_messages = warning
-"""
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from aubench import logwork, plot, report, server  # noqa: E402
+from aubench.peers import PEERS, SETTINGS, load  # noqa: E402
+from aubench.workloads import SESSIONS, WORKLOADS, make_copy_file  # noqa: E402
+
+LOG_PEERS = ("heap", "embedded")
+LOG_WORKLOADS = ("wal", "ingest", "recovery")
+
+MODES = {
+    # Does everything work?  Its figures mean nothing.
+    "smoke": dict(scale=1, select_s=1, simple_s=1, tpcb_s=1, point_s=1, repeats=1,
+                  rows=20000, recovery_mb=8, capture_tx=2000, settle=0.5,
+                  shared_buffers_mb=128, small_buffers_mb=4, checkpoint_s=30),
+    "quick": dict(scale=10, select_s=3, simple_s=3, tpcb_s=8, point_s=2, repeats=2,
+                  rows=500000, recovery_mb=256, capture_tx=20000, settle=2,
+                  shared_buffers_mb=512, small_buffers_mb=16, checkpoint_s=30),
+    "full": dict(scale=100, select_s=10, simple_s=12, tpcb_s=60, point_s=5, repeats=3,
+                 rows=3000000, recovery_mb=1024, capture_tx=150000, settle=5,
+                 shared_buffers_mb=2048, small_buffers_mb=128, checkpoint_s=60),
+}
+OPTION_HELP = {
+    "scale": "pgbench's scale: 15 MB of table each", "repeats": "of everything",
+    "select_s": "seconds of a select-only run", "simple_s": "of a simple-update run",
+    "tpcb_s": "of a TPC-B run, at least checkpoint-s to be fair",
+    "point_s": "of the cold point reads", "rows": "of the COPY",
+    "recovery_mb": "WAL since the checkpoint", "capture_tx": "transactions of the captured run",
+    "settle": "seconds without change that count as quiet",
+    "shared_buffers_mb": "where data is cached", "small_buffers_mb": "where it is not",
+    "checkpoint_s": "checkpoint_timeout, at least 30",
+}
 
 
-class Server:
-    """A private server in a directory of its own."""
-
-    def __init__(self, name, args, extra):
-        self.name = name
-        self.args = args
-        self.dir = os.path.join(args.work, name)
-        self.data = os.path.join(self.dir, "data")
-        os.makedirs(self.dir)
-        self.tool("initdb", "-D", self.data, "-A", "trust", "-U", "postgres",
-                  "-E", "UTF8", "--no-locale")
-        with open(os.path.join(self.data, "postgresql.conf"), "a") as f:
-            f.write(SETTINGS.format(dir=self.dir))
-            f.write(extra)
-        self.tool("pg_ctl", "-w", "-t", "120", "-D", self.data,
-                  "-l", os.path.join(self.dir, "log"), "start")
-
-    def tool(self, name, *argv, **kw):
-        r = subprocess.run([os.path.join(self.args.bindir, name), *argv],
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True,
-                           timeout=3600, **kw)
-        if r.returncode != 0:
-            sys.exit("%s: %s failed:\n%s" % (self.name, name, r.stdout[-4000:]))
-        return r.stdout
-
-    def sql(self, *commands):
-        argv = ["-X", "-At", "-q", "-h", self.dir, "-U", "postgres",
-                "-v", "ON_ERROR_STOP=1", "-d", "postgres"]
-        for c in commands:
-            argv += ["-c", c]
-        return self.tool("psql", *argv).strip()
-
-    def timed_sql(self, *commands):
-        t0 = time.monotonic()
-        self.sql(*commands)
-        return time.monotonic() - t0
-
-    def pgbench(self, *argv):
-        out = self.tool("pgbench", "-h", self.dir, "-U", "postgres", *argv,
-                        "postgres")
-        for line in out.splitlines():
-            if line.startswith("tps = "):
-                return float(line.split()[2])
-        return None
-
-    def stop(self):
-        subprocess.run([os.path.join(self.args.bindir, "pg_ctl"), "-D",
-                        self.data, "-m", "immediate", "stop"],
-                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
+def parse_options():
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--mode", choices=MODES, default="full",
+                   help="where the other options' defaults come from (default full)")
+    p.add_argument("--peers", default=",".join(PEERS), help="names, separated by commas")
+    p.add_argument("--workloads", default="",
+                   help="names, separated by commas: "
+                   + ", ".join([w.name for w in WORKLOADS] + list(LOG_WORKLOADS)))
+    p.add_argument("--seconds", type=int, help="of each pgbench run")
+    p.add_argument("--clients", type=int, default=4)
+    p.add_argument("--wal-compression", default="off", help="of all servers")
+    for name, text in OPTION_HELP.items():
+        p.add_argument("--" + name.replace("_", "-"), help=text,
+                       type=float if name == "settle" else int)
+    p.add_argument("--work", required=True, help="directory to be made")
+    p.add_argument("--bindir", required=True)
+    p.add_argument("--walfeed", required=True, help="the program")
+    p.add_argument("--out", required=True, help="directory for the results")
+    p.add_argument("--revision", default="unknown")
+    p.add_argument("--command", default="make bench")
+    o = p.parse_args()
+    for name, value in MODES[o.mode].items():
+        if getattr(o, name) is None:
+            setattr(o, name, value)
+    if o.seconds:
+        o.select_s = o.simple_s = o.tpcb_s = o.point_s = o.seconds
+    o.peers = o.peers.split(",")
+    names = [w.name for w in WORKLOADS] + list(LOG_WORKLOADS)
+    o.workloads = o.workloads.split(",") if o.workloads else names
+    for given, known in ((o.peers, PEERS), (o.workloads, names)):
+        for x in given:
+            if x not in known:
+                p.error("\"%s\" is none of %s" % (x, ", ".join(known)))
+    if o.checkpoint_s < 30:
+        p.error("PostgreSQL takes no checkpoint_timeout below 30 s")
+    return o
 
 
-# ---- measurements: each takes a server and returns "more is better" ----------
+# ---- the machine --------------------------------------------------------------
 
-def tpcb(s):
-    s.sql("CHECKPOINT", "VACUUM pgbench_branches", "VACUUM pgbench_tellers")
-    return s.pgbench("-n", "-M", "prepared", "-c", str(s.args.clients),
-                     "-j", "2", "-T", str(s.args.seconds))
+def first_line(path, start):
+    with open(path) as f:
+        for line in f:
+            if line.startswith(start):
+                return line.split(":", 1)[1].strip()
+    return "unknown"
 
 
-def tpcb_sync(s):
-    if s.name != "aurora":
-        return tpcb(s)
-    s.sql("ALTER SYSTEM SET synchronous_standby_names = 'aurora'",
-          "SELECT pg_reload_conf()", "SELECT pg_sleep(0.5)")
+def fdatasync_us(directory):
+    """Median of 200 times 8 kB written over and synced."""
+    path = os.path.join(directory, "sync-test")
+    times = []
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
-        return tpcb(s)
+        os.write(fd, bytes(1 << 20))
+        os.fsync(fd)
+        for i in range(200):
+            t0 = time.monotonic()
+            os.pwrite(fd, b"x" * 8192, 8192 * (i % 128))
+            os.fdatasync(fd)
+            times.append(time.monotonic() - t0)
     finally:
-        s.sql("ALTER SYSTEM RESET synchronous_standby_names",
-              "SELECT pg_reload_conf()", "SELECT pg_sleep(0.5)")
+        os.close(fd)
+        os.unlink(path)
+    return round(1e6 * statistics.median(times))
 
 
-def select_cached(s):
-    s.sql("SELECT sum(length(filler)) FROM pgbench_accounts")
-    return s.pgbench("-n", "-S", "-M", "prepared", "-c", str(s.args.clients),
-                     "-j", "2", "-T", str(s.args.seconds))
+def machine(o):
+    file_system = server.run(["df", "--output=source,fstype", o.work]).splitlines()[-1].split()
+    return {"cpu": first_line("/proc/cpuinfo", "model name"), "cpus": os.cpu_count(),
+            "memory_mb": int(first_line("/proc/meminfo", "MemTotal").split()[0]) // 1024,
+            "kernel": platform.release(), "file_system": file_system[1],
+            "fdatasync_us": fdatasync_us(o.work),
+            "load_before": os.getloadavg()[0],
+            "postgresql": server.run([os.path.join(o.bindir, "postgres"), "--version"]).strip()}
 
 
-def seqscan_cached(s):
-    s.sql("SELECT count(*) FROM pgbench_accounts WHERE abalance > 1000000")
-    return 1 / s.timed_sql(*["SELECT count(*) FROM pgbench_accounts "
-                             "WHERE abalance > 1000000"] * 5)
+def check_room(o):
+    """Disk: each peer's data as often as it has copies, WAL, working copies."""
+    data = 16 * o.scale + 200 * o.rows // 1000000 + 60
+    copies = {"heap": 1, "heap_any2": 4, "embedded": 2, "node": 2}
+    wal = min(4096, 32 * max(o.tpcb_s, o.simple_s)) + 256
+    need = sum(copies.get(p, 4) * (data + wal) for p in o.peers)
+    if set(LOG_WORKLOADS) & set(o.workloads):
+        need += 6 * data + 4 * o.recovery_mb + o.capture_tx // 50
+    free = shutil.disk_usage(o.work).free >> 20
+    print("disk: about %d MB needed, %d MB free in %s" % (need, free, o.work))
+    if need > free:
+        sys.exit("bench: not enough room; set TMPDIR to a larger disk, or take a smaller --scale")
+    memory = int(first_line("/proc/meminfo", "MemAvailable").split()[0]) // 1024
+    if "heap_any2" in o.peers and memory < 2 * o.shared_buffers_mb + 24 * o.scale:
+        print("warning: %d MB of memory are few for these settings" % memory)
 
 
-def copy(s):
-    s.sql("DROP TABLE IF EXISTS copied",
-          "CREATE TABLE copied (id int PRIMARY KEY, a int, t text)",
-          "CHECKPOINT")
-    return 1 / s.timed_sql("COPY copied FROM '%s'" % s.args.copy_file)
+# ---- the run ------------------------------------------------------------------
+
+class Bench:
+    def __init__(self, options):
+        self.o = options
+        self.t0 = time.monotonic()
+        self.peers = {}
+        self.samples = []
+        self.errors = []
+        self.captured = {}
+        self.crashed = {}
+
+    def say(self, text):
+        t = int(time.monotonic() - self.t0)
+        print("[%3d:%02d] %s" % (t // 60, t % 60, text), flush=True)
+
+    def fail(self, what, e):
+        text = str(e).strip() or type(e).__name__
+        self.errors.append({"what": what, "error": text})
+        self.say("FAILED %s: %s" % (what, text.replace("\n", "\n         ")[:1500]))
+
+    def add(self, workload, unit, peer, repeat, sample):
+        self.samples.append({"workload": workload, "unit": unit, "peer": peer,
+                             "repeat": repeat, **sample})
+        p99 = (sample.get("latency") or {}).get("p99_ms")
+        self.say("repeat %d  %-20s %-10s %12.3f %s%s" % (
+            repeat, workload, peer, sample["value"], unit,
+            "   p99 %.2f ms" % p99 if p99 else ""))
+
+    def attempt(self, what, function, *args):
+        """The result, or None after an error, which is kept."""
+        try:
+            return function(*args)
+        except (server.BenchError, OSError, subprocess.SubprocessError, ValueError,
+                KeyError) as e:
+            self.fail(what, e)
+            return None
+
+    def set_up(self):
+        for name in self.o.peers:
+            self.say("setting up %s: %s" % (name, PEERS[name].title))
+            peer = PEERS[name](self.o, os.path.join(self.o.work, name))
+            try:
+                load(peer)
+                self.peers[name] = peer
+            except (server.BenchError, OSError, subprocess.SubprocessError) as e:
+                self.fail("setting up " + name, e)
+                server.stop_all()
+                peer.destroy()
+
+    def capture(self):
+        for name in LOG_PEERS:
+            peer = self.peers.get(name)
+            if peer is None:
+                continue
+            if {"wal", "ingest"} & set(self.o.workloads):
+                self.say("capturing %d transactions of %s" % (self.o.capture_tx, name))
+                got = self.attempt("capture " + name, logwork.capture, peer, self.o.work,
+                                   self.o.capture_tx)
+                if got:
+                    self.add("wal", "B/tx", name, 1, got[0])
+                    self.captured[name] = got[1]
+                if name == "heap":
+                    got = self.attempt("capture heap, lz4", logwork.capture, peer,
+                                       self.o.work, self.o.capture_tx, "lz4")
+                    if got:
+                        self.add("wal", "B/tx", "heap_lz4", 1, got[0])
+            if "recovery" in self.o.workloads:
+                self.say("making %d MB of WAL and a crash, %s" % (self.o.recovery_mb, name))
+                got = self.attempt("crash " + name, logwork.crash, peer, self.o.work,
+                                   self.o.recovery_mb)
+                if got:
+                    self.crashed[name] = got
+
+    def turn(self, repeat):
+        """The peers in this repeat's order."""
+        names = list(self.peers)
+        k = (repeat - 1) % max(1, len(names))
+        return [self.peers[n] for n in names[k:] + names[:k]]
+
+    def wanted(self, peer, session):
+        return [w for w in WORKLOADS if w.session == session and w.name in self.o.workloads
+                and (w.peers is None or peer.name in w.peers)]
+
+    def measure(self, w, peer, repeat):
+        sample = self.attempt("%s, %s" % (w.name, peer.name), w.function, peer)
+        if sample:
+            self.add(w.name, w.unit, peer.name, repeat, sample)
+        return sample is not None
+
+    def run_session(self, name, peer, repeat):
+        todo = self.wanted(peer, name)
+        if not todo:
+            return
+        session = SESSIONS[name]
+        try:
+            peer.start(session.settings(self.o))
+            session.prepare(peer)
+            for w in todo:
+                self.measure(w, peer, repeat)
+            peer.stop()
+        except (server.BenchError, OSError, subprocess.SubprocessError) as e:
+            self.fail("session %s, %s" % (name, peer.name), e)
+        server.stop_all()
+        os.sync()
+
+    def run_repeat(self, repeat):
+        for name in SESSIONS:
+            for peer in self.turn(repeat):
+                self.run_session(name, peer, repeat)
+        for w in [w for w in WORKLOADS if w.session is None and w.name in self.o.workloads]:
+            for peer in self.turn(repeat):
+                if w.peers is None or peer.name in w.peers:
+                    self.measure(w, peer, repeat)
+                    server.stop_all()
+        if "ingest" in self.o.workloads:
+            self.run_ingest(repeat)
+        if "recovery" in self.o.workloads:
+            for peer in self.turn(repeat):
+                if peer.name in self.crashed:
+                    kept, how = self.crashed[peer.name]
+                    sample = self.attempt("recovery, " + peer.name, logwork.recovery, peer,
+                                          self.o.work, kept)
+                    if sample:
+                        self.add("recovery", "s", peer.name, repeat, {**sample, **how})
+
+    def run_ingest(self, repeat):
+        heap, ours = self.peers.get("heap"), self.peers.get("embedded")
+        jobs = []
+        if "heap" in self.captured:
+            jobs.append(("heap", lambda: logwork.standby_replay(
+                heap, self.o.work, self.captured["heap"])))
+        if "embedded" in self.captured:
+            jobs.append(("embedded", lambda: logwork.node_ingest(
+                ours, self.o.work, self.captured["embedded"])))
+        if "heap" in self.captured and ours:
+            jobs.append(("node_given_heap_wal", lambda: logwork.node_ingest(
+                ours, self.o.work, self.captured["heap"], True)))
+        k = repeat % max(1, len(jobs))
+        for name, job in jobs[k:] + jobs[:k]:
+            sample = self.attempt("ingest, " + name, job)
+            if sample:
+                self.add("ingest", "tx/CPU-s", name, repeat, sample)
+
+    def last_look(self):
+        """Disk at the end, and: is everything still there?"""
+        for peer in self.peers.values():
+            try:
+                peer.start(SESSIONS["cached"].settings(self.o))
+                peer.settle(peer.server)
+                disk = peer.disk(peer.server)
+                rows = peer.server.sql(
+                    "SELECT (SELECT count(*) FROM pgbench_accounts) + "
+                    "(SELECT count(*) FROM pgbench_history)")
+                same = peer.server.sql(
+                    "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = "
+                    "(SELECT coalesce(sum(delta), 0) FROM pgbench_history)")
+                self.add("disk_end", "MB", peer.name, 1,
+                         {"value": disk["table_bytes"] / 1e6, "disk": disk,
+                          "rows": int(rows),
+                          "bytes_per_row": disk["table_bytes"] / int(rows)})
+                if same != "t":
+                    raise server.BenchError("balances and history do not agree")
+                if peer.am == "aurora" and peer.server.sql(
+                        "SELECT differing FROM aurora.verify_all()") != "0":
+                    raise server.BenchError("cached pages differ from storage's")
+                peer.stop()
+            except (server.BenchError, OSError, subprocess.SubprocessError) as e:
+                self.fail("last look at " + peer.name, e)
+            server.stop_all()
+
+    def settings(self):
+        out = {k: v for k, v in vars(self.o).items()
+               if k not in ("work", "bindir", "walfeed", "out", "command", "revision",
+                                "copy_file")}
+        out["postgresql.conf"] = {**SETTINGS, "wal_compression": self.o.wal_compression}
+        return out
+
+    def write(self, described):
+        os.makedirs(self.o.out, exist_ok=True)
+        result = {"revision": self.o.revision, "command": self.o.command,
+                  "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                  "seconds": round(time.monotonic() - self.t0),
+                  "machine": described, "settings": self.settings(),
+                  "peers": {n: PEERS[n].title for n in self.o.peers},
+                  "workloads": {w.name: {"unit": w.unit, "title": w.title}
+                                for w in WORKLOADS},
+                  "samples": self.samples, "errors": self.errors}
+        report.summarize(result)
+        with open(os.path.join(self.o.out, "latest.json"), "w") as f:
+            json.dump(result, f, indent=1)
+            f.write("\n")
+        plots = plot.all_plots(result)
+        for name, svg in plots.items():
+            with open(os.path.join(self.o.out, name), "w") as f:
+                f.write(svg)
+        text = report.markdown(result, plots)
+        with open(os.path.join(self.o.out, "latest.md"), "w") as f:
+            f.write(text)
+        print("\n" + report.console(result))
 
 
-def update_bulk(s):
-    s.sql("CHECKPOINT")
-    seconds = s.timed_sql("UPDATE pgbench_accounts SET abalance = abalance + 0 "
-                          "WHERE aid % 10 = 1")
-    s.sql("VACUUM pgbench_accounts")
-    return 1 / seconds
-
-
-MEASUREMENTS = [tpcb, tpcb_sync, select_cached, seqscan_cached, copy,
-                update_bulk]
-
-
-def make_copy_file(path, rows):
-    with open(path, "w") as f:
-        for i in range(rows):
-            f.write("%d\t%d\trow number %d of the file\n" % (i, i * 7 % 1000, i))
-
-
-def memory_mb():
-    with open("/proc/meminfo") as f:
-        return int(f.readline().split()[1]) // 1024
+def interrupted(number, _):
+    raise SystemExit("bench: interrupted by signal %d" % number)
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--scale", type=int, default=10)
-    p.add_argument("--clients", type=int, default=4)
-    p.add_argument("--seconds", type=int, default=10, help="of a pgbench run")
-    p.add_argument("--repeats", type=int, default=3)
-    p.add_argument("--rows", type=int, default=500000, help="of the COPY")
-    p.add_argument("--only", default="", help="names, separated by commas")
-    p.add_argument("--work", required=True, help="directory to be made")
-    p.add_argument("--bindir", required=True)
-    p.add_argument("--out", required=True, help="JSON file")
-    p.add_argument("--revision", default="unknown")
-    args = p.parse_args()
-    chosen = [m for m in MEASUREMENTS
-              if not args.only or m.__name__ in args.only.split(",")]
-
-    os.makedirs(args.work)
-    args.copy_file = os.path.join(args.work, "rows.txt")
-    make_copy_file(args.copy_file, args.rows)
-    servers = []
+    o = parse_options()
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, interrupted)
+    os.makedirs(o.work)
+    b = Bench(o)
     try:
-        servers.append(Server("heap", args, ""))
-        servers.append(Server("aurora", args,
-                              "shared_preload_libraries = 'aurora'\n"
-                              "default_table_access_method = 'aurora'\n"))
-        servers[1].sql("CREATE EXTENSION aurora")
-        for s in servers:
-            print("%-7s pgbench -i -s %d ..." % (s.name, args.scale), flush=True)
-            s.pgbench("-i", "-q", "-s", str(args.scale))
-        results = {m.__name__: {s.name: [] for s in servers} for m in chosen}
-        for repeat in range(args.repeats):
-            # Who goes first alternates.
-            order = servers if repeat % 2 == 0 else servers[::-1]
-            for m in chosen:
-                for s in order:
-                    v = m(s)
-                    results[m.__name__][s.name].append(v)
-                    print("  repeat %d  %-15s %-7s %12.2f" %
-                          (repeat + 1, m.__name__, s.name, v), flush=True)
-        for s in servers:
-            n = s.sql("SELECT count(*) FROM pgbench_history",
-                      ) if tpcb in chosen else "0"
-            sums = s.sql("SELECT (SELECT sum(abalance) FROM pgbench_accounts) = "
-                         "(SELECT coalesce(sum(delta), 0) FROM pgbench_history)")
-            if sums != "t":
-                sys.exit("%s: balances do not agree after %s transactions" % (s.name, n))
-        empty = servers[1].sql(
-            "SELECT coalesce(sum(local_size), 0) FROM aurora.tables "
-            "WHERE persistence = 'permanent'")
-        if empty != "0":
-            sys.exit("aurora: local files hold %s bytes" % empty)
+        check_room(o)
+        described = machine(o)
+        o.copy_file = os.path.join(o.work, "rows.txt")
+        if {"copy", "index_build", "update_bulk"} & set(o.workloads):
+            make_copy_file(o.copy_file, o.rows)
+        b.set_up()
+        b.capture()
+        for repeat in range(1, o.repeats + 1):
+            b.run_repeat(repeat)
+        b.last_look()
+        b.write(described)
     finally:
-        for s in servers:
-            s.stop()
-        shutil.rmtree(args.work, ignore_errors=True)
-
-    ratios = {}
-    medians = {}
-    print()
-    print("%-16s %14s %14s %8s   (median of %d)" %
-          ("", "heap", "aurora", "ratio", args.repeats))
-    for name, by_server in results.items():
-        medians[name] = {k: statistics.median(v) for k, v in by_server.items()}
-        h, a = medians[name]["heap"], medians[name]["aurora"]
-        key = ("tpcb_embedded_sync_vs_heap" if name == "tpcb_sync"
-               else "%s_embedded_vs_heap" % name)
-        ratios[key] = round(a / h, 3)
-        print("%-16s %14.2f %14.2f %8.2f" % (name, h, a, a / h))
-    with open(args.out, "w") as f:
-        json.dump({
-            "revision": args.revision,
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": {"cpus": os.cpu_count(), "memory_mb": memory_mb(),
-                        "kernel": platform.release()},
-            "settings": {"scale": args.scale, "clients": args.clients,
-                         "seconds": args.seconds, "repeats": args.repeats,
-                         "rows": args.rows, "postgresql.conf": SETTINGS.strip()},
-            "unit": "tps for tpcb and select, 1/s else; ratio above 1: aurora is faster",
-            "runs": results,
-            "medians": medians,
-            "ratios": ratios,
-        }, f, indent=2)
-        f.write("\n")
+        server.stop_all()
+        shutil.rmtree(o.work, ignore_errors=True)
+    if b.errors:
+        sys.exit("bench: %d of the measurements failed, see above" % len(b.errors))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 # Builds, installs and runs test suites, one line a test, and ends with
 # "N passed, N failed".  Called by make check and its relatives:
 #
-#   t/run-all.sh unit asan fuzz sql isolation tap core core-full long
+#   t/run-all.sh unit asan fuzz sql isolation tap core core-full bench long
 #
 # PostgreSQL refuses to run as root, so as root the suites that need a server
 # step down to another user, in a work directory that this user can read
@@ -336,6 +336,25 @@ suite_core() {
 	passed=$((passed + ${p:-0})); failed=$((failed + ${f:-0}))
 }
 
+# Do make bench and make soak do what they should?  Their figures mean nothing
+# here, but they must all be there and make sense.
+suite_bench() {
+	local t0=$SECONDS rc
+	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench BENCH_DOCS=0 BENCH_OPTIONS= timeout 600 \
+		bench/run.sh bench --mode smoke >"$logs/bench.log" 2>&1 &&
+		/usr/bin/python3 bench/check_result.py "$logs/bench/latest.json" >>"$logs/bench.log" 2>&1
+	rc=$?
+	count_step "make bench, a smoke run" $rc $((SECONDS - t0))
+	[ $rc -eq 0 ] || tail -30 "$logs/bench.log"
+
+	t0=$SECONDS
+	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench SOAK_SECONDS=12 SOAK_OPTIONS= timeout 600 \
+		bench/run.sh soak --scale 1 --sample 1 --warm-up 0.5 --grow-mb 64 >"$logs/soak.log" 2>&1
+	rc=$?
+	count_step "make soak, 12 s" $rc $((SECONDS - t0))
+	[ $rc -eq 0 ] || tail -30 "$logs/soak.log"
+}
+
 finish() {
 	clean_up
 	trap - EXIT
@@ -361,6 +380,7 @@ for suite in "$@"; do
 		core-full) headline "PostgreSQL's own tests"
 			# shellcheck disable=SC2086
 			suite_core ${MODES:-all} ;;
+		bench) headline "the benchmark itself"; suite_bench ;;
 		long) headline "long tests"; suite_long ;;
 		*) die "unknown suite \"$suite\"" ;;
 	esac
