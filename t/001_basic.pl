@@ -10,6 +10,7 @@ use lib "$FindBin::Bin/lib";
 use AuroraTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes 'time';
 
 my $node = new_node('main');
 
@@ -50,6 +51,20 @@ eval { $session->quit; };
 $node->start;
 is($node->safe_psql('postgres', $sum_query), $sum, 'a transaction in progress at the crash is gone');
 
+# ---- while nobody waits for storage, log is gathered before it is sent
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE s (a int) USING aurora;
+CREATE PROCEDURE commits(n int) LANGUAGE plpgsql AS
+  $$ BEGIN FOR i IN 1..n LOOP INSERT INTO s VALUES (i); COMMIT; END LOOP; END $$;
+SQL
+my $commits = 2000;
+my $appends = $node->safe_psql('postgres', 'SELECT aurora.sync(); SELECT appends FROM aurora.shipper');
+$appends = (split /\n/, $appends)[-1];
+$node->safe_psql('postgres', "CALL commits($commits)");
+my $after = $node->safe_psql('postgres', 'SELECT aurora.sync(); SELECT appends FROM aurora.shipper');
+$after = (split /\n/, $after)[-1];
+cmp_ok($after - $appends, '<', $commits / 2, "$commits commits that don't wait are sent in fewer messages");
+
 # ---- synchronous commit through PostgreSQL's own replication
 $node->append_conf('postgresql.conf', "synchronous_standby_names = 'aurora'");
 $node->reload;
@@ -70,6 +85,21 @@ is($node->safe_psql('postgres',
 $node->safe_psql('postgres', 'ANALYZE t');
 cmp_ok($node->safe_psql('postgres', "SELECT relpages FROM pg_class WHERE relname = 't'"),
 	'>', 100, 'ANALYZE knows the pages');
+
+# ---- pages that reflect a commit are announced, not found out by asking: the
+# shipper asks every 50 ms at most
+$node->safe_psql('postgres', "SET synchronous_commit = remote_apply; CALL commits(100)");
+my %took;
+foreach my $level ('on', 'remote_apply')
+{
+	my $start = time;
+	$node->safe_psql('postgres', "SET synchronous_commit = $level; CALL commits(100)");
+	$took{$level} = time - $start;
+}
+cmp_ok($took{remote_apply}, '<', $took{on} + 100 * 0.025,
+	sprintf('100 commits that wait for pages took %.3f s, for durable log %.3f s',
+		$took{remote_apply}, $took{on}));
+$node->safe_psql('postgres', 'DROP TABLE s');
 
 # ---- drop gives the space back, in storage too, and DROP DATABASE works
 $node->safe_psql('postgres', 'CREATE DATABASE other');

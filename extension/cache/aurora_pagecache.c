@@ -41,6 +41,7 @@
 #include "cache/aurora_cache_internal.h"
 #include "client/aurora_client.h"
 #include "common/au_wal_format.h"
+#include "ship/aurora_ship.h"
 #include "wal/aurora_change.h"
 
 /* A standby that is asked for a page its own redo is just changing waits this
@@ -249,6 +250,7 @@ aurora_read_point(const RelFileNode *rnode, BlockNumber blk,
 	*not_before = aurora_last_written_get(rnode, blk);
 	if (XLogNeedsFlush(*not_before))
 		XLogFlush(*not_before);
+	aurora_ship_want(*not_before, false);
 }
 
 void

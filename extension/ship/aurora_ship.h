@@ -54,6 +54,11 @@ extern void aurora_ship_status(AuroraShipStatus *out);
  * a change. */
 extern void aurora_ship_throttle(void);
 
+/* Somebody is going to wait until storage has log up to lsn (applied: until it
+ * has applied it): the shipper shall not gather log before it sends it.  WAL
+ * up to lsn has been flushed.  Does not wait. */
+extern void aurora_ship_want(XLogRecPtr lsn, bool applied);
+
 /* Raises an error with hint unless the slot exists and storage has the volume:
  * no aurora table can be made before the log is kept.  Waits a moment for a
  * shipper that is just starting. */

@@ -25,6 +25,7 @@
 #include "postmaster/bgworker.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -39,6 +40,9 @@
 #define READY_WAIT_MS 10000
 /* One message about held back writers in this time. */
 #define THROTTLE_LOG_INTERVAL_MS 30000
+
+/* aurora_ship->shipper_procno when there is none. */
+#define NO_SHIPPER PG_UINT32_MAX
 
 AuroraShipShared *aurora_ship = NULL;
 
@@ -63,6 +67,9 @@ aurora_ship_shmem_init(void)
 	pg_atomic_init_u64(&aurora_ship->sent_lsn, 0);
 	pg_atomic_init_u64(&aurora_ship->durable_lsn, 0);
 	pg_atomic_init_u64(&aurora_ship->applied_lsn, 0);
+	pg_atomic_init_u64(&aurora_ship->wanted_lsn, 0);
+	pg_atomic_init_u64(&aurora_ship->wanted_applied, 0);
+	pg_atomic_init_u32(&aurora_ship->shipper_procno, NO_SHIPPER);
 	pg_atomic_init_u64(&aurora_ship->throttle_waits, 0);
 	pg_atomic_init_u64(&aurora_ship->throttle_us, 0);
 	pg_atomic_init_u64(&aurora_ship->throttle_logged, 0);
@@ -163,6 +170,41 @@ aurora_ship_set_state(AuroraShipState state, const AuroraShipFailure *failure)
 }
 
 void
+aurora_ship_listen(bool on)
+{
+	pg_atomic_write_u32(&aurora_ship->shipper_procno,
+						on ? (uint32) MyProc->pgprocno : NO_SHIPPER);
+}
+
+static void
+raise_to(pg_atomic_uint64 *p, uint64 lsn)
+{
+	uint64		cur = pg_atomic_read_u64(p);
+
+	while (cur < lsn && !pg_atomic_compare_exchange_u64(p, &cur, lsn))
+		;
+}
+
+void
+aurora_ship_want(XLogRecPtr lsn, bool applied)
+{
+	uint32		procno;
+
+	if (aurora_ship == NULL ||
+		pg_atomic_read_u64(applied ? &aurora_ship->applied_lsn :
+						   &aurora_ship->sent_lsn) >= lsn)
+		return;
+	raise_to(&aurora_ship->wanted_lsn, lsn);
+	if (applied)
+		raise_to(&aurora_ship->wanted_applied, lsn);
+	procno = pg_atomic_read_u32(&aurora_ship->shipper_procno);
+
+	/* Of a shipper that has just ended: its latch is another's, who copes. */
+	if (procno != NO_SHIPPER)
+		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+}
+
+void
 aurora_ship_publish(XLogRecPtr sent, XLogRecPtr durable, XLogRecPtr applied)
 {
 	pg_atomic_write_u64(&aurora_ship->sent_lsn, sent);
@@ -257,6 +299,7 @@ aurora_ship_wait_applied(XLogRecPtr lsn, int64 timeout_ms)
 
 	if (aurora_ship == NULL)
 		return false;
+	aurora_ship_want(lsn, true);
 	ConditionVariablePrepareToSleep(&aurora_ship->progress);
 	for (;;)
 	{

@@ -28,6 +28,13 @@ typedef struct AuroraShipShared
 	pg_atomic_uint64 sent_lsn;
 	pg_atomic_uint64 durable_lsn;	/* 0: not known, nobody is held back */
 	pg_atomic_uint64 applied_lsn;
+
+	/* Somebody waits until storage has log up to here / has applied it; set
+	 * by aurora_ship_want().  The shipper then doesn't gather log. */
+	pg_atomic_uint64 wanted_lsn;
+	pg_atomic_uint64 wanted_applied;
+	pg_atomic_uint32 shipper_procno;	/* whose latch to set; or none */
+
 	pg_atomic_uint64 throttle_waits;
 	pg_atomic_uint64 throttle_us;
 	pg_atomic_uint64 throttle_logged;	/* TimestampTz of the last message */
@@ -50,6 +57,8 @@ typedef struct AuroraShipFailure
  * the new state is STREAMING). */
 extern void aurora_ship_set_state(AuroraShipState state,
 								  const AuroraShipFailure *failure);
+/* Only the shipper: its latch is the one to set (or it ends). */
+extern void aurora_ship_listen(bool on);
 /* Only the shipper: publish positions and wake who waits for them. */
 extern void aurora_ship_publish(XLogRecPtr sent, XLogRecPtr durable,
 								XLogRecPtr applied);

@@ -34,8 +34,10 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "replication/slot.h"
+#include "replication/syncrep.h"
 #include "replication/walreceiver.h"
 #include "replication/walsender.h"
+#include "replication/walsender_private.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -68,9 +70,19 @@
 #define LOG_INTERVAL_MS 30000
 #define QUIET_START_MS 5000
 
-/* Asking for positions: soon while pages lag, and now and then when idle. */
-#define POLL_MIN_MS 1
+/*
+ * While nobody waits for storage, log is gathered for a moment before it is
+ * sent: the node then has one sync and one turn of applying for many commits.
+ * Not when there is much of it anyway.
+ */
+#define GATHER_MS 5
+#define GATHER_BYTES (32 * 1024)
+
+/* Asking for positions: after log was sent, and now and then when idle. */
+#define POLL_MIN_MS 50
 #define POLL_IDLE_MS 1000
+/* Whoever waited for pages may soon do so again. */
+#define APPLY_INTEREST_MS 10000
 /* No answer to an append or a poll for so long: the connection is dead. */
 #define ANSWER_TIMEOUT_MS 60000
 /* Status to the server at least this often, whatever
@@ -111,6 +123,10 @@ typedef struct Shipper
 	TimestampTz last_status;
 	TimestampTz next_poll;
 	int			poll_ms;
+	TimestampTz gather_until;	/* the batch is sent then; 0: at once */
+	size_t		last_append;	/* bytes of the last append */
+	TimestampTz apply_interest; /* when somebody last waited for pages */
+	XLogRecPtr	asked_applied;	/* the node will tell when log up to here is in */
 	uint64		appends;
 	uint64		bytes;
 } Shipper;
@@ -123,6 +139,7 @@ typedef struct Shipper
 static void
 shipper_exit(int code, Datum arg)
 {
+	aurora_ship_listen(false);
 	aurora_ship_set_state(AURORA_SHIP_STOPPED, NULL);
 }
 
@@ -251,7 +268,9 @@ append_batch(Shipper *s)
 	aurora_link_append(s->link, s->timeline, s->batch, s->batch_len);
 	s->appends++;
 	s->bytes += s->batch_len;
+	s->last_append = s->batch_len;
 	s->batch_len = 0;
+	s->gather_until = 0;
 	pg_atomic_write_u64(&aurora_ship->sent_lsn, s->link->sent);
 }
 
@@ -309,6 +328,52 @@ server_message(Shipper *s, const char *buf, int len)
 						buf[0], len)));
 }
 
+/* May commits wait for standbys? */
+static bool
+commits_wait(void)
+{
+	return SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0';
+}
+
+/* Does anybody wait for storage to have the log that was not sent yet? */
+static bool
+in_a_hurry(const Shipper *s)
+{
+	return commits_wait() ||
+		pg_atomic_read_u64(&aurora_ship->wanted_lsn) > s->link->sent ||
+		s->ended || s->reply_requested;
+}
+
+/*
+ * Send the batch, or let it wait for more.  While it does, the server's socket
+ * is not read, so that a commit does not wake us.
+ */
+static void
+send_or_gather(Shipper *s)
+{
+	if (s->batch_len == 0 || !aurora_link_has_room(s->link))
+		return;
+	if (s->batch_len < GATHER_BYTES && s->last_append < GATHER_BYTES &&
+		!in_a_hurry(s))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (s->gather_until == 0)
+			s->gather_until = TimestampTzPlusMilliseconds(now, GATHER_MS);
+		if (now < s->gather_until)
+			return;
+	}
+	append_batch(s);
+}
+
+/* Still waiting for more: don't look at the server's socket before. */
+static bool
+gathering(const Shipper *s)
+{
+	return s->gather_until != 0 && !in_a_hurry(s) &&
+		GetCurrentTimestamp() < s->gather_until;
+}
+
 /*
  * Take what the server has sent and put it into frames, about one frame a
  * turn.  Returns true if there may be more at once.
@@ -319,7 +384,7 @@ take_wal(Shipper *s)
 	XLogRecPtr	before = s->link->sent;
 	bool		more = false;
 
-	while (!s->ended && may_take_more(s))
+	while (!s->ended && may_take_more(s) && !gathering(s))
 	{
 		char	   *buf;
 		int			len = walrcv_receive(s->conn, &buf, &s->server_fd);
@@ -336,8 +401,7 @@ take_wal(Shipper *s)
 			break;
 		}
 	}
-	if (s->batch_len > 0 && aurora_link_has_room(s->link))
-		append_batch(s);
+	send_or_gather(s);
 	return more;
 }
 
@@ -377,10 +441,40 @@ status_interval_ms(void)
 	return ms;
 }
 
+/* Does somebody wait for pages, or did a short while ago?  Waiting commits are
+ * seen without their lock: it may take another turn. */
+static bool
+apply_interest(Shipper *s)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (pg_atomic_read_u64(&aurora_ship->wanted_applied) > s->link->applied ||
+		(commits_wait() &&
+		 !SHMQueueEmpty(&WalSndCtl->SyncRepQueue[SYNC_REP_WAIT_APPLY])))
+		s->apply_interest = now;
+	return s->apply_interest != 0 &&
+		!TimestampDifferenceExceeds(s->apply_interest, now, APPLY_INTEREST_MS);
+}
+
+/*
+ * synchronous_commit = remote_apply and aurora.sync() wait until pages reflect
+ * the log.  Of what is durable but not applied the node tells when it is.
+ */
+static void
+ask_for_applied(Shipper *s)
+{
+	AuroraLink *link = s->link;
+
+	if (link->applied >= link->durable || s->asked_applied >= link->sent ||
+		!apply_interest(s) || !aurora_link_has_room(link))
+		return;
+	aurora_link_append(link, s->timeline, NULL, 0);
+	s->asked_applied = link->sent;
+}
+
 /*
  * After answers: pass on what is new, and plan the next question about the
- * positions.  While pages lag behind the log it comes soon, so that
- * synchronous_commit = remote_apply and aurora.sync() do not wait for a timer.
+ * positions.
  */
 static void
 pass_on_positions(Shipper *s)
@@ -393,8 +487,9 @@ pass_on_positions(Shipper *s)
 		send_status(s);
 	if (moved)
 		publish(s);
-	if (moved || s->appends > 0)
+	if (moved)
 		s->poll_ms = POLL_MIN_MS;
+	ask_for_applied(s);
 }
 
 /* Timers; returns how long to wait at most, in ms. */
@@ -407,6 +502,8 @@ timers(Shipper *s, AuroraLinkTrouble *rc)
 	bool		asked = link->last_id != link->acked_id;
 
 	*rc = AURORA_LINK_OK;
+	if (aurora_link_pending(link))
+		return 0;				/* to send it */
 	due = TimestampTzPlusMilliseconds(s->last_status, status_interval_ms());
 	if (now >= due)
 	{
@@ -444,6 +541,8 @@ timers(Shipper *s, AuroraLinkTrouble *rc)
 		}
 		due = Min(due, s->next_poll);
 	}
+	if (s->gather_until != 0)
+		due = Min(due, s->gather_until);
 	return Max(TimestampDifferenceMilliseconds(now, due), 0);
 }
 
@@ -454,7 +553,8 @@ wait_for_events(Shipper *s, long timeout_ms)
 {
 	WaitEventSet *set;
 	WaitEvent	ev[3];
-	bool		both = s->server_fd != PGINVALID_SOCKET && may_take_more(s);
+	bool		both = s->server_fd != PGINVALID_SOCKET && may_take_more(s) &&
+		!gathering(s);
 	uint32		want = WL_SOCKET_READABLE |
 		(aurora_link_pending(s->link) ? WL_SOCKET_WRITEABLE : 0);
 	WaitEventSet **slot = both ? &s->wait_both : &s->wait_storage;
@@ -594,6 +694,9 @@ end_session(Shipper *s)
 	s->ended = s->reply_requested = false;
 	s->next_poll = 0;
 	s->poll_ms = POLL_MIN_MS;
+	s->gather_until = 0;
+	s->last_append = 0;
+	s->asked_applied = InvalidXLogRecPtr;
 	MemoryContextReset(s->session_cxt);
 }
 
@@ -736,6 +839,7 @@ aurora_shipper_main(Datum arg)
 	before_shmem_exit(shipper_exit, (Datum) 0);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	aurora_ship_listen(true);
 
 	MemoryContextSwitchTo(TopMemoryContext);
 	s = palloc0(sizeof(Shipper));

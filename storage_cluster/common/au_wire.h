@@ -190,7 +190,10 @@ typedef struct AuMsgTermOk
  * is applied to pages (with one node the node itself is the quorum).
  * APPEND_OK is sent when the bytes are durable, and may answer several
  * appends at once: it carries the id of the newest one covered.  An APPEND
- * with length 0 asks for the current positions.
+ * with length 0 asks for the current positions; if log below its lsn
+ * is still to be applied, it is answered once more when that is done (of
+ * several such questions the newest counts; the applied position is the end of
+ * a record and may be a little lower than lsn).
  */
 typedef struct AuMsgAppend
 {

@@ -78,6 +78,8 @@ struct AuVolume
 	AuAck	   *acks;			/* ring of AU_NODE_ACKS_MAX */
 	uint32_t	ack_head;
 	uint32_t	ack_count;
+	AuLsn		tell_fed;		/* tell the writer when log up to here is fed; 0: no */
+	uint64_t	tell_id;
 
 	AuWait	  **heap;			/* by need, then seq */
 	uint32_t	heap_count;

@@ -149,6 +149,7 @@ grant(AuNode *n, AuConn *c, AuVolume *v)
 		au_n_log(n, AU_LOG_WARNING, "volume %" PRIu64 ": writer \"%s\" is fenced off by \"%s\"",
 				 meta.system_identifier, v->writer->name, c->name);
 	v->writer = c;
+	v->tell_fed = 0;
 	v->ack_count = 0;
 	c->append_failed = false;
 	ok = (AuMsgTermOk)

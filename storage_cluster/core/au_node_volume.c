@@ -239,6 +239,8 @@ au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 	if (m->length == 0)
 	{
 		send_ack(v, c, id);
+		v->tell_fed = m->lsn > v->next_feed ? m->lsn : 0;
+		v->tell_id = id;
 		return;
 	}
 	if (!store_log(v, c, id, m))
@@ -344,6 +346,18 @@ start_write(AuVolume *v, bool persist)
 	return true;
 }
 
+/* The writer wanted to know when pages are so far.  (The position it named may
+ * lie within a record: then applied stays below.) */
+static void
+tell_writer(AuVolume *v)
+{
+	if (v->tell_fed == 0 || v->next_feed < v->tell_fed)
+		return;
+	v->tell_fed = 0;
+	if (v->writer != NULL)
+		send_ack(v, v->writer, v->tell_id);
+}
+
 /* Apply one slice.  true: there is more to apply now. */
 static bool
 apply_slice(AuVolume *v)
@@ -392,6 +406,7 @@ apply_slice(AuVolume *v)
 		au_h_break(v);
 		h->store_set_applied(h->ctx, v->handle, v->applied);
 	}
+	tell_writer(v);
 	return v->next_feed < limit;
 }
 

@@ -349,6 +349,49 @@ test_commit_limits_applying(void **state)
 	finish();
 }
 
+/* Who asks for positions is told again when his log has been applied, once. */
+static void
+test_tells_when_applied(void **state)
+{
+	FakeConn	w;
+	AuFrame		f;
+	AuMsgAppendOk ok;
+	AuLsn		a,
+				b;
+
+	(void) state;
+	begin(false);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(5);
+	b = add_records(5);
+	append(&w, 10, 1, wal_start, b, a);
+	settle();
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 10);
+
+	append(&w, 11, 1, b, b, a);
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 11);
+	assert_true(au_dec_append_ok(&f, &ok));
+	assert_int_equal(ok.applied_lsn, a);
+	settle();
+	expect_nothing(&w);
+
+	/* a later append lets it be applied, before its own log is durable */
+	append(&w, 12, 1, b, add_records(1), b);
+	settle();
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 11);
+	assert_true(au_dec_append_ok(&f, &ok));
+	assert_int_equal(ok.applied_lsn, b);
+	f = expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(f.id, 12);
+	expect_nothing(&w);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
 static void
 test_terms(void **state)
 {
@@ -974,6 +1017,7 @@ main(void)
 		cmocka_unit_test(test_inline_sync),
 		cmocka_unit_test(test_small_pieces),
 		cmocka_unit_test(test_commit_limits_applying),
+		cmocka_unit_test(test_tells_when_applied),
 		cmocka_unit_test(test_terms),
 		cmocka_unit_test(test_timeline_cut),
 		cmocka_unit_test(test_reads),
