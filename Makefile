@@ -25,10 +25,10 @@ SHELL = /bin/bash
 export PG_CONFIG PG_MAJOR
 
 check:
-	@t/run-all.sh unit asan fuzz sql isolation tap core
+	@t/run-all.sh unit asan tsan fuzz sql isolation tap core
 
 check-unit:
-	@t/run-all.sh unit asan fuzz
+	@t/run-all.sh unit asan tsan fuzz
 
 # make check-sql TESTS='dml ddl', make check-isolation TESTS='extend',
 # make check-tap TESTS='t/001_basic.pl'

@@ -75,6 +75,7 @@ void	   *au_link_user(const AuLink *link);
 /* Memory to send from: fill it, then give it to au_link_send, which takes it
  * over.  NULL: out of memory. */
 uint8_t    *au_link_buffer(size_t cap);
+void		au_link_buffer_free(uint8_t *buffer);	/* one not given away */
 void		au_link_send(AuLink *link, uint8_t *buffer, size_t len);
 
 /* Off: offer nothing more.  On: reading goes on; what is buffered already is

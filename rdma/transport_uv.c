@@ -138,6 +138,12 @@ au_link_buffer(size_t cap)
 	return r != NULL ? r->bytes : NULL;
 }
 
+void
+au_link_buffer_free(uint8_t *buffer)
+{
+	free(buffer - offsetof(SendReq, bytes));
+}
+
 static void
 on_written(uv_write_t *req, int status)
 {

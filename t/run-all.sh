@@ -4,7 +4,7 @@
 # Builds, installs and runs test suites, one line a test, and ends with
 # "N passed, N failed".  Called by make check and its relatives:
 #
-#   t/run-all.sh unit asan fuzz sql isolation tap core core-full bench long
+#   t/run-all.sh unit asan tsan fuzz sql isolation tap core core-full bench long
 #
 # PostgreSQL refuses to run as root, so as root the suites that need a server
 # step down to another user, in a work directory that this user can read
@@ -372,6 +372,8 @@ for suite in "$@"; do
 			suite_storage check "unit tests" ;;
 		asan) headline "the same under AddressSanitizer and UBSan"
 			suite_storage asan "unit tests, sanitized" ;;
+		tsan) headline "reads on many threads under ThreadSanitizer"
+			suite_storage tsan "unit tests under ThreadSanitizer" ;;
 		fuzz) headline "fuzzers, ${FUZZ_SECONDS:-10} s each"; suite_fuzz ;;
 		sql) headline "SQL behaviour (pg_regress)"; suite_sql ;;
 		isolation) headline "sessions step by step (isolation tester)"; suite_isolation ;;

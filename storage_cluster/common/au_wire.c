@@ -573,14 +573,37 @@ au_dec_get_pages(const AuFrame *f, AuMsgGetPages *m)
 	return au_reader_done(&r);
 }
 
+void
+au_pages_begin(AuWriter *w, uint64_t id, AuLsn as_of, uint16_t nblocks)
+{
+	au_frame_begin(w, AU_MSG_PAGES, id);
+	au_w_u64(w, as_of);
+	au_w_u16(w, nblocks);
+}
+
+uint8_t *
+au_pages_slot(AuWriter *w)
+{
+	/* behind the status byte */
+	if (w->overflow || w->cap - w->len < 1 + AU_PAGE_SIZE)
+		return NULL;
+	return w->data + w->len + 1;
+}
+
+void
+au_pages_add(AuWriter *w, AuStatus status)
+{
+	au_w_u8(w, (uint8_t) status);
+	if (status == AU_OK)
+		(void) writer_reserve(w, AU_PAGE_SIZE);
+}
+
 bool
 au_enc_pages(AuWriter *w, uint64_t id, const AuMsgPages *m)
 {
 	if (m->nblocks > AU_WIRE_BLOCKS_MAX)
 		return enc_refuse(w);
-	au_frame_begin(w, AU_MSG_PAGES, id);
-	au_w_u64(w, m->as_of);
-	au_w_u16(w, m->nblocks);
+	au_pages_begin(w, id, m->as_of, m->nblocks);
 	for (int i = 0; i < m->nblocks; i++)
 	{
 		au_w_u8(w, m->status[i]);

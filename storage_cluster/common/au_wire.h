@@ -304,6 +304,14 @@ bool		au_enc_append(AuWriter *w, uint64_t id, const AuMsgAppend *m);
 bool		au_enc_append_ok(AuWriter *w, uint64_t id, const AuMsgAppendOk *m);
 bool		au_enc_get_pages(AuWriter *w, uint64_t id, const AuMsgGetPages *m);
 bool		au_enc_pages(AuWriter *w, uint64_t id, const AuMsgPages *m);
+/* PAGES written page by page: begin, then for each block in order a page is
+ * made at au_pages_slot (its memory: AU_PAGE_SIZE bytes; NULL: no room) and
+ * added with its status, then au_frame_end. */
+void		au_pages_begin(AuWriter *w, uint64_t id, AuLsn as_of, uint16_t nblocks);
+uint8_t    *au_pages_slot(AuWriter *w);
+void		au_pages_add(AuWriter *w, AuStatus status);
+/* Memory for a PAGES frame of nblocks. */
+#define AU_PAGES_CAP(nblocks) (AU_WIRE_HEADER + 10 + (size_t) (nblocks) * (1 + AU_PAGE_SIZE))
 bool		au_enc_get_size(AuWriter *w, uint64_t id, const AuMsgGetSize *m);
 bool		au_enc_size(AuWriter *w, uint64_t id, const AuMsgSize *m);
 bool		au_enc_list_rels(AuWriter *w, uint64_t id, const AuMsgListRels *m);

@@ -63,8 +63,7 @@ au_node_new(const AuNodeHost *host, const AuNodeOptions *options)
 		options->out_bytes_max : AU_NODE_OUT_MAX;
 	n->conn_out_max = n->out_max / 4 < AU_NODE_CONN_OUT_MAX ? n->out_max / 4 : AU_NODE_CONN_OUT_MAX;
 	n->slice = host->alloc(host->ctx, AU_NODE_SLICE_BYTES);
-	n->pages = host->alloc(host->ctx, (size_t) AU_WIRE_BLOCKS_MAX * AU_PAGE_SIZE);
-	if (n->slice == NULL || n->pages == NULL)
+	if (n->slice == NULL)
 	{
 		au_node_free(n);
 		return NULL;
@@ -83,8 +82,6 @@ au_node_free(AuNode *n)
 		au_v_free(n->vols[i]);
 	if (n->slice != NULL)
 		host.release(host.ctx, n->slice);
-	if (n->pages != NULL)
-		host.release(host.ctx, n->pages);
 	host.release(host.ctx, n);
 }
 
@@ -147,7 +144,7 @@ au_node_add_volume(AuNode *n, const AuVolumeMeta *meta, void *handle, char *err,
 bool
 au_n_reserve(AuNode *n, AuConn *c, AuWriter *w, size_t cap)
 {
-	uint8_t    *memory = c->closing ? NULL : n->host.send_reserve(n->host.ctx, c->handle, cap);
+	uint8_t    *memory = c->closing ? NULL : n->host.send_alloc(n->host.ctx, cap);
 
 	if (memory == NULL)
 	{
@@ -168,7 +165,7 @@ au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded)
 		c->out_since = n->host.now_us(n->host.ctx);
 	c->out_bytes += w->len;
 	n->out_bytes += w->len;
-	n->host.send_commit(n->host.ctx, c->handle, w->len);
+	n->host.send_give(n->host.ctx, c->handle, w->data, w->len);
 }
 
 void
@@ -222,7 +219,7 @@ au_node_conn_opened(AuNode *n, void *handle)
 void
 au_node_conn_closed(AuNode *n, AuConn *c)
 {
-	au_r_forget_conn(n, c);
+	au_r_forget_conn(c);
 	au_h_forget_conn(c);
 	for (uint32_t i = 0; i < n->nvols; i++)
 		if (n->vols[i]->writer == c)
@@ -540,7 +537,8 @@ au_node_run(AuNode *n)
 		uint64_t	w = au_v_run(v);
 
 		wait = w < wait ? w : wait;
-		au_r_wake(v);
+		if (au_r_wake(v))
+			wait = 0;
 		w = au_r_expire(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
 		stopped = stopped && au_v_stopped(v);
@@ -595,7 +593,8 @@ au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void *
 	out->applied = v->applied;
 	n->host.store_persisted(n->host.ctx, v->handle, &out->persisted, &restart);
 	out->horizon = n->host.store_horizon(n->host.ctx, v->handle);
-	out->waiting = v->heap_count;
+	out->waiting = v->waiting.count;
+	out->reading = v->reading.count;
 	out->hold = v->hold;
 	out->holds = v->nholds;
 	au_v_state(v, &out->state, &out->problem);

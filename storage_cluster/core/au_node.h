@@ -8,7 +8,8 @@
  *
  *   bytes of a connection ──▶ au_node_input ─┐
  *   a sync has ended ───────▶ au_node_synced │──▶ state ──▶ answers, syncs,
- *   versions are written ───▶ au_node_written│              writes, applying
+ *   versions are written ───▶ au_node_written│              writes, applying,
+ *   pages are read ────────▶ au_node_read_done              reads
  *   time, after each batch ─▶ au_node_run ───┘
  *
  * Events only change state; long work (applying log, waking readers) is done
@@ -39,6 +40,7 @@
 #define AU_NODE_CONN_WAITS_MAX 64	/* waiting reads of a connection */
 #define AU_NODE_CONN_WAIT_BLOCKS_MAX 1024	/* ... and the blocks they ask for */
 #define AU_NODE_WAITS_MAX 16384 /* waiting reads of all together */
+#define AU_NODE_READING_BLOCKS_MAX 4096 /* blocks of reads under way, all together */
 #define AU_NODE_WAIT_US_MAX ((uint64_t) 60 * 1000000)
 #define AU_NODE_ACKS_MAX 4096	/* appends not acknowledged yet, of a volume */
 #define AU_NODE_UNSYNCED_MAX ((uint64_t) 64 << 20)
@@ -59,6 +61,30 @@ typedef enum AuLogLevel
 } AuLogLevel;
 
 /*
+ * Pages of one relation on their way from a store into an answer.
+ *
+ * The host adds the pages to `answer` (au_pages_slot, au_pages_add), in the
+ * order of blocks, ends the frame, and sets the fields below.  It may do so
+ * on any thread: between store_read and au_node_read_done the node does not
+ * touch the batch, and it stays where it is.
+ */
+typedef struct AuPageBatch
+{
+	AuRelId		rel;
+	AuLsn		lsn;			/* as of this; log below it is applied */
+	bool		newest;			/* lsn is the newest there is */
+	uint16_t	nblocks;
+	const uint32_t *blocks;
+	AuWriter	answer;			/* PAGES, begun; room for all pages */
+
+	AuStatus	status;			/* not AU_OK: err says why, answer is of no use */
+	uint16_t	done;			/* pages added */
+	uint64_t	run_us;			/* spent reading, without waiting for its turn */
+	char		err[200];
+	void	   *read;			/* the host's */
+} AuPageBatch;
+
+/*
  * What a node needs.  `conn` and `vol` are the host's own handles.  err is
  * always terminated.  No function may call back into the node.
  */
@@ -76,10 +102,11 @@ typedef struct AuNodeHost
 	/* State as JSON, valid until the next call. */
 	const char *(*status_json) (void *ctx, size_t *len);
 
-	/* Memory for an answer of at most cap bytes (NULL: out of memory), then
-	 * send its first len bytes. */
-	uint8_t    *(*send_reserve) (void *ctx, void *conn, size_t cap);
-	void		(*send_commit) (void *ctx, void *conn, size_t len);
+	/* Memory for an answer of at most cap bytes (NULL: out of memory); then
+	 * send its first len bytes, or drop it. */
+	uint8_t    *(*send_alloc) (void *ctx, size_t cap);
+	void		(*send_give) (void *ctx, void *conn, uint8_t *memory, size_t len);
+	void		(*send_drop) (void *ctx, uint8_t *memory);
 	/* off: give no more input until on. */
 	void		(*set_reading) (void *ctx, void *conn, bool on);
 	/* Close after what was sent; au_node_conn_closed must follow. */
@@ -112,7 +139,7 @@ typedef struct AuNodeHost
 	 * store_reopen: close it, open it again; tried again if it fails.
 	 * AU_FULL: there is no room to try, and the store is as it was; another
 	 * failure leaves it closed, and nothing else is asked of it then but
-	 * store_persisted and store_horizon. */
+	 * store_persisted and store_horizon.  No read is under way then. */
 	AuStatus	(*store_apply) (void *ctx, void *vol, const AuWalRecord *rec);
 	bool		(*store_full) (void *ctx, void *vol);
 	bool		(*store_freeze) (void *ctx, void *vol, AuLsn applied, AuLsn restart);
@@ -126,7 +153,10 @@ typedef struct AuNodeHost
 	void		(*store_set_hold) (void *ctx, void *vol, AuLsn lsn);
 	AuLsn		(*store_last_change) (void *ctx, void *vol);
 	bool		(*store_rewind) (void *ctx, void *vol, AuLsn lsn);
-	AuStatus	(*store_read) (void *ctx, void *vol, const AuPageId *page, AuLsn lsn, uint8_t *out);
+	/* true: done already; else au_node_read_done follows.  The store may be
+	 * applied to, frozen and written meanwhile; store_freeze may say false
+	 * until the read is done. */
+	bool		(*store_read) (void *ctx, void *vol, AuPageBatch *batch);
 	AuStatus	(*store_size) (void *ctx, void *vol, const AuRelId *rel, AuLsn lsn, uint32_t *nblocks);
 	void		(*store_list) (void *ctx, void *vol, uint32_t db,
 							   void (*fn) (void *fnctx, const AuRelId *rel, uint32_t nblocks),
@@ -151,6 +181,7 @@ typedef struct AuConn AuConn;
 
 /* The host table is copied.  NULL: out of memory. */
 AuNode	   *au_node_new(const AuNodeHost *host, const AuNodeOptions *options);
+/* No read may be under way. */
 void		au_node_free(AuNode *node);
 
 /* A volume found at start; the host opened its log and store. */
@@ -166,12 +197,13 @@ AuConn	   *au_node_conn_opened(AuNode *node, void *conn);
  */
 size_t		au_node_input(AuNode *node, AuConn *conn, const uint8_t *buf, size_t len, size_t *need);
 /* `bytes` of what was sent left the host's buffers; may be called from within
- * send_commit. */
+ * send_give. */
 void		au_node_conn_sent(AuNode *node, AuConn *conn, size_t bytes);
 void		au_node_conn_closed(AuNode *node, AuConn *conn);
 
 void		au_node_synced(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_written(AuNode *node, void *vol, AuStatus status, const char *err);
+void		au_node_read_done(AuNode *node, AuPageBatch *batch);
 
 /* Do a slice of what there is to do.  Returns microseconds after which it
  * wants to run again at the latest; 0: at once. */
@@ -208,6 +240,7 @@ typedef struct AuVolumeStats
 	uint64_t	wait_us;		/* sum */
 	uint64_t	expired;		/* reads that waited in vain */
 	uint64_t	waiting;		/* now */
+	uint64_t	reading;		/* reads of pages under way now */
 	uint64_t	store_writes;
 	uint64_t	store_reopens;
 	AuLsn		hold;			/* lowest LSN that a connection holds, 0: none */

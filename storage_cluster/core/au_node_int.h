@@ -12,26 +12,47 @@
 
 typedef struct AuVolume AuVolume;
 
-/* A read that waits until log below `need` is applied. */
+/*
+ * A read's stages.  WAITING: log below `need` is not applied yet.  READY: it
+ * is, but there are too many reads under way.  READING: with the host, pages
+ * only.
+ */
+typedef enum AuWaitStage
+{
+	AU_WAIT_NEW,				/* in no list but its connection's */
+	AU_WAIT_WAITING,
+	AU_WAIT_READY,
+	AU_WAIT_READING
+} AuWaitStage;
+
 typedef struct AuWait
 {
-	AuConn	   *conn;
+	AuConn	   *conn;			/* NULL: gone while READING */
 	AuVolume   *vol;
+	AuWaitStage stage;
 	struct AuWait *conn_prev,
 			   *conn_next;
-	struct AuWait *age_prev,	/* all of a volume, oldest first */
-			   *age_next;
-	uint32_t	heap_index;
+	struct AuWait *prev,		/* of the volume's list of its stage, oldest first */
+			   *next;
+	uint32_t	heap_index;		/* WAITING */
 	uint64_t	seq;
 	AuLsn		need;
-	uint64_t	since_us;
+	uint64_t	since_us;		/* in its stage */
 	uint64_t	id;
 	uint16_t	type;			/* AU_MSG_GET_PAGES, ... */
 	AuRelId		rel;			/* LIST_RELS: only db */
 	AuLsn		read_lsn;
 	uint16_t	nblocks;
+	AuPageBatch batch;
 	uint32_t	blocks[];
 } AuWait;
+
+typedef struct AuWaitList
+{
+	AuWait	   *first;
+	AuWait	   *last;
+	uint32_t	count;
+} AuWaitList;
 
 typedef struct AuAck
 {
@@ -84,8 +105,10 @@ struct AuVolume
 	AuWait	  **heap;			/* by need, then seq */
 	uint32_t	heap_count;
 	uint32_t	heap_cap;
-	AuWait	   *age_first;
-	AuWait	   *age_last;
+	AuWaitList	waiting;
+	AuWaitList	ready;
+	AuWaitList	reading;
+	bool		draining;		/* start no reads: the store is to be closed */
 
 	AuVolumeStats stats;
 };
@@ -127,14 +150,13 @@ struct AuNode
 	uint64_t	conn_out_max;
 	uint32_t	npaused;
 	uint32_t	nterms;			/* connections with term_pending */
-	uint32_t	nwaits;
+	uint32_t	nwaits;			/* in any stage */
+	uint32_t	reading_blocks; /* of those that are READING */
 	uint64_t	wait_seq;
 	bool		dead;			/* fatal was called */
 	bool		stopping;
 	bool		stopped;
 	uint8_t    *slice;			/* AU_NODE_SLICE_BYTES: log on its way to the decoder */
-	uint8_t    *pages;			/* AU_WIRE_BLOCKS_MAX pages on their way to an answer */
-	AuMsgPages	msg_pages;
 	AuMsgGetPages msg_get;
 	AuNodeStats stats;
 };
@@ -181,9 +203,10 @@ void		au_h_break(AuVolume *v);
 void		au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_r_get_size(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_r_list_rels(AuNode *n, AuConn *c, const AuFrame *f);
-void		au_r_wake(AuVolume *v);
+/* Start or answer what can be; true: call it again soon. */
+bool		au_r_wake(AuVolume *v);
 uint64_t	au_r_expire(AuVolume *v, uint64_t now); /* us until the next one, UINT64_MAX: none */
 void		au_r_fail_all(AuVolume *v, AuStatus status, const char *why);
-void		au_r_forget_conn(AuNode *n, AuConn *c);
+void		au_r_forget_conn(AuConn *c);
 
 #endif							/* AU_NODE_INT_H */

@@ -3,15 +3,29 @@
  * au_node_read.c: pages, sizes and lists of relations, and the reads that
  * wait until enough log is applied.
  *
+ *                applied < need                    too many under way
+ *   request ──▶ WAITING ──applied──▶ pages? ──▶ READY ──▶ READING ──▶ answer
+ *      │           │                   │ no                  ▲
+ *      │           │ 60 s, failed      └──▶ answer           │
+ *      └─ enough is applied, room ───────────────────────────┘
+ *
  * Waiting reads of a volume stand in a heap by the LSN they need (those who
- * need the same one in order of arrival), in a list by age for the time
- * limit, and in a list of their connection.
+ * need the same one in order of arrival) and in a list by age for the time
+ * limit.  Every kept read is in a list of its connection; one whose
+ * connection goes while the host reads for it is answered to nobody.
+ *
+ * A read of pages is as of one LSN, fixed when it starts.  A store is closed
+ * (to be opened again) only while none is under way: `draining` holds new
+ * ones back until then.
  */
 #include "core/au_node_int.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
+
+/* Reads started by one au_r_wake, so that events are looked at again. */
+#define WAKE_MAX 64
 
 #define RETRY_HINT "Try again; if that does not help look at the node's log and at \"auroractl status\"."
 
@@ -81,68 +95,90 @@ heap_room(AuVolume *v)
 	return true;
 }
 
-/* Copy a request that has to wait.  false: no room; nothing happened. */
-static bool
-enqueue(AuVolume *v, AuConn *c, const AuWait *request, const uint32_t *blocks)
+static void
+list_add(AuWaitList *l, AuWait *w)
 {
-	AuNode	   *n = v->node;
-	size_t		blocks_size = request->nblocks * sizeof(uint32_t);
-	AuWait	   *w;
-
-	if (n->nwaits >= AU_NODE_WAITS_MAX || !heap_room(v))
-		return false;
-	w = n->host.alloc(n->host.ctx, sizeof(*w) + blocks_size);
-	if (w == NULL)
-		return false;
-	*w = *request;
-	if (blocks_size > 0)
-		memcpy(w->blocks, blocks, blocks_size);
-	w->conn = c;
-	w->vol = v;
-	w->seq = n->wait_seq++;
-	w->since_us = n->host.now_us(n->host.ctx);
-
-	w->conn_prev = NULL;
-	w->conn_next = c->waits;
-	if (c->waits != NULL)
-		c->waits->conn_prev = w;
-	c->waits = w;
-	c->nwaits++;
-	c->wait_blocks += w->nblocks;
-
-	w->age_next = NULL;
-	w->age_prev = v->age_last;
-	if (v->age_last != NULL)
-		v->age_last->age_next = w;
+	w->next = NULL;
+	w->prev = l->last;
+	if (l->last != NULL)
+		l->last->next = w;
 	else
-		v->age_first = w;
-	v->age_last = w;
-
-	v->heap_count++;
-	sift_up(v, w, v->heap_count - 1);
-	n->nwaits++;
-	v->stats.waits++;
-	return true;
+		l->first = w;
+	l->last = w;
+	l->count++;
 }
 
-/* Take out of all lists; the caller frees. */
 static void
-dequeue(AuWait *w)
+list_remove(AuWaitList *l, AuWait *w)
 {
-	AuVolume   *v = w->vol;
-	AuConn	   *c = w->conn;
+	if (w->prev != NULL)
+		w->prev->next = w->next;
+	else
+		l->first = w->next;
+	if (w->next != NULL)
+		w->next->prev = w->prev;
+	else
+		l->last = w->prev;
+	l->count--;
+}
+
+static void
+heap_remove(AuVolume *v, AuWait *w)
+{
 	AuWait	   *last = v->heap[v->heap_count - 1];
 	uint32_t	i = w->heap_index;
 
 	assert(v->heap[i] == w);
 	v->heap_count--;
-	if (last != w)
+	if (last == w)
+		return;
+	if (i > 0 && before(last, v->heap[(i - 1) / 2]))
+		sift_up(v, last, i);
+	else
+		sift_down(v, last, i);
+}
+
+/* Out of its stage's list, into none. */
+static void
+leave_stage(AuWait *w)
+{
+	AuVolume   *v = w->vol;
+
+	switch (w->stage)
 	{
-		if (i > 0 && before(last, v->heap[(i - 1) / 2]))
-			sift_up(v, last, i);
-		else
-			sift_down(v, last, i);
+		case AU_WAIT_NEW:
+			break;
+		case AU_WAIT_WAITING:
+			heap_remove(v, w);
+			list_remove(&v->waiting, w);
+			break;
+		case AU_WAIT_READY:
+			list_remove(&v->ready, w);
+			break;
+		case AU_WAIT_READING:
+			list_remove(&v->reading, w);
+			v->node->reading_blocks -= w->nblocks;
+			break;
 	}
+	w->stage = AU_WAIT_NEW;
+}
+
+static void
+enter_stage(AuWait *w, AuWaitStage stage, AuWaitList *list)
+{
+	leave_stage(w);
+	w->stage = stage;
+	w->since_us = w->vol->node->host.now_us(w->vol->node->host.ctx);
+	list_add(list, w);
+}
+
+static void
+leave_conn(AuWait *w)
+{
+	AuConn	   *c = w->conn;
+
+	if (c == NULL)
+		return;
 	if (w->conn_prev != NULL)
 		w->conn_prev->conn_next = w->conn_next;
 	else
@@ -151,24 +187,78 @@ dequeue(AuWait *w)
 		w->conn_next->conn_prev = w->conn_prev;
 	c->nwaits--;
 	c->wait_blocks -= w->nblocks;
-	if (w->age_prev != NULL)
-		w->age_prev->age_next = w->age_next;
-	else
-		v->age_first = w->age_next;
-	if (w->age_next != NULL)
-		w->age_next->age_prev = w->age_prev;
-	else
-		v->age_last = w->age_prev;
-	v->node->nwaits--;
+	w->conn = NULL;
+}
+
+static void
+forget(AuWait *w)
+{
+	const AuNodeHost *h = &w->vol->node->host;
+
+	leave_stage(w);
+	leave_conn(w);
+	w->vol->node->nwaits--;
+	h->release(h->ctx, w);
+}
+
+/* Copy a request.  NULL: no room; it is answered so. */
+static AuWait *
+keep(AuVolume *v, AuConn *c, const AuWait *request, const uint32_t *blocks)
+{
+	AuNode	   *n = v->node;
+	size_t		blocks_size = request->nblocks * sizeof(uint32_t);
+	AuWait	   *w = NULL;
+
+	if (n->nwaits < AU_NODE_WAITS_MAX)
+		w = n->host.alloc(n->host.ctx, sizeof(*w) + blocks_size);
+	if (w == NULL)
+	{
+		au_n_error(n, c, request->id, AU_REFUSED, RETRY_HINT,
+				   "too many reads (%u) wait for log to be applied", n->nwaits);
+		return NULL;
+	}
+	*w = *request;
+	if (blocks_size > 0)
+		memcpy(w->blocks, blocks, blocks_size);
+	w->conn = c;
+	w->vol = v;
+	w->stage = AU_WAIT_NEW;
+	w->seq = n->wait_seq++;
+	w->conn_prev = NULL;
+	w->conn_next = c->waits;
+	if (c->waits != NULL)
+		c->waits->conn_prev = w;
+	c->waits = w;
+	c->nwaits++;
+	c->wait_blocks += w->nblocks;
+	n->nwaits++;
+	return w;
+}
+
+/* Have it wait until enough log is applied; without memory it is answered. */
+static void
+start_waiting(AuWait *w)
+{
+	AuVolume   *v = w->vol;
+
+	if (!heap_room(v))
+	{
+		au_n_error(v->node, w->conn, w->id, AU_NOMEM, RETRY_HINT, "out of memory");
+		forget(w);
+		return;
+	}
+	enter_stage(w, AU_WAIT_WAITING, &v->waiting);
+	v->heap_count++;
+	sift_up(v, w, v->heap_count - 1);
+	v->stats.waits++;
 }
 
 /* ---- answering -------------------------------------------------------- */
 
 static void
-read_failed(AuVolume *v, AuConn *c, uint64_t id, AuStatus status)
+read_failed(AuVolume *v, AuConn *c, uint64_t id, AuStatus status, const char *why)
 {
 	AuNode	   *n = v->node;
-	const char *why = n->host.store_error(n->host.ctx, v->handle);
 	const char *hint = status == AU_CORRUPT ?
 		"The stored version is damaged and was not used. Run \"auroractl check\" on the stopped node; restore the node's directory from a backup." :
 		RETRY_HINT;
@@ -177,36 +267,116 @@ read_failed(AuVolume *v, AuConn *c, uint64_t id, AuStatus status)
 	au_n_error(n, c, id, status, hint, "%s", why);
 }
 
-static void
-answer_pages(AuVolume *v, AuConn *c, const AuWait *r, const uint32_t *blocks, AuLsn as_of)
+/* Only LSNs above the horizon can be read.  false: answered. */
+static bool
+readable(AuVolume *v, AuConn *c, const AuWait *r)
 {
 	AuNode	   *n = v->node;
-	AuMsgPages *m = &n->msg_pages;
-	size_t		cap = AU_WIRE_HEADER + 10;
-	AuWriter	w;
+	AuLsn		horizon = n->host.store_horizon(n->host.ctx, v->handle);
 
-	m->as_of = as_of;
-	m->nblocks = r->nblocks;
-	for (uint32_t i = 0; i < r->nblocks; i++)
-	{
-		AuPageId	page = {.rel = r->rel,.blk = blocks[i]};
-		uint8_t    *out = n->pages + (size_t) i * AU_PAGE_SIZE;
-		AuStatus	status = n->host.store_read(n->host.ctx, v->handle, &page,
-												r->read_lsn ? r->read_lsn : AU_LSN_MAX, out);
-
-		if (status != AU_OK && status != AU_NOT_FOUND)
-		{
-			read_failed(v, c, r->id, status);
-			return;
-		}
-		m->status[i] = (uint8_t) status;
-		m->page[i] = status == AU_OK ? out : NULL;
-		cap += 1 + (status == AU_OK ? AU_PAGE_SIZE : 0);
-	}
-	v->stats.pages += r->nblocks;
-	if (au_n_reserve(n, c, &w, cap))
-		au_n_send(n, c, &w, au_enc_pages(&w, r->id, m));
+	if (r->read_lsn == 0 || r->read_lsn >= horizon)
+		return true;
+	au_n_error(n, c, r->id, AU_GONE, c->hold_broken ?
+			   "This connection's hold kept more log than --hold-limit-mb and was broken." :
+			   "Storage keeps readable what --retention-mb or --retention-seconds asks for.",
+			   "LSN %X/%X is older than what storage keeps (%X/%X)",
+			   AU_LSN_ARGS(r->read_lsn), AU_LSN_ARGS(horizon));
+	return false;
 }
+
+/* ---- pages ------------------------------------------------------------ */
+
+static void
+finish_pages(AuNode *n, AuWait *w)
+{
+	AuPageBatch *b = &w->batch;
+	AuVolume   *v = w->vol;
+	AuConn	   *c = w->conn;
+
+	v->stats.reads++;
+	v->stats.pages += b->done;
+	v->stats.read_us += b->run_us;
+	if (b->status == AU_OK && c != NULL && !c->closing)
+		au_n_send(n, c, &b->answer, true);
+	else
+	{
+		n->host.send_drop(n->host.ctx, b->answer.data);
+		if (b->status != AU_OK && c != NULL)
+			read_failed(v, c, w->id, b->status, b->err);
+	}
+	forget(w);
+}
+
+void
+au_node_read_done(AuNode *n, AuPageBatch *batch)
+{
+	AuWait	   *w = (AuWait *) ((char *) batch - offsetof(AuWait, batch));
+
+	assert(w->stage == AU_WAIT_READING);
+	finish_pages(n, w);
+}
+
+static bool
+may_read_pages(const AuVolume *v, const AuWait *w)
+{
+	const AuNode *n = v->node;
+	uint32_t	blocks = n->reading_blocks + w->nblocks;
+
+	/* their answers count, too; but one must be able to go on */
+	return !v->store_closed && !v->draining && !au_n_out_full(n) &&
+		(n->reading_blocks == 0 ||
+		 (blocks <= AU_NODE_READING_BLOCKS_MAX &&
+		  n->out_bytes + (uint64_t) blocks * AU_PAGE_SIZE <= n->out_max));
+}
+
+/* Hand it to the host. */
+static void
+start_pages(AuWait *w)
+{
+	AuVolume   *v = w->vol;
+	AuNode	   *n = v->node;
+	const AuNodeHost *h = &n->host;
+	AuPageBatch *b = &w->batch;
+	AuLsn		as_of = w->read_lsn ? w->read_lsn : v->applied;
+	uint8_t    *memory;
+
+	assert(v->applied >= w->need);
+	if (!readable(v, w->conn, w))
+	{
+		forget(w);
+		return;
+	}
+	memory = h->send_alloc(h->ctx, AU_PAGES_CAP(w->nblocks));
+	if (memory == NULL)
+	{
+		au_n_error(n, w->conn, w->id, AU_NOMEM, RETRY_HINT, "out of memory");
+		forget(w);
+		return;
+	}
+	*b = (AuPageBatch)
+	{
+		.rel = w->rel, .lsn = as_of, .newest = w->read_lsn == 0,
+		.nblocks = w->nblocks, .blocks = w->blocks
+	};
+	au_writer_start(&b->answer, memory, AU_PAGES_CAP(w->nblocks));
+	au_pages_begin(&b->answer, w->id, as_of, w->nblocks);
+	enter_stage(w, AU_WAIT_READING, &v->reading);
+	n->reading_blocks += w->nblocks;
+	if (h->store_read(h->ctx, v->handle, b))
+		finish_pages(n, w);
+}
+
+/* Enough log is applied for it; those that came before go first. */
+static void
+pages_ready(AuWait *w)
+{
+	if (w->vol->ready.count == 0 && may_read_pages(w->vol, w))
+		start_pages(w);
+	else
+		enter_stage(w, AU_WAIT_READY, &w->vol->ready);
+}
+
+/* ---- sizes and lists -------------------------------------------------- */
 
 static void
 answer_size(AuVolume *v, AuConn *c, const AuWait *r, AuLsn as_of)
@@ -218,7 +388,7 @@ answer_size(AuVolume *v, AuConn *c, const AuWait *r, AuLsn as_of)
 	AuWriter	w;
 
 	if (status != AU_OK)
-		read_failed(v, c, r->id, status);
+		read_failed(v, c, r->id, status, n->host.store_error(n->host.ctx, v->handle));
 	else if (au_n_reserve(n, c, &w, AU_WIRE_HEADER + 64))
 		au_n_send(n, c, &w, au_enc_size(&w, r->id, &m));
 }
@@ -272,39 +442,26 @@ answer_rels(AuVolume *v, AuConn *c, const AuWait *r, AuLsn as_of)
 	h->release(h->ctx, entries);
 }
 
+/* What is not about pages is in memory, or nearly. */
 static void
-answer(AuVolume *v, AuConn *c, const AuWait *r, const uint32_t *blocks)
+answer(AuVolume *v, AuConn *c, const AuWait *r)
 {
-	AuNode	   *n = v->node;
+	const AuNodeHost *h = &v->node->host;
 	AuLsn		as_of = r->read_lsn ? r->read_lsn : v->applied;
-	AuLsn		horizon = n->host.store_horizon(n->host.ctx, v->handle);
-	uint64_t	start = n->host.now_us(n->host.ctx);
+	uint64_t	start = h->now_us(h->ctx);
 
 	assert(v->applied >= r->need);
-	if (r->read_lsn != 0 && r->read_lsn < horizon)
-	{
-		au_n_error(n, c, r->id, AU_GONE, c->hold_broken ?
-				   "This connection's hold kept more log than --hold-limit-mb and was broken." :
-				   "Storage keeps readable what --retention-mb or --retention-seconds asks for.",
-				   "LSN %X/%X is older than what storage keeps (%X/%X)",
-				   AU_LSN_ARGS(r->read_lsn), AU_LSN_ARGS(horizon));
+	if (!readable(v, c, r))
 		return;
-	}
-	switch (r->type)
+	if (r->type == AU_MSG_GET_SIZE)
+		answer_size(v, c, r, as_of);
+	else
 	{
-		case AU_MSG_GET_PAGES:
-			answer_pages(v, c, r, blocks, as_of);
-			break;
-		case AU_MSG_GET_SIZE:
-			answer_size(v, c, r, as_of);
-			break;
-		default:
-			assert(r->type == AU_MSG_LIST_RELS);
-			answer_rels(v, c, r, as_of);
-			break;
+		assert(r->type == AU_MSG_LIST_RELS);
+		answer_rels(v, c, r, as_of);
 	}
 	v->stats.reads++;
-	v->stats.read_us += n->host.now_us(n->host.ctx) - start;
+	v->stats.read_us += h->now_us(h->ctx) - start;
 }
 
 /* Answer now or later. */
@@ -312,6 +469,8 @@ static void
 serve(AuNode *n, AuConn *c, AuWait *r, AuLsn not_before, const uint32_t *blocks)
 {
 	AuVolume   *v = c->vol;
+	bool		ready;
+	AuWait	   *w;
 
 	if (v == NULL)
 	{
@@ -321,14 +480,18 @@ serve(AuNode *n, AuConn *c, AuWait *r, AuLsn not_before, const uint32_t *blocks)
 		return;
 	}
 	r->need = r->read_lsn > not_before ? r->read_lsn : not_before;
-	if (v->applied >= r->need && !v->store_closed)
-		answer(v, c, r, blocks);
-	else if (v->failed)
+	ready = v->applied >= r->need && !v->store_closed;
+	if (!ready && v->failed)
 		au_n_error(n, c, r->id, AU_CORRUPT, "See the node's log.",
 				   "log up to %X/%X cannot be applied: %s", AU_LSN_ARGS(r->need), v->problem);
-	else if (!enqueue(v, c, r, blocks))
-		au_n_error(n, c, r->id, AU_REFUSED, RETRY_HINT,
-				   "too many reads (%u) wait for log to be applied", n->nwaits);
+	else if (ready && r->type != AU_MSG_GET_PAGES)
+		answer(v, c, r);
+	else if ((w = keep(v, c, r, blocks)) == NULL)
+		return;
+	else if (ready)
+		pages_ready(w);
+	else
+		start_waiting(w);
 }
 
 static void
@@ -387,41 +550,49 @@ au_r_list_rels(AuNode *n, AuConn *c, const AuFrame *f)
 
 /* ---- waking ----------------------------------------------------------- */
 
+/* What it waited for has come. */
 static void
-release(AuWait *w)
+wake_one(AuVolume *v, AuWait *w)
 {
-	const AuNodeHost *h = &w->vol->node->host;
-
-	h->release(h->ctx, w);
+	v->stats.wait_us += v->node->host.now_us(v->node->host.ctx) - w->since_us;
+	leave_stage(w);
+	if (w->type == AU_MSG_GET_PAGES && !w->conn->closing)
+	{
+		pages_ready(w);
+		return;
+	}
+	if (!w->conn->closing)
+		answer(v, w->conn, w);
+	forget(w);
 }
 
-void
+bool
 au_r_wake(AuVolume *v)
 {
-	while (v->heap_count > 0 && v->heap[0]->need <= v->applied && !v->store_closed &&
-		   !au_n_out_full(v->node))
-	{
-		AuWait	   *w = v->heap[0];
+	int			left = WAKE_MAX;
 
-		dequeue(w);
-		v->stats.wait_us += v->node->host.now_us(v->node->host.ctx) - w->since_us;
-		if (!w->conn->closing)
-			answer(v, w->conn, w, w->blocks);
-		release(w);
-	}
+	/* a store that was opened again may have gone back */
+	while (v->ready.first != NULL &&
+		   (v->store_closed || v->ready.first->need > v->applied))
+		start_waiting(v->ready.first);
+	while (v->ready.first != NULL && may_read_pages(v, v->ready.first) && left-- > 0)
+		start_pages(v->ready.first);
+	while (v->heap_count > 0 && v->heap[0]->need <= v->applied && !v->store_closed &&
+		   !au_n_out_full(v->node) && left-- > 0)
+		wake_one(v, v->heap[0]);
+	return left < 0;
 }
 
 uint64_t
 au_r_expire(AuVolume *v, uint64_t now)
 {
-	while (v->age_first != NULL)
+	while (v->waiting.first != NULL)
 	{
-		AuWait	   *w = v->age_first;
+		AuWait	   *w = v->waiting.first;
 		uint64_t	age = now - w->since_us;
 
 		if (age < AU_NODE_WAIT_US_MAX)
 			return AU_NODE_WAIT_US_MAX - age;
-		dequeue(w);
 		v->stats.expired++;
 		v->stats.wait_us += age;
 		if (!w->conn->closing)
@@ -430,7 +601,7 @@ au_r_expire(AuVolume *v, uint64_t now)
 					   AU_LSN_ARGS(w->need), (int) (AU_NODE_WAIT_US_MAX / 1000000),
 					   AU_LSN_ARGS(au_v_received(v)), AU_LSN_ARGS(v->applied),
 					   v->problem[0] ? ": " : "", v->problem);
-		release(w);
+		forget(w);
 	}
 	return UINT64_MAX;
 }
@@ -438,28 +609,29 @@ au_r_expire(AuVolume *v, uint64_t now)
 void
 au_r_fail_all(AuVolume *v, AuStatus status, const char *why)
 {
-	while (v->age_first != NULL)
+	while (v->waiting.first != NULL)
 	{
-		AuWait	   *w = v->age_first;
+		AuWait	   *w = v->waiting.first;
 
-		dequeue(w);
 		if (!w->conn->closing)
 			au_n_error(v->node, w->conn, w->id, status, "See the node's log.",
 					   "log up to %X/%X cannot be applied: %s", AU_LSN_ARGS(w->need), why);
-		release(w);
+		forget(w);
 	}
 }
 
 void
-au_r_forget_conn(AuNode *n, AuConn *c)
+au_r_forget_conn(AuConn *c)
 {
-	(void) n;
 	while (c->waits != NULL)
 	{
 		AuWait	   *w = c->waits;
 
-		dequeue(w);
-		release(w);
+		/* what the host has in hand comes back by au_node_read_done */
+		if (w->stage == AU_WAIT_READING)
+			leave_conn(w);
+		else
+			forget(w);
 	}
 	assert(c->nwaits == 0 && c->wait_blocks == 0);
 }

@@ -87,6 +87,7 @@ au_v_free(AuVolume *v)
 {
 	const AuNodeHost *h = &v->node->host;
 
+	assert(v->reading.count == 0);
 	au_waldecode_free(v->decode);
 	if (v->acks != NULL)
 		h->release(h->ctx, v->acks);
@@ -460,8 +461,13 @@ reopen(AuVolume *v)
 	AuNode	   *n = v->node;
 	const AuNodeHost *h = &n->host;
 	char		err[512];
-	AuStatus	status = h->store_reopen(h->ctx, v->handle, err, sizeof(err));
+	AuStatus	status;
 
+	/* Reads under way hold on to the store: let them end, start none. */
+	v->draining = v->reading.count > 0;
+	if (v->draining)
+		return;
+	status = h->store_reopen(h->ctx, v->handle, err, sizeof(err));
 	if (status != AU_FULL)
 		v->store_closed = true;
 	if (status == AU_OK)
@@ -564,7 +570,7 @@ au_v_stopped(const AuVolume *v)
 	AuLsn		applied,
 				restart;
 
-	if (v->syncing || v->store_state == AU_STORE_WRITING)
+	if (v->syncing || v->store_state == AU_STORE_WRITING || v->reading.count > 0)
 		return false;
 	v->node->host.store_persisted(v->node->host.ctx, v->handle, &applied, &restart);
 	return v->failed || v->store_state == AU_STORE_STALLED || v->applied <= applied ||

@@ -2,7 +2,9 @@
 /*
  * au_daemon.h: what the files of aurora_storaged share.
  *
- *   loop thread    connections, the node's core, reads, small files
+ *   loop thread    connections, the node's core, short reads of what is in
+ *                  memory, small files
+ *   reader threads pages from files (au_readers.h)
  *   worker threads fdatasync of landing logs, writing of page versions
  *   HTTP thread    answers from a snapshot that the loop thread makes
  */
@@ -14,6 +16,7 @@
 
 #include "core/au_node.h"
 #include "daemon/au_config.h"
+#include "daemon/au_readers.h"
 #include "rdma/transport.h"
 #include "store/au_landing.h"
 #include "store/au_pagestore.h"
@@ -88,7 +91,8 @@ struct AuDaemon
 	uint64_t	sessions_refused;
 	char	   *status_text;	/* last answer to STATUS */
 	uint64_t	started_ms;
-	uint64_t	work;			/* syncs and writes under way */
+	AuReaders  *readers;
+	uint64_t	work;			/* syncs, writes and reads under way */
 	bool		stopping;
 	bool		failed;
 	AuSnapshot	snapshot;
@@ -105,6 +109,7 @@ void		au_wake(AuDaemon *d);	/* run the node again without waiting for an event *
 bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
 void		au_volumes_close(AuDaemon *d);
 void		au_volumes_fill_host(AuNodeHost *h);
+void		au_volumes_read_done(void *daemon, AuPageBatch *batch);
 
 /* au_scrub.c: looking for damage in the background; stop: no further step */
 void		au_scrub_start(AuDaemon *d);

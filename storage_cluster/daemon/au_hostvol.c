@@ -466,11 +466,24 @@ host_store_rewind(void *ctx, void *vol, AuLsn lsn)
 	return au_pagestore_rewind(((AuHostVolume *) vol)->store, lsn);
 }
 
-static AuStatus
-host_store_read(void *ctx, void *vol, const AuPageId *page, AuLsn lsn, uint8_t *out)
+static bool
+host_store_read(void *ctx, void *vol, AuPageBatch *batch)
 {
-	(void) ctx;
-	return au_pagestore_read(((AuHostVolume *) vol)->store, page, lsn, out);
+	AuDaemon   *d = ctx;
+
+	if (au_readers_read(d->readers, ((AuHostVolume *) vol)->store, batch))
+		return true;
+	d->work++;
+	return false;
+}
+
+void
+au_volumes_read_done(void *daemon, AuPageBatch *batch)
+{
+	AuDaemon   *d = daemon;
+
+	d->work--;
+	au_node_read_done(d->node, batch);
 }
 
 static AuStatus

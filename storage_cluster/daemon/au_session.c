@@ -17,7 +17,6 @@ typedef struct AuSession
 	AuDaemon   *daemon;
 	AuLink	   *link;
 	AuConn	   *conn;			/* NULL: turned away */
-	uint8_t    *buffer;			/* reserved by the node */
 	bool		kicked;
 	struct AuSession *next_kicked;
 } AuSession;
@@ -157,24 +156,24 @@ au_sessions_offer(AuDaemon *d)
 /* ---- host ------------------------------------------------------------- */
 
 static uint8_t *
-host_send_reserve(void *ctx, void *conn, size_t cap)
+host_send_alloc(void *ctx, size_t cap)
 {
-	AuSession  *s = conn;
-
 	(void) ctx;
-	s->buffer = au_link_buffer(cap);
-	return s->buffer;
+	return au_link_buffer(cap);
 }
 
 static void
-host_send_commit(void *ctx, void *conn, size_t len)
+host_send_give(void *ctx, void *conn, uint8_t *memory, size_t len)
 {
-	AuSession  *s = conn;
-	uint8_t    *buffer = s->buffer;
-
 	(void) ctx;
-	s->buffer = NULL;
-	au_link_send(s->link, buffer, len);
+	au_link_send(((AuSession *) conn)->link, memory, len);
+}
+
+static void
+host_send_drop(void *ctx, uint8_t *memory)
+{
+	(void) ctx;
+	au_link_buffer_free(memory);
 }
 
 static void
@@ -202,8 +201,9 @@ host_close(void *ctx, void *conn)
 void
 au_sessions_fill_host(AuNodeHost *h)
 {
-	h->send_reserve = host_send_reserve;
-	h->send_commit = host_send_commit;
+	h->send_alloc = host_send_alloc;
+	h->send_give = host_send_give;
+	h->send_drop = host_send_drop;
 	h->set_reading = host_set_reading;
 	h->close = host_close;
 }

@@ -229,7 +229,8 @@ make_handles(AuDaemon *d)
 static bool
 start(AuDaemon *d, char *err, size_t errlen)
 {
-	if (!make_node(d, err, errlen) || !au_volumes_open(d, err, errlen))
+	d->readers = au_readers_start(d->loop, au_volumes_read_done, d, err, errlen);
+	if (d->readers == NULL || !make_node(d, err, errlen) || !au_volumes_open(d, err, errlen))
 		return false;
 	make_handles(d);
 	au_scrub_start(d);
@@ -261,6 +262,7 @@ static void
 end(AuDaemon *d)
 {
 	au_http_stop(d);
+	au_readers_stop(d->readers);
 	if (d->node != NULL)
 		au_node_free(d->node);
 	au_volumes_close(d);

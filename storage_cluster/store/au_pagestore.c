@@ -149,11 +149,17 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	rocksdb_writeoptions_set_no_slowdown(ps->gc_write_options, 1);
 	ps->read_options = rocksdb_readoptions_create();
 	rocksdb_readoptions_set_prefix_same_as_start(ps->read_options, 1);
+	ps->cached_options = rocksdb_readoptions_create();
+	rocksdb_readoptions_set_prefix_same_as_start(ps->cached_options, 1);
+	rocksdb_readoptions_set_read_tier(ps->cached_options, AU_TIER_CACHE);
+	ps->run_options = rocksdb_readoptions_create();
+	rocksdb_readoptions_set_prefix_same_as_start(ps->run_options, 1);
+	rocksdb_readoptions_set_readahead_size(ps->run_options, AU_READ_RUN_AHEAD);
 	ps->scan_options = rocksdb_readoptions_create();
 	rocksdb_readoptions_set_total_order_seek(ps->scan_options, 1);
 	rocksdb_readoptions_set_fill_cache(ps->scan_options, 0);
 	ps->persisted_options = rocksdb_readoptions_create();
-	rocksdb_readoptions_set_read_tier(ps->persisted_options, 2);	/* kPersistedTier */
+	rocksdb_readoptions_set_read_tier(ps->persisted_options, AU_TIER_PERSISTED);
 }
 
 void
@@ -161,6 +167,8 @@ au_ps_free_options(AuPageStore *ps)
 {
 	rocksdb_readoptions_destroy(ps->persisted_options);
 	rocksdb_readoptions_destroy(ps->scan_options);
+	rocksdb_readoptions_destroy(ps->run_options);
+	rocksdb_readoptions_destroy(ps->cached_options);
 	rocksdb_readoptions_destroy(ps->read_options);
 	rocksdb_writeoptions_destroy(ps->gc_write_options);
 	rocksdb_writeoptions_destroy(ps->write_options);
@@ -171,9 +179,7 @@ au_ps_free_options(AuPageStore *ps)
 void
 au_ps_drop_iter(AuPageStore *ps)
 {
-	if (ps->iter != NULL)
-		rocksdb_iter_destroy(ps->iter);
-	ps->iter = NULL;
+	au_rc_use(&ps->own, ps->read_options);
 }
 
 /* ---- relations -------------------------------------------------------- */
@@ -220,8 +226,8 @@ load_events(AuPageStore *ps, AuRel *rel, AuLsn event_lsn)
 
 		status = au_ps_collect(ps, AU_KS_SIZE, &id, event_lsn, 0, &bundles);
 		if (status == AU_OK &&
-			(ps->nrefs == 0 || ps->refs[0].lsn != event_lsn ||
-			 !au_size_item_decode(ps->refs[0].ops, ps->refs[0].len, &item) ||
+			(ps->own.nrefs == 0 || ps->own.refs[0].lsn != event_lsn ||
+			 !au_size_item_decode(ps->own.refs[0].ops, ps->own.refs[0].len, &item) ||
 			 item.kind == AU_SIZE_EXTEND || item.prev_event >= event_lsn))
 		{
 			snprintf(ps->error, sizeof(ps->error),
@@ -266,7 +272,7 @@ load_relation(AuPageStore *ps, const AuRelId *id)
 
 	status = au_ps_collect(ps, AU_KS_SIZE, &page, AU_LSN_MAX, 0, &bundles);
 	if (status == AU_OK &&
-		(ps->nrefs == 0 || !au_size_item_decode(ps->refs[0].ops, ps->refs[0].len, &item)))
+		(ps->own.nrefs == 0 || !au_size_item_decode(ps->own.refs[0].ops, ps->own.refs[0].len, &item)))
 	{
 		snprintf(ps->error, sizeof(ps->error), "the size of relation %u/%u/%u is damaged",
 				 id->spc, id->db, id->rel);
@@ -281,7 +287,7 @@ load_relation(AuPageStore *ps, const AuRelId *id)
 	if (rel != NULL)
 	{
 		rel->nblocks = item.nblocks;
-		rel->size_lsn = ps->refs[0].lsn;
+		rel->size_lsn = ps->own.refs[0].lsn;
 		rel->last_event = item.kind == AU_SIZE_EXTEND ? item.prev_event : rel->size_lsn;
 	}
 	au_ps_release(ps);
@@ -411,11 +417,14 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 	ps->retention = opt->retention_bytes;
 	ps->retention_us = (int64_t) opt->retention_us;
 	ps->start_lsn = opt->start_lsn;
+	ps->own.error = ps->error;
+	ps->own.error_len = sizeof(ps->error);
 	ps->current = au_pending_new();
 	ps->frozen = au_pending_new();
+	ps->spare = au_pending_new();
 	ps->chain = calloc(AU_CHAIN_SLOTS, sizeof(*ps->chain));
 	if (au_relmap_init(&ps->rels) && ps->current != NULL && ps->frozen != NULL &&
-		ps->chain != NULL)
+		ps->spare != NULL && ps->chain != NULL)
 	{
 		ps->db = rocksdb_open(ps->options, opt->dir, &dberr);
 		if (dberr != NULL)
@@ -426,7 +435,10 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 			ps->db = NULL;
 		}
 		else
+		{
+			ps->own.db = ps->db;
 			status = load(ps, opt, err, errlen);
+		}
 	}
 	if (status != AU_OK)
 	{
@@ -443,8 +455,8 @@ au_pagestore_close(AuPageStore *ps)
 {
 	if (ps == NULL)
 		return;
-	au_ps_drop_iter(ps);
-	au_ps_release(ps);
+	assert(ps->reads == NULL);
+	au_rc_free(&ps->own);
 	if (ps->db != NULL)
 		rocksdb_close(ps->db);
 	if (ps->memory != NULL)
@@ -455,10 +467,10 @@ au_pagestore_close(AuPageStore *ps)
 	au_ps_free_options(ps);
 	au_pending_free(ps->current);
 	au_pending_free(ps->frozen);
+	au_pending_free(ps->spare);
 	au_relmap_free(&ps->rels);
 	free(ps->chain);
 	free(ps->gc);
-	free(ps->refs);
 	free(ps);
 }
 
@@ -689,7 +701,7 @@ au_pagestore_apply(AuPageStore *ps, const AuWalRecord *rec)
 bool
 au_pagestore_rewind(AuPageStore *ps, AuLsn lsn)
 {
-	if (ps->last_change > lsn || ps->has_frozen)
+	if (ps->last_change > lsn || ps->has_frozen || ps->retired != NULL)
 		return false;
 	if (ps->applied_at_open > lsn)
 		ps->applied_at_open = lsn;
@@ -703,7 +715,8 @@ au_ps_count_pending(AuPageStore *ps)
 {
 	if (ps->memory != NULL)
 		au_store_memory_pending(ps->memory, &ps->share, au_pending_bytes(ps->current) +
-								(ps->has_frozen ? au_pending_bytes(ps->frozen) : 0));
+								(ps->has_frozen ? au_pending_bytes(ps->frozen) : 0) +
+								(ps->retired != NULL ? au_pending_bytes(ps->retired) : 0));
 }
 
 bool
@@ -764,6 +777,7 @@ void
 au_pagestore_set_applied(AuPageStore *ps, AuLsn applied)
 {
 	AuLsn		horizon = applied > ps->retention ? applied - ps->retention : 0;
+	AuLsn		oldest = au_ps_oldest_read(ps);
 
 	if (ps->retention_us > 0)
 	{
@@ -774,8 +788,12 @@ au_pagestore_set_applied(AuPageStore *ps, AuLsn applied)
 	}
 	if (ps->hold != 0 && ps->hold < horizon)
 		horizon = ps->hold;
+	if (horizon > oldest)
+		horizon = oldest;
 	if (horizon > ps->meta.horizon)
 		ps->meta.horizon = horizon;
+	/* an iterator kept while nothing happens would keep dead files */
+	au_ps_drop_iter(ps);
 }
 
 void
@@ -806,7 +824,11 @@ void
 au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out)
 {
 	*out = ps->stats;
-	out->pending_bytes = au_pending_bytes(ps->current) + au_pending_bytes(ps->frozen);
+	out->items_applied = ps->own.items_applied;
+	out->bundles_read = ps->own.bundles_read;
+	out->corrupt = ps->own.corrupt;
+	out->pending_bytes = au_pending_bytes(ps->current) + au_pending_bytes(ps->frozen) +
+		(ps->retired != NULL ? au_pending_bytes(ps->retired) : 0);
 	out->relations = ps->rels.count;
 	out->gc_versions = atomic_load(&ps->filter_dropped);
 	out->gc_waiting = ps->gc_count - ps->gc_head;

@@ -35,8 +35,24 @@
  * whose key may equal that of a stored bundle.  That one holds only the patch
  * of this very LSN (L is the page's newest), so replacing it loses nothing.
  *
+ * Batches.  Reads from files would stop the owner thread, so a batch of pages
+ * is read in three steps: begin (owner thread) looks at everything that only
+ * the owner thread may look at, au_pagestore_read_page (any thread) does the
+ * rest, end (owner thread) gives back.  While a batch is under way:
+ *
+ *  5. It sees the pages as of its LSN, whatever is applied, frozen, written,
+ *     compacted or collected meanwhile: items in memory are those found by
+ *     begin, from RocksDB only older ones are taken, and none above its LSN.
+ *  6. The generations that its items are in are pinned.  One that was written
+ *     meanwhile is kept; until it is free again, freeze and rewind say false.
+ *     So there are three generations at most, and no waiting in begin.
+ *  7. The horizon stays at or below its LSN, so neither compaction nor
+ *     collection removes what it reads.
+ *  8. The store is not closed: end all batches first.
+ *
  * Errors: AU_CORRUPT is never served as data; au_pagestore_error() names page
- * and LSN.  Threads: one owner thread, except au_pagestore_write.
+ * and LSN.  Threads: one owner thread, except au_pagestore_write and
+ * au_pagestore_read_page.
  */
 #ifndef AU_PAGESTORE_H
 #define AU_PAGESTORE_H
@@ -46,6 +62,7 @@
 #include "store/au_memory.h"
 
 typedef struct AuPageStore AuPageStore;
+typedef struct AuPageRead AuPageRead;
 
 typedef struct AuPageStoreOptions
 {
@@ -149,6 +166,26 @@ bool		au_pagestore_rewind(AuPageStore *ps, AuLsn lsn);
  * AU_CORRUPT, AU_IO, AU_NOMEM.  The caller checked the horizon.
  */
 AuStatus	au_pagestore_read(AuPageStore *ps, const AuPageId *page, AuLsn lsn, uint8_t *out);
+
+/*
+ * A batch: blocks of one relation as of lsn, which is at or above the horizon;
+ * newest: lsn is the applied LSN.  NULL: out of memory.
+ */
+AuPageRead *au_pagestore_read_begin(AuPageStore *ps, const AuRelId *rel,
+									const uint32_t *blocks, uint16_t nblocks,
+									AuLsn lsn, bool newest);
+/*
+ * Its i-th page, as au_pagestore_read; any thread, one at a time.  cached_only:
+ * AU_NEED_MORE if it would have to look into files.  out is left alone until
+ * the end if lsn was the newest.
+ */
+AuStatus	au_pagestore_read_page(AuPageRead *r, uint16_t i, bool cached_only, uint8_t *out);
+const char *au_pagestore_read_error(const AuPageRead *r);
+/* No page is asked for now: give files back (that may take a while).  Any
+ * thread, as read_page. */
+void		au_pagestore_read_rest(AuPageRead *r);
+void		au_pagestore_read_end(AuPageRead *r);
+
 /* Blocks of a relation as of lsn; 0 for one never heard of. */
 AuStatus	au_pagestore_size(AuPageStore *ps, const AuRelId *rel, AuLsn lsn, uint32_t *nblocks);
 /* Relations with blocks, of database db (0: all). */

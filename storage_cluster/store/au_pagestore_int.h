@@ -62,6 +62,15 @@ au_chain_units(uint32_t len)
 /* A read that needs more than this is refused (never seen in practice). */
 #define AU_READ_SCRATCH_MAX ((size_t) 256 << 20)
 
+/* RocksDB's read tiers */
+#define AU_TIER_ALL 0
+#define AU_TIER_CACHE 1			/* memtables and block cache */
+#define AU_TIER_PERSISTED 2
+
+/* Blocks a batch must ask for before its read-ahead in files pays. */
+#define AU_READ_RUN_BLOCKS 16
+#define AU_READ_RUN_AHEAD (256 * 1024)
+
 /* One item that a read has to apply; the bytes are in a generation, in the
  * iterator's current value or in scratch memory. */
 typedef struct AuReadRef
@@ -76,6 +85,40 @@ typedef struct AuScratch
 	struct AuScratch *next;
 	uint8_t		data[];
 } AuScratch;
+
+/*
+ * What one reader collects into.  The owner thread has one (ps->own), each
+ * batch another; of the store itself only `db` and the read options are used
+ * through it, which any thread may do.
+ */
+typedef struct AuReadCtx
+{
+	rocksdb_t  *db;
+	const rocksdb_readoptions_t *options;
+	rocksdb_iterator_t *iter;	/* made when needed, with `options` */
+	AuReadRef  *refs;			/* newest first */
+	uint32_t	nrefs;
+	uint32_t	refs_cap;
+	AuScratch  *scratch;
+	size_t		scratch_bytes;
+	uint64_t	items_applied;
+	uint64_t	bundles_read;
+	uint64_t	corrupt;
+	char	   *error;
+	size_t		error_len;
+} AuReadCtx;
+
+/* How far back a page is collected. */
+typedef struct AuCollect
+{
+	uint8_t		keyspace;
+	AuPageId	page;
+	AuLsn		lsn;			/* items above do not count */
+	AuLsn		floor;			/* items at or below do not count */
+	AuLsn		below;			/* the oldest item taken; only older ones are missing */
+	bool		done;			/* nothing older is needed */
+	uint32_t	bundles;		/* looked at in RocksDB */
+} AuCollect;
 
 typedef struct AuGcEvent
 {
@@ -116,7 +159,8 @@ struct AuPageStore
 	rocksdb_readoptions_t *read_options;	/* within one page */
 	rocksdb_readoptions_t *scan_options;	/* across pages */
 	rocksdb_readoptions_t *persisted_options;
-	rocksdb_iterator_t *iter;	/* cached; NULL after any write */
+	rocksdb_readoptions_t *cached_options;	/* within one page, no files */
+	rocksdb_readoptions_t *run_options; /* over many pages, in order */
 
 	AuStoreMemory *memory;		/* NULL: this store counts by itself */
 	AuMemoryShare share;
@@ -129,6 +173,10 @@ struct AuPageStore
 	AuPending  *current;
 	AuPending  *frozen;
 	bool		has_frozen;		/* frozen holds a generation being written */
+	AuPending  *retired;		/* written, but pinned by readers; or NULL */
+	AuPending  *spare;			/* empty, takes frozen's place then; or NULL */
+	uint64_t	freezes;		/* counts them */
+	AuPageRead *reads;			/* batches under way */
 	AuStoreMeta frozen_meta;	/* goes with it */
 	AuStoreMeta persisted_new;	/* what the writer found in files */
 
@@ -159,12 +207,8 @@ struct AuPageStore
 	_Atomic AuLsn filter_horizon;	/* persisted.horizon */
 	_Atomic uint64_t filter_dropped;
 
-	/* a read's scratch */
-	AuReadRef  *refs;			/* newest first */
-	uint32_t	nrefs;
-	uint32_t	refs_cap;
-	AuScratch  *scratch;
-	size_t		scratch_bytes;
+	AuReadCtx	own;			/* of the owner thread; iter is dropped after any
+								 * write, and does not outlive a slice of log */
 
 	AuScrubPlace scrub_place;
 	char		scrub_problem[AU_SCRUB_TEXT];
@@ -189,11 +233,29 @@ uint64_t	au_ps_property(AuPageStore *ps, const char *name);	/* RocksDB's; 0: unk
 /* Adds an image of the page as of its newest LSN to the current generation. */
 void		au_ps_add_image(AuPageStore *ps, const AuPageId *page, const uint8_t *bytes);
 
-/* au_pagestore_read.c: collect into ps->refs; see there */
+void		au_ps_next_relation_key(uint8_t *key, uint8_t keyspace, const AuRelId *rel);
+
+/* au_pagestore_read.c: collect into ps->own.refs; see there */
 AuStatus	au_ps_collect(AuPageStore *ps, uint8_t keyspace, const AuPageId *page,
 						  AuLsn lsn, AuLsn floor, uint32_t *bundles);
 void		au_ps_release(AuPageStore *ps);
-void		au_ps_next_relation_key(uint8_t *key, uint8_t keyspace, const AuRelId *rel);
+/* The two halves of it, for batches: what is in memory (owner thread), what
+ * is in RocksDB (any thread; AU_NEED_MORE: not in memory either, and the
+ * options allow no files). */
+AuStatus	au_rc_collect_pending(AuPageStore *ps, AuReadCtx *c, AuCollect *what);
+AuStatus	au_rc_collect_stored(AuReadCtx *c, AuCollect *what);
+/* What was collected, applied.  AU_NOT_FOUND: nothing was.  *lengthy: an
+ * image would save much. */
+AuStatus	au_rc_build(AuReadCtx *c, const AuCollect *what, uint8_t *out, bool *lengthy);
+AuStatus	au_rc_fail(AuReadCtx *c, AuStatus status, const AuCollect *what, AuLsn lsn,
+					   const char *why);
+void		au_rc_use(AuReadCtx *c, const rocksdb_readoptions_t *options);
+void		au_rc_release(AuReadCtx *c);	/* what was collected */
+void		au_rc_free(AuReadCtx *c);
+
+/* au_pagestore_batch.c: the oldest LSN a batch under way reads at, else
+ * AU_LSN_MAX. */
+AuLsn		au_ps_oldest_read(const AuPageStore *ps);
 
 /* au_pagestore_gc.c */
 bool		au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event);

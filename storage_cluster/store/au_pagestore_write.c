@@ -19,7 +19,9 @@ au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
 {
 	AuPending  *t = ps->current;
 
-	if (ps->has_frozen)
+	/* Three generations at most: a write waits for the readers of the one
+	 * written before. */
+	if (ps->has_frozen || ps->retired != NULL)
 		return false;
 	assert(restart <= applied);
 	au_pagestore_set_applied(ps, applied);
@@ -32,6 +34,7 @@ au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
 	ps->current = ps->frozen;
 	ps->frozen = t;
 	ps->has_frozen = true;
+	ps->freezes++;
 	return true;
 }
 
@@ -177,7 +180,15 @@ au_pagestore_written(AuPageStore *ps, AuStatus status)
 		return;
 	ps->persisted = ps->persisted_new;
 	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
-	au_pending_reset(ps->frozen);
+	if (au_pending_pinned(ps->frozen))
+	{
+		assert(ps->retired == NULL && ps->spare != NULL);
+		ps->retired = ps->frozen;
+		ps->frozen = ps->spare;
+		ps->spare = NULL;
+	}
+	else
+		au_pending_reset(ps->frozen);
 	ps->has_frozen = false;
 	au_ps_drop_iter(ps);
 	au_ps_count_pending(ps);

@@ -30,6 +30,7 @@ struct AuPending
 	Chunk	   *spare;			/* of CHUNK_BYTES each */
 	uint32_t	nspare;
 	size_t		bytes;			/* of chunks in use */
+	uint32_t	pins;
 	AuPendEntry **buckets;
 	uint32_t	nbuckets;		/* a power of two */
 	uint32_t	nentries;
@@ -99,10 +100,30 @@ au_pending_free(AuPending *g)
 }
 
 void
+au_pending_pin(AuPending *g)
+{
+	g->pins++;
+}
+
+void
+au_pending_unpin(AuPending *g)
+{
+	assert(g->pins > 0);
+	g->pins--;
+}
+
+bool
+au_pending_pinned(const AuPending *g)
+{
+	return g->pins > 0;
+}
+
+void
 au_pending_reset(AuPending *g)
 {
 	Chunk	   *c = g->chunks;
 
+	assert(g->pins == 0);
 	while (c != NULL)
 	{
 		Chunk	   *next = c->next;

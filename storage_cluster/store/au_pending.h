@@ -16,7 +16,8 @@
  * linked both ways: bundles are written oldest first.
  *
  * One thread changes a generation.  A frozen one (nobody changes it) may be
- * read by several.
+ * read by several; of a current one others may read items that the owner
+ * thread showed them (au_pending_pin).
  */
 #ifndef AU_PENDING_H
 #define AU_PENDING_H
@@ -61,8 +62,18 @@ typedef struct AuPending AuPending;
 
 AuPending  *au_pending_new(void);	/* NULL: out of memory */
 void		au_pending_free(AuPending *g);
-/* Forget everything; keeps a little memory for the next round. */
+/* Forget everything; keeps a little memory for the next round.  Nobody may
+ * have it pinned. */
 void		au_pending_reset(AuPending *g);
+
+/*
+ * A pinned generation is not reset: readers on other threads use its items.
+ * An item never moves or changes once it was added, so they need no lock for
+ * those that were there when they pinned.  Owner thread only.
+ */
+void		au_pending_pin(AuPending *g);
+void		au_pending_unpin(AuPending *g);
+bool		au_pending_pinned(const AuPending *g);
 
 AuPendEntry *au_pending_find(const AuPending *g, uint8_t keyspace, const AuPageId *page);
 /* Finds or makes; NULL: out of memory. */

@@ -14,6 +14,7 @@
 #include "core/au_node.h"
 
 #define FAKE_RECORDS_MAX 20000
+#define FAKE_READS_MAX 16384
 
 typedef struct FakeConn
 {
@@ -21,8 +22,6 @@ typedef struct FakeConn
 	uint8_t    *out;
 	size_t		out_len;
 	size_t		out_cap;
-	uint8_t    *reserved;
-	size_t		reserved_cap;
 	bool		reading;
 	bool		closed;
 	uint8_t    *in;				/* given, not consumed yet */
@@ -61,6 +60,10 @@ typedef struct FakeVolume
 	AuStatus	reopen_status;
 	int			reopens;
 	AuStatus	read_status;
+	bool		read_later;		/* reads end by fake_read_done */
+	AuPageBatch *reads[FAKE_READS_MAX];	/* under way */
+	int			nreads;
+	bool		refuse_freeze;	/* as a store does that readers hold on to */
 	AuLsn		horizon;
 	AuLsn		hold;
 } FakeVolume;
@@ -121,25 +124,30 @@ fake_status_json(void *ctx, size_t *len)
 }
 
 static inline uint8_t *
-fake_send_reserve(void *ctx, void *conn, size_t cap)
+fake_send_alloc(void *ctx, size_t cap)
 {
-	FakeConn   *c = conn;
-
-	(void) ctx;
-	if (c->out_len + cap > c->out_cap)
-	{
-		c->out_cap = (c->out_len + cap) * 2;
-		c->out = realloc(c->out, c->out_cap);
-	}
-	c->reserved = c->out + c->out_len;
-	return c->reserved;
+	return fake_alloc(ctx, cap);
 }
 
 static inline void
-fake_send_commit(void *ctx, void *conn, size_t len)
+fake_send_give(void *ctx, void *conn, uint8_t *memory, size_t len)
 {
-	(void) ctx;
-	((FakeConn *) conn)->out_len += len;
+	FakeConn   *c = conn;
+
+	if (c->out_len + len > c->out_cap)
+	{
+		c->out_cap = (c->out_len + len) * 2;
+		c->out = realloc(c->out, c->out_cap);
+	}
+	memcpy(c->out + c->out_len, memory, len);
+	c->out_len += len;
+	fake_release(ctx, memory);
+}
+
+static inline void
+fake_send_drop(void *ctx, uint8_t *memory)
+{
+	fake_release(ctx, memory);
 }
 
 static inline void
@@ -312,7 +320,7 @@ fake_store_freeze(void *ctx, void *vol, AuLsn applied, AuLsn restart)
 	FakeVolume *v = vol;
 
 	(void) ctx;
-	if (v->writing)
+	if (v->writing || v->refuse_freeze)
 		return false;
 	v->frozen_applied = applied;
 	v->frozen_restart = restart;
@@ -337,6 +345,8 @@ fake_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 	FakeVolume *v = vol;
 
 	(void) ctx;
+	if (v->nreads > 0)
+		abort();				/* the node promised */
 	snprintf(err, errlen, "cannot reopen");
 	if (v->reopen_status != AU_OK)
 		return v->reopen_status;
@@ -394,23 +404,48 @@ fake_store_rewind(void *ctx, void *vol, AuLsn lsn)
 	return fake_store_last_change(ctx, vol) <= lsn;
 }
 
-/* A page that tells which record was the newest. */
-static inline AuStatus
-fake_store_read(void *ctx, void *vol, const AuPageId *page, AuLsn lsn, uint8_t *out)
+/* Pages that tell which record was the newest. */
+static inline void
+fake_read_now(FakeVolume *v, AuPageBatch *b)
 {
-	FakeVolume *v = vol;
 	AuLsn		newest = 0;
 
-	(void) ctx;
-	if (v->read_status != AU_OK)
-		return v->read_status;
-	for (int i = 0; i < v->ntaken && v->taken[i] <= lsn; i++)
+	b->status = v->read_status;
+	snprintf(b->err, sizeof(b->err), "fake trouble");
+	if (b->status != AU_OK)
+		return;
+	for (int i = 0; i < v->ntaken && v->taken[i] <= b->lsn; i++)
 		newest = v->taken[i];
-	if (page->blk == 999 || newest == 0)
-		return AU_NOT_FOUND;
-	memset(out, (int) page->blk, AU_PAGE_SIZE);
-	au_page_set_lsn(out, newest);
-	return AU_OK;
+	for (; b->done < b->nblocks; b->done++)
+	{
+		uint8_t    *page = au_pages_slot(&b->answer);
+
+		if (b->blocks[b->done] == 999 || newest == 0)
+			au_pages_add(&b->answer, AU_NOT_FOUND);
+		else
+		{
+			memset(page, (int) b->blocks[b->done], AU_PAGE_SIZE);
+			au_page_set_lsn(page, newest);
+			au_pages_add(&b->answer, AU_OK);
+		}
+	}
+	if (!au_frame_end(&b->answer))
+		abort();
+}
+
+static inline bool
+fake_store_read(void *ctx, void *vol, AuPageBatch *b)
+{
+	FakeVolume *v = vol;
+
+	(void) ctx;
+	if (v->read_later && v->nreads < FAKE_READS_MAX)
+	{
+		v->reads[v->nreads++] = b;
+		return false;
+	}
+	fake_read_now(v, b);
+	return true;
 }
 
 static inline AuStatus
@@ -466,7 +501,7 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 	h->host = (AuNodeHost)
 	{
 		h, fake_now, fake_alloc, fake_release, fake_log, fake_fatal, fake_status_json,
-		fake_send_reserve, fake_send_commit, fake_set_reading, fake_close,
+		fake_send_alloc, fake_send_give, fake_send_drop, fake_set_reading, fake_close,
 		fake_volume_create, fake_volume_save,
 		fake_log_append, fake_log_sync_start, fake_log_read, fake_log_trim, fake_log_truncate,
 		fake_log_start, fake_log_end, fake_log_durable,
@@ -489,6 +524,18 @@ fake_sync_done(FakeHost *h, AuStatus status)
 	if (status == AU_OK)
 		v->log_durable = to;
 	au_node_synced(h->node, v, status, "sync failed");
+}
+
+/* The i-th read under way ends. */
+static inline void
+fake_read_done(FakeHost *h, int i)
+{
+	FakeVolume *v = &h->vol;
+	AuPageBatch *b = v->reads[i];
+
+	memmove(&v->reads[i], &v->reads[i + 1], (size_t) (--v->nreads - i) * sizeof(b));
+	fake_read_now(v, b);
+	au_node_read_done(h->node, b);
 }
 
 static inline void

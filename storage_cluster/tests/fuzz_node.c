@@ -184,10 +184,13 @@ event(uint8_t op, uint8_t arg)
 			H.save_status = arg > 240 ? AU_IO : AU_OK;
 			H.vol.full = arg & 64;
 			H.vol.read_status = arg % 32 == 31 ? AU_CORRUPT : AU_OK;
+			H.vol.read_later = arg & 128;
 			break;
 		case 5:
 			if (c->conn != NULL && !c->closed)
 				fake_offer(&H, c, 1 + arg);
+			if (H.vol.nreads > 0)
+				fake_read_done(&H, arg % H.vol.nreads);
 			break;
 		default:
 			say_something(c, (uint8_t) (op / CONNS / 12 + arg), arg);
@@ -240,6 +243,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	for (int i = 0; i < CONNS; i++)
 		if (conns[i].conn != NULL)
 			fake_conn_end(&H, &conns[i]);
+	while (H.vol.nreads > 0)
+		fake_read_done(&H, 0);
 	au_node_free(H.node);
 	if (H.allocated != 0)
 		abort();

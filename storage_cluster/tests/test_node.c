@@ -1009,6 +1009,146 @@ test_fatal(void **state)
 	finish();
 }
 
+/* Reads that take time: what may happen before they end. */
+static void
+test_reads_under_way(void **state)
+{
+	static AuMsgPages pages;
+	FakeConn	w,
+				r,
+				gone;
+	AuFrame		f;
+	AuLsn		a,
+				b;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(4);
+	append(&w, 10, 1, wal_start, a, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	open_as(&r, AU_ROLE_READER);
+	open_as(&gone, AU_ROLE_READER);
+	H.vol.read_later = true;
+
+	/* more is applied meanwhile, and others are answered first */
+	ask_page(&r, 1, a, 0, 1);
+	ask_page(&r, 2, a, 0, 2);
+	ask_page(&gone, 3, a, 0, 1);
+	assert_int_equal(stats().reading, 3);
+	b = add_records(4);
+	append(&w, 11, 1, a, b, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	assert_int_equal(stats().applied, b);
+	fake_read_done(&H, 1);
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 2);
+	assert_true(au_dec_pages(&f, &pages));
+	assert_int_equal(pages.as_of, a);	/* one LSN, fixed at the start */
+	assert_int_equal(au_page_lsn(pages.page[0]), a);
+
+	/* nobody is left to be answered */
+	fake_conn_end(&H, &gone);
+	fake_read_done(&H, 1);
+	fake_read_done(&H, 0);
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 1);
+
+	/* the store is to be opened again: not before the reads are done */
+	ask_page(&r, 4, b, 0, 1);
+	H.now += AU_NODE_PERSIST_US;
+	run();
+	fake_write_done(&H, AU_IO);
+	H.now += AU_NODE_RETRY_US;
+	run();
+	assert_int_equal(H.vol.reopens, 0);
+	ask_page(&r, 5, b, 0, 1);	/* a new one does not start */
+	assert_int_equal(H.vol.nreads, 1);
+	fake_read_done(&H, 0);
+	run();
+	assert_int_equal(H.vol.reopens, 1);
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 4);
+	settle();
+	assert_int_equal(H.vol.nreads, 1);	/* what it needs is applied again */
+	fake_read_done(&H, 0);
+	f = expect(&r, AU_MSG_PAGES);
+	assert_int_equal(f.id, 5);
+	assert_true(au_dec_pages(&f, &pages));
+	assert_true(pages.as_of >= b);
+
+	/* readers may keep a store from freezing: the write comes after them */
+	fake_conn_end(&H, &w);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	H.vol.refuse_freeze = true;
+	H.now += AU_NODE_PERSIST_US;
+	run();
+	assert_false(H.vol.writing);
+	H.vol.refuse_freeze = false;
+	run();
+	assert_true(H.vol.writing);
+	fake_write_done(&H, AU_OK);
+
+	/* a clean stop waits for them */
+	ask_page(&r, 6, b, 0, 1);
+	au_node_stop(H.node);
+	fake_conn_end(&H, &r);
+	fake_conn_end(&H, &w);
+	run();
+	assert_false(au_node_stopped(H.node));
+	fake_read_done(&H, 0);
+	run();
+	assert_true(au_node_stopped(H.node));
+	finish();
+}
+
+/* Not all reads are under way at a time; none is forgotten. */
+static void
+test_reads_bounded(void **state)
+{
+	AuNodeOptions opt = {.node_id = 1,.alone = true,.out_bytes_max = 1 << 20};
+	FakeConn	w,
+				r[4];
+	AuLsn		a;
+	uint32_t	asked = 0,
+				answered = 0;
+
+	(void) state;
+	begin_with(&opt);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	a = add_records(4);
+	append(&w, 10, 1, wal_start, a, 0);
+	settle();
+	(void) expect(&w, AU_MSG_APPEND_OK);
+	H.vol.read_later = true;
+	for (int i = 0; i < 4; i++)
+	{
+		open_as(&r[i], AU_ROLE_READER);
+		for (int k = 0; k < 12; k++, asked++)
+			ask_page(&r[i], 1, a, 0, 10);
+	}
+	/* 10 pages of 8 kB each, a megabyte together */
+	assert_true(H.vol.nreads > 1 && H.vol.nreads <= 12);
+	while (H.vol.nreads > 0)
+	{
+		fake_read_done(&H, H.vol.nreads / 2);
+		for (int i = 0; i < 4; i++)
+			for (; r[i].out_len > 0; answered++)
+				(void) expect(&r[i], AU_MSG_PAGES);
+		run();
+	}
+	assert_int_equal(answered, asked);
+	for (int i = 0; i < 4; i++)
+		fake_conn_end(&H, &r[i]);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
 int
 main(void)
 {
@@ -1027,6 +1167,8 @@ main(void)
 		cmocka_unit_test(test_disk_full),
 		cmocka_unit_test(test_persist_and_trim),
 		cmocka_unit_test(test_fatal),
+		cmocka_unit_test(test_reads_under_way),
+		cmocka_unit_test(test_reads_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_readers.h: threads that read pages from files, so that the loop thread
+ * never waits for a disk.
+ *
+ * What is in memory (gathered changes, memtables, block cache) is read on the
+ * loop thread if the request is short: handing it over costs more than doing
+ * it.  Long requests, and what turns out to need files, go to the threads.
+ * How many are under way is bounded by the node (AU_NODE_READING_BLOCKS_MAX).
+ */
+#ifndef AU_READERS_H
+#define AU_READERS_H
+
+#include <uv.h>
+
+#include "core/au_node.h"
+#include "store/au_pagestore.h"
+
+#define AU_READ_THREADS 4
+/* Requests of at most this many blocks are tried on the loop thread. */
+#define AU_READ_INLINE_BLOCKS 4
+
+typedef struct AuReaders AuReaders;
+
+/* done: called on the loop thread for each batch that au_readers_read said
+ * false to.  NULL with err: could not start. */
+AuReaders  *au_readers_start(uv_loop_t *loop, void (*done) (void *ctx, AuPageBatch *batch),
+							 void *ctx, char *err, size_t errlen);
+/* All batches must be done.  The loop has to run once more. */
+void		au_readers_stop(AuReaders *r);
+
+/* Read a batch; true: done already.  The store stays open until it is done. */
+bool		au_readers_read(AuReaders *r, AuPageStore *store, AuPageBatch *batch);
+
+#endif							/* AU_READERS_H */
