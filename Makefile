@@ -15,7 +15,8 @@ PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
 OWN_TARGETS = check check-unit check-sql check-isolation check-tap check-core \
-	check-long quickstart quickstart-stop quickstart-clean bench soak deps help
+	check-long quickstart quickstart-stop quickstart-clean bench soak \
+	profile deps help
 
 ifneq (,$(filter $(OWN_TARGETS),$(MAKECMDGOALS)))
 
@@ -58,6 +59,10 @@ bench:
 soak:
 	@bench/run.sh soak
 
+# instructions and WAL bytes per operation, under valgrind; 2 minutes
+profile:
+	@bench/profile.sh
+
 quickstart quickstart-stop quickstart-clean:
 	@.ci/quickstart.sh $@
 
@@ -77,6 +82,7 @@ help:
 	@echo 'make check-long        tests that take long (pgbench scale 50)'
 	@echo 'make bench             Aurora beside stock heap, as ratios; BENCH_OPTIONS="--mode quick"'
 	@echo 'make soak              20 minutes of load under a memory limit; SOAK_SECONDS'
+	@echo 'make profile           instructions and WAL bytes per operation, heap and aurora'
 	@echo 'make quickstart        a private instance with a demo; quickstart-stop, quickstart-clean'
 	@echo 'make deps              install what is missing from the distribution'"'"'s packages'
 	@echo 'make clean             remove what was built'

@@ -22,11 +22,12 @@ test_packages=(libcmocka-dev libipc-run-perl perl clang libclang-rt-dev python3)
 
 case ${1:-all} in
 	all) wanted=("${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}") ;;
+	profile) wanted=("${build_packages[@]}" "${run_packages[@]}" valgrind python3) ;;
 	run) wanted=("${build_packages[@]}" "${run_packages[@]}") ;;
 	list)
 		printf '%s\n' "${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}"
 		exit 0 ;;
-	*) echo "usage: $0 [all|run|list]" >&2; exit 2 ;;
+	*) echo "usage: $0 [all|run|profile|list]" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then
