@@ -85,6 +85,7 @@ struct AuVolume
 	bool		syncing;
 	uint64_t	sync_since;
 	bool		log_full;		/* the last append found no room */
+	char		full_why[512];
 	AuStoreState store_state;
 	bool		store_closed;	/* STALLED, and reads have to wait, too */
 	bool		write_persists; /* the write under way ends in files */

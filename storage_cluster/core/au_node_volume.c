@@ -220,6 +220,7 @@ store_log(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 		au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 ": log at %X/%X was not stored: %s",
 				 v->meta.system_identifier, AU_LSN_ARGS(received), err);
 	v->log_full = true;
+	snprintf(v->full_why, sizeof(v->full_why), "%s", err);
 	c->append_failed = true;
 	au_n_error(v->node, c, id, AU_FULL,
 			   "Make room on the storage node's disk; the writer then goes on by itself.",
@@ -588,7 +589,7 @@ au_v_state(const AuVolume *v, const char **state, const char **problem)
 	else if (v->log_full)
 	{
 		*state = "disk full";
-		*problem = "the landing log found no room for the last append";
+		*problem = v->full_why;
 	}
 	else
 		*state = "ok";

@@ -174,6 +174,14 @@ ctl_print_status(json_t *s)
 			 size_text(number_of(s, "resident_bytes"), a, sizeof(a)),
 			 size_text(number_of(s, "memory_limit_bytes"), b, sizeof(b)));
 	print_line("memory", line);
+	if (number_of(s, "disk_limit_bytes") > 0)
+		snprintf(line, sizeof(line), "%s of at most %s",
+				 size_text(number_of(s, "disk_used_bytes"), a, sizeof(a)),
+				 size_text(number_of(s, "disk_limit_bytes"), b, sizeof(b)));
+	else
+		snprintf(line, sizeof(line), "%s",
+				 size_text(number_of(s, "disk_used_bytes"), a, sizeof(a)));
+	print_line("disk used", line);
 	print_size(s, "disk free", "disk_free_bytes");
 	if (json_array_size(volumes) == 0)
 		printf("\nno volumes: no server has connected yet\n");

@@ -48,6 +48,8 @@ static const Option options[] = {
 	"log that a reader's hold may keep; 0: any (default 4096)"},
 	{"disk-reserve-mb", MEGABYTES, offsetof(AuConfig, disk_reserve_mb), 0, 0, "MB",
 	"take no more log when less of the disk is free (default 64)"},
+	{"disk-limit", MEGABYTES, offsetof(AuConfig, disk_limit_mb), 0, 0, "MB",
+	"take no more log when the node uses so much disk; 0: no limit (default)"},
 	{"scrub-mb-per-s", MEGABYTES, offsetof(AuConfig, scrub_mb_per_s), 0, 0, "MB",
 	"look for damage at this rate in the background; 0: never (default 4)"},
 	{"single-volume", SYSID, offsetof(AuConfig, single_volume), 0, 0, "SYSID",

@@ -79,6 +79,8 @@ struct AuDaemon
 	uv_signal_t sigterm;
 	uv_signal_t sigint;
 	uv_timer_t	scrub_timer;
+	uint64_t	disk_used;		/* as of ... */
+	uint64_t	disk_used_at;	/* ms; 0: never looked */
 	uv_async_t	want_snapshot;
 	AuListener *listeners[2];
 	int			nlisteners;
@@ -110,6 +112,12 @@ bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
 void		au_volumes_close(AuDaemon *d);
 void		au_volumes_fill_host(AuNodeHost *h);
 void		au_volumes_read_done(void *daemon, AuPageBatch *batch);
+
+/* au_disk.c: bytes the node uses, or will for log it has; room for `more`
+ * bytes of log (else err says why not); whether room gets short */
+uint64_t	au_disk_used(AuDaemon *d);
+bool		au_disk_room(AuDaemon *d, uint64_t more, char *err, size_t errlen);
+bool		au_disk_short(AuDaemon *d);
 
 /* au_scrub.c: looking for damage in the background; stop: no further step */
 void		au_scrub_start(AuDaemon *d);

@@ -237,7 +237,8 @@ static AuStatus
 host_log_append(void *ctx, void *vol, uint64_t term, uint32_t timeline, AuLsn lsn,
 				const uint8_t *bytes, size_t len, char *err, size_t errlen)
 {
-	(void) ctx;
+	if (!au_disk_room(ctx, len, err, errlen))
+		return AU_FULL;
 	return au_landing_append(((AuHostVolume *) vol)->landing, term, timeline, lsn, bytes, len,
 							 err, errlen);
 }

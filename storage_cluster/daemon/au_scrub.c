@@ -37,7 +37,8 @@ next_volume(AuDaemon *d)
 	AuHostVolume *best = NULL;
 
 	for (AuHostVolume *v = d->volumes; v != NULL; v = v->next)
-		if (v->store != NULL && v->scrub_at <= now_ms() &&
+		if (v->store != NULL && (v->scrub_at <= now_ms() ||
+								 (v->scrub_at > now_ms() + AU_SCRUB_IDLE_MS && au_disk_short(d))) &&
 			(best == NULL || v->scrub_at < best->scrub_at))
 			best = v;
 	return best;
@@ -71,6 +72,13 @@ done(uv_work_t *w, int status)
 	(void) status;
 	v->scrub = NULL;
 	d->work--;
+	if (au_disk_short(d))
+	{
+		/* garbage must go: no pause but between walks */
+		v->scrub_at = now_ms() + (finished ? AU_SCRUB_IDLE_MS : 0);
+		again(d, 1);
+		return;
+	}
 	v->scrub_at = now_ms() + (finished ? AU_SCRUB_REST_MS : 0);
 	again(d, v->scrub_bytes * 1000 / rate + 1);
 }

@@ -206,6 +206,9 @@ au_status_json(AuDaemon *d, bool *healthy)
 	json_object_set_new(root, "cache_bytes", json_integer((json_int_t) cache));
 	json_object_set_new(root, "pending_bytes", json_integer((json_int_t) pending));
 	json_object_set_new(root, "memtable_bytes", json_integer((json_int_t) memtables));
+	json_object_set_new(root, "disk_used_bytes", json_integer((json_int_t) au_disk_used(d)));
+	json_object_set_new(root, "disk_limit_bytes",
+						json_integer((json_int_t) (d->config.disk_limit_mb * 1024 * 1024)));
 	json_object_set_new(root, "disk_free_bytes",
 						json_integer((json_int_t) au_disk_free(d->config.dir)));
 	json_object_set_new(root, "volumes", volumes);
@@ -315,6 +318,10 @@ au_status_metrics(AuDaemon *d)
 	add_node_metric(&t, "memtable_bytes", false, "RocksDB's memtables of all volumes", memtables);
 	add_node_metric(&t, "memory_limit_bytes", false, "the setting --memory",
 					d->config.memory_mb * 1024 * 1024);
+	add_node_metric(&t, "disk_used_bytes", false, "bytes of log and page versions, with what log taken will need",
+					au_disk_used(d));
+	add_node_metric(&t, "disk_limit_bytes", false, "the setting --disk-limit; 0: none",
+					d->config.disk_limit_mb * 1024 * 1024);
 	add_node_metric(&t, "disk_free_bytes", false, "free bytes where the node's directory is",
 					au_disk_free(d->config.dir));
 	add_metric(&t, "up", false, "1 if the volume takes log and applies it");

@@ -820,6 +820,12 @@ au_ps_property(AuPageStore *ps, const char *name)
 	return rocksdb_property_int(ps->db, name, &v) == 0 ? v : 0;
 }
 
+uint64_t
+au_pagestore_disk_bytes(AuPageStore *ps)
+{
+	return au_ps_property(ps, "rocksdb.total-sst-files-size");
+}
+
 void
 au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out)
 {
@@ -832,7 +838,7 @@ au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out)
 	out->relations = ps->rels.count;
 	out->gc_versions = atomic_load(&ps->filter_dropped);
 	out->gc_waiting = ps->gc_count - ps->gc_head;
-	out->disk_bytes = au_ps_property(ps, "rocksdb.total-sst-files-size");
+	out->disk_bytes = au_pagestore_disk_bytes(ps);
 	out->memory_bytes = au_ps_property(ps, "rocksdb.cur-size-all-mem-tables") +
 		au_ps_property(ps, "rocksdb.estimate-table-readers-mem");
 }

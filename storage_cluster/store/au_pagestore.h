@@ -217,6 +217,7 @@ bool		au_pagestore_scrub_end(AuPageScrub *s, void (*fn) (void *ctx, const char *
 /* What is damaged, as known by now (the first of it); "": nothing. */
 const char *au_pagestore_scrub_problem(const AuPageStore *ps);
 
+uint64_t	au_pagestore_disk_bytes(AuPageStore *ps);	/* of RocksDB's files */
 void		au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out);
 const char *au_pagestore_error(const AuPageStore *ps);
 
