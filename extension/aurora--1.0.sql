@@ -153,6 +153,8 @@ CREATE VIEW aurora.nodes AS
            (v.volume ->> 'durable_lsn')::pg_lsn
                - (v.volume ->> 'applied_lsn')::pg_lsn AS applied_lag_bytes,
            (v.volume ->> 'landing_bytes')::bigint AS landing_bytes,
+           v.volume ->> 'landing_kind' AS landing_kind,
+           v.volume ->> 'landing_directory' AS landing_directory,
            (v.volume ->> 'store_bytes')::bigint AS store_bytes,
            (v.volume ->> 'pending_bytes')::bigint AS pending_bytes,
            (v.volume ->> 'relations')::bigint AS relations,
@@ -188,6 +190,8 @@ COMMENT ON COLUMN aurora.nodes.persisted_lsn IS 'page versions up to here are in
 COMMENT ON COLUMN aurora.nodes.horizon_lsn IS 'pages can be read as of any LSN from here on';
 COMMENT ON COLUMN aurora.nodes.applied_lag_bytes IS 'log that is durable but not yet in pages';
 COMMENT ON COLUMN aurora.nodes.landing_bytes IS 'landing log on disk';
+COMMENT ON COLUMN aurora.nodes.landing_kind IS 'what it is kept on: file, or pmem (persistent memory)';
+COMMENT ON COLUMN aurora.nodes.landing_directory IS 'where it is';
 COMMENT ON COLUMN aurora.nodes.store_bytes IS 'page versions on disk';
 COMMENT ON COLUMN aurora.nodes.pending_bytes IS 'changes gathered in memory';
 COMMENT ON COLUMN aurora.nodes.relations IS 'relations the volume holds';

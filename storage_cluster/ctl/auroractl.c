@@ -20,7 +20,7 @@ print_help(void)
 	printf("auroractl shows and checks Aurora's storage nodes.\n\n"
 		   "Usage:\n"
 		   "  auroractl TARGET status [--json]\n"
-		   "  auroractl check --dir DIR\n\n"
+		   "  auroractl check --dir DIR [--log-dir DIR]\n\n"
 		   "Targets:\n"
 		   "  --socket PATH        the node's socket (embedded: DATA/aurora/storaged.sock)\n"
 		   "  --http HOST:PORT     the node's HTTP address\n"
@@ -76,6 +76,7 @@ main(int argc, char **argv)
 	CtlTarget	target = {0};
 	const char *command = NULL;
 	const char *dir = NULL;
+	const char *log_dir = NULL;
 	bool		as_json = false;
 	int			targets;
 
@@ -104,6 +105,8 @@ main(int argc, char **argv)
 			value = &target.http_socket;
 		else if (strcmp(arg, "--dir") == 0)
 			value = &dir;
+		else if (strcmp(arg, "--log-dir") == 0)
+			value = &log_dir;
 		else if (arg[0] == '-')
 			return usage("unknown option", arg);
 		else if (command != NULL)
@@ -124,6 +127,7 @@ main(int argc, char **argv)
 		return targets == 1 ? run_status(&target, as_json) :
 			usage("give one of --socket, --http and --http-socket", NULL);
 	if (strcmp(command, "check") == 0)
-		return dir != NULL && targets == 0 ? ctl_check(dir) : usage("check needs --dir (only)", NULL);
+		return dir != NULL && targets == 0 ? ctl_check(dir, log_dir != NULL ? log_dir : "") :
+			usage("check needs --dir (and --log-dir) only", NULL);
 	return usage("unknown command", command);
 }

@@ -25,7 +25,7 @@ char	   *ctl_fetch_status(const CtlTarget *target);
 /* ctl_status.c */
 void		ctl_print_status(json_t *status);
 
-/* ctl_check.c; returns the exit status */
-int			ctl_check(const char *dir);
+/* ctl_check.c; log_dir: the daemon's --log-dir or ""; returns the exit status */
+int			ctl_check(const char *dir, const char *log_dir);
 
 #endif							/* AU_CTL_H */

@@ -43,7 +43,7 @@ check_log(Report *r, const char *dir, const AuVolumeMeta *meta, AuLsn *start, Au
 {
 	AuLandingOptions opt = {
 		.dir = dir,.system_identifier = meta->system_identifier,
-		.start_lsn = meta->start_lsn,.segment_bytes = 64 << 20
+		.start_lsn = AU_LSN_INVALID,.segment_bytes = 64 << 20
 	};
 	AuLanding  *l;
 	char		err[512];
@@ -51,6 +51,12 @@ check_log(Report *r, const char *dir, const AuVolumeMeta *meta, AuLsn *start, Au
 	AuLsn		lsn;
 
 	*start = *end = 0;
+	if (access(dir, F_OK) != 0)
+	{
+		snprintf(err, sizeof(err), "the landing log is not in \"%.400s\"; give the daemon's --log-dir", dir);
+		problem(r, err);
+		return;
+	}
 	if (au_landing_open(&l, &opt, err, sizeof(err)) != AU_OK)
 	{
 		problem(r, err);
@@ -96,7 +102,8 @@ check_pages(Report *r, const char *dir, AuLsn log_start, AuLsn log_end)
 }
 
 static bool
-check_volume(Report *r, const char *dir, const char *name)
+check_volume(Report *r, const char *dir, const char *name, const char *log_dir,
+			 uint64_t node_id)
 {
 	AuVolumeMeta meta;
 	char		path[4700];
@@ -114,7 +121,7 @@ check_volume(Report *r, const char *dir, const char *name)
 		   meta.timeline, AU_LSN_ARGS(meta.start_lsn));
 	if (meta.system_identifier != strtoull(name, NULL, 10))
 		problem(r, "VOLUME names another system identifier than the directory");
-	snprintf(path, sizeof(path), "%s/log", dir);
+	au_log_path(path, sizeof(path), log_dir, dir, node_id, meta.system_identifier);
 	check_log(r, path, &meta, &start, &end);
 	snprintf(path, sizeof(path), "%s/pages", dir);
 	check_pages(r, path, start, end);
@@ -122,7 +129,7 @@ check_volume(Report *r, const char *dir, const char *name)
 }
 
 int
-ctl_check(const char *dir)
+ctl_check(const char *dir, const char *log_dir)
 {
 	Report		r = {0};
 	char		top[4200];
@@ -130,6 +137,7 @@ ctl_check(const char *dir)
 	char		err[512];
 	DIR		   *d;
 	struct dirent *e;
+	uint64_t	node_id;
 	int			lock;
 	int			n = 0;
 
@@ -153,12 +161,17 @@ ctl_check(const char *dir)
 		closedir(d);
 		return 2;
 	}
+	if (!au_node_identity(dir, &node_id, err, sizeof(err)))
+	{
+		problem(&r, err);
+		node_id = 0;
+	}
 	while ((e = readdir(d)) != NULL)
 	{
 		if (e->d_name[strspn(e->d_name, "0123456789")] != '\0')
 			continue;
 		snprintf(path, sizeof(path), "%.4200s/%.255s", top, e->d_name);
-		check_volume(&r, path, e->d_name);
+		check_volume(&r, path, e->d_name, log_dir, node_id);
 		n++;
 	}
 	closedir(d);

@@ -79,7 +79,7 @@ lag(json_t *o, const char *ahead, const char *behind)
 static void
 print_volume(json_t *v)
 {
-	char		line[256];
+	char		line[4600];
 	char		a[32],
 				b[32];
 
@@ -109,7 +109,11 @@ print_volume(json_t *v)
 				 number_of(v, "holds_broken"));
 		print_line("holds", line);
 	}
-	print_size(v, "landing log", "landing_bytes");
+	snprintf(line, sizeof(line), "%s on %s (%s free), %s",
+			 size_text(number_of(v, "landing_bytes"), a, sizeof(a)), text_of(v, "landing_kind"),
+			 size_text(number_of(v, "landing_free_bytes"), b, sizeof(b)),
+			 text_of(v, "landing_directory"));
+	print_line("landing log", line);
 	snprintf(line, sizeof(line), "%s, %s in memory",
 			 size_text(number_of(v, "store_bytes"), a, sizeof(a)),
 			 size_text(number_of(v, "pending_bytes") + number_of(v, "store_memory_bytes"), b, sizeof(b)));

@@ -16,7 +16,8 @@ typedef enum Kind
 	MEGABYTES,
 	SECONDS,
 	SYSID,
-	LEVEL
+	LEVEL,
+	LANDING
 } Kind;
 
 typedef struct Option
@@ -54,6 +55,10 @@ static const Option options[] = {
 	"look for damage at this rate in the background; 0: never (default 4)"},
 	{"single-volume", SYSID, offsetof(AuConfig, single_volume), 0, 0, "SYSID",
 	"serve only the server with this system identifier"},
+	{"log-dir", TEXT_OPTION(log_dir), "DIR",
+	"keep landing logs in this directory, e.g. on persistent memory (default: below --dir)"},
+	{"landing", LANDING, offsetof(AuConfig, landing), 0, 0, "KIND",
+	"keep landing logs on pmem or in a file (default auto: pmem where it is)"},
 	{"log-level", LEVEL, offsetof(AuConfig, log_level), 0, 0, "LEVEL",
 	"debug, info, warning or error (default info)"},
 };
@@ -117,6 +122,20 @@ parse_level(const char *value, AuLogLevel *out)
 }
 
 static bool
+parse_landing(const char *value, AuLandingChoice *out)
+{
+	if (strcmp(value, "auto") == 0)
+		*out = AU_LANDING_AUTO;
+	else if (strcmp(value, "pmem") == 0)
+		*out = AU_LANDING_PMEM;
+	else if (strcmp(value, "file") == 0)
+		*out = AU_LANDING_FILE;
+	else
+		return false;
+	return true;
+}
+
+static bool
 set_option(AuConfig *c, const Option *o, const char *value, const char *where)
 {
 	char	   *field = (char *) c + o->offset;
@@ -157,6 +176,14 @@ set_option(AuConfig *c, const Option *o, const char *value, const char *where)
 			if (!parse_level(value, (AuLogLevel *) (void *) field))
 			{
 				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be debug, info, warning or error, not \"%s\"\n",
+						where, o->name, value);
+				return false;
+			}
+			return true;
+		case LANDING:
+			if (!parse_landing(value, (AuLandingChoice *) (void *) field))
+			{
+				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be auto, pmem or file, not \"%s\"\n",
 						where, o->name, value);
 				return false;
 			}

@@ -11,6 +11,14 @@
 
 #define AU_VERSION "0.1.0"
 
+/* What landing logs are kept on. */
+typedef enum AuLandingChoice
+{
+	AU_LANDING_AUTO,			/* persistent memory, if that is what is there */
+	AU_LANDING_PMEM,
+	AU_LANDING_FILE
+} AuLandingChoice;
+
 typedef struct AuConfig
 {
 	char		dir[4096];
@@ -26,6 +34,8 @@ typedef struct AuConfig
 	uint64_t	disk_limit_mb;	/* 0: none */
 	uint64_t	scrub_mb_per_s;
 	uint64_t	single_volume;
+	AuLandingChoice landing;
+	char		log_dir[4096];	/* "": below dir */
 	AuLogLevel	log_level;
 } AuConfig;
 

@@ -3,7 +3,7 @@
  * au_daemon.h: what the files of aurora_storaged share.
  *
  *   loop thread    connections, the node's core, short reads of what is in
- *                  memory, small files
+ *                  memory, small files, syncs on persistent memory
  *   reader threads pages from files (au_readers.h)
  *   worker threads fdatasync of landing logs, writing of page versions
  *   HTTP thread    answers from a snapshot that the loop thread makes
@@ -35,6 +35,7 @@ typedef struct AuHostVolume
 	uint64_t	system_identifier;
 	AuLsn		start_lsn;
 	char		dir[4400];
+	char		log_dir[4500];
 	AuLanding  *landing;
 	AuPageStore *store;			/* NULL: could not be reopened yet */
 	AuLsn		hold;			/* what the store is to hold, also when opened again */
@@ -88,6 +89,7 @@ struct AuDaemon
 	AuNodeHost	host;
 	AuStoreMemory *memory;
 	AuHostVolume *volumes;
+	const struct AuLandingIo *landing_io;	/* chosen at start */
 	struct AuSession *kicked;	/* sessions to offer buffered input to */
 	uint64_t	sessions;
 	uint64_t	sessions_refused;
@@ -106,6 +108,17 @@ void		au_log(AuDaemon *d, AuLogLevel level, const char *fmt,...)
 			__attribute__((format(printf, 3, 4)));
 
 void		au_wake(AuDaemon *d);	/* run the node again without waiting for an event */
+
+/*
+ * au_hostlog.c: where landing logs are.  choose: once, before any volume is
+ * opened.  make: an empty one for a new volume, at its place if there is a
+ * --log-dir, else below dir, which will be renamed.  open: that of a volume
+ * that exists; never makes one.
+ */
+bool		au_logs_choose(AuDaemon *d, char *err, size_t errlen);
+AuStatus	au_log_make(AuDaemon *d, const char *dir, const AuVolumeMeta *meta,
+						char *err, size_t errlen);
+AuStatus	au_log_open(AuHostVolume *v, char *err, size_t errlen);
 
 /* au_hostvol.c: volumes */
 bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);

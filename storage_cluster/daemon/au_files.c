@@ -244,6 +244,16 @@ au_volume_write(const char *volume_dir, const AuVolumeMeta *meta, char *err, siz
 	return au_write_file(volume_dir, "VOLUME", buf, sizeof(buf), err, errlen);
 }
 
+void
+au_log_path(char *path, size_t cap, const char *log_dir, const char *volume_dir,
+			uint64_t node_id, uint64_t system_identifier)
+{
+	if (log_dir[0] == '\0')
+		snprintf(path, cap, "%s/log", volume_dir);
+	else
+		snprintf(path, cap, "%s/%016" PRIX64 "-%" PRIu64, log_dir, node_id, system_identifier);
+}
+
 uint64_t
 au_disk_free(const char *path)
 {

@@ -5,7 +5,9 @@
  *   DIR/LOCK                        held (flock) by the running daemon
  *   DIR/NODE                        the node's id
  *   DIR/volumes/SYSID/VOLUME        identity, term (au_volume.h)
- *   DIR/volumes/SYSID/log/          landing log
+ *   DIR/volumes/SYSID/log/          landing log; with --log-dir LOGDIR instead
+ *   LOGDIR/NODE-SYSID/              (NODE: 16 hexadecimal digits, so that nodes
+ *                                   may share a device)
  *   DIR/volumes/SYSID/pages/        page store (RocksDB)
  *
  * A volume's directory is made under a name ending in ".new" and renamed when
@@ -41,6 +43,10 @@ bool		au_node_identity(const char *dir, uint64_t *node_id, char *err, size_t err
 
 AuStatus	au_volume_read(const char *volume_dir, AuVolumeMeta *meta, char *err, size_t errlen);
 bool		au_volume_write(const char *volume_dir, const AuVolumeMeta *meta, char *err, size_t errlen);
+
+/* Where a volume's landing log is; log_dir "": none was given. */
+void		au_log_path(char *path, size_t cap, const char *log_dir, const char *volume_dir,
+						uint64_t node_id, uint64_t system_identifier);
 
 /* Free bytes for us on the file system of path; UINT64_MAX if unknown. */
 uint64_t	au_disk_free(const char *path);

@@ -65,12 +65,6 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 			char *err, size_t errlen)
 {
 	AuHostVolume *v = calloc(1, sizeof(*v));
-	char		log_dir[sizeof(v->dir) + 16];
-	AuLandingOptions lo = {
-		.dir = log_dir,.system_identifier = meta->system_identifier,
-		.start_lsn = meta->start_lsn,.segment_bytes = AU_LANDING_SEGMENT_BYTES,
-		.disk_reserve_bytes = d->config.disk_reserve_mb * 1024 * 1024
-	};
 
 	*status = AU_NOMEM;
 	snprintf(err, errlen, "out of memory");
@@ -80,8 +74,7 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 	v->system_identifier = meta->system_identifier;
 	v->start_lsn = meta->start_lsn;
 	snprintf(v->dir, sizeof(v->dir), "%s", dir);
-	snprintf(log_dir, sizeof(log_dir), "%s/log", dir);
-	*status = au_landing_open(&v->landing, &lo, err, errlen);
+	*status = au_log_open(v, err, errlen);
 	if (*status == AU_OK)
 		*status = open_store(v, err, errlen);
 	if (*status != AU_OK)
@@ -122,9 +115,10 @@ open_found(AuDaemon *d, const char *dir, uint64_t named, char *err, size_t errle
 		snprintf(err, errlen, "could not open volume \"%s\": %s", dir, why);
 		return false;
 	}
-	au_log(d, AU_LOG_INFO, "volume %" PRIu64 ": log up to %X/%X, pages up to %X/%X",
+	au_log(d, AU_LOG_INFO, "volume %" PRIu64 ": log up to %X/%X, pages up to %X/%X; landing log on %s in \"%s\"",
 		   named, AU_LSN_ARGS(au_landing_end(v->landing)),
-		   AU_LSN_ARGS(au_pagestore_applied_lsn(v->store)));
+		   AU_LSN_ARGS(au_pagestore_applied_lsn(v->store)), au_landing_kind(v->landing),
+		   v->log_dir);
 	return true;
 }
 
@@ -203,6 +197,9 @@ host_volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, s
 	if (!au_remove_tree(temp, err, errlen) || !au_make_dir(temp, err, errlen) ||
 		!au_volume_write(temp, meta, err, errlen))
 		return AU_IO;
+	status = au_log_make(d, temp, meta, err, errlen);
+	if (status != AU_OK)
+		return status;
 	if (rename(temp, path) != 0)
 	{
 		snprintf(err, errlen, "could not rename \"%s\": %s", temp, strerror(errno));
@@ -218,6 +215,8 @@ host_volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, s
 		(void) au_remove_tree(path, ignored, sizeof(ignored));
 		return status;
 	}
+	au_log(d, AU_LOG_INFO, "volume %" PRIu64 ": landing log on %s in \"%s\"",
+		   meta->system_identifier, au_landing_kind(v->landing), v->log_dir);
 	*vol = v;
 	return AU_OK;
 }

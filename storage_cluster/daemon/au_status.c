@@ -19,6 +19,9 @@ typedef struct VolumeFigures
 	AuVolumeStats v;
 	AuPageStoreStats s;
 	uint64_t	log_bytes;
+	uint64_t	log_free;
+	const char *log_kind;
+	const char *log_dir;
 	const char *damage;			/* the first found, "" for none */
 } VolumeFigures;
 
@@ -35,6 +38,7 @@ typedef struct Figure
 
 static const Figure figures[] = {
 	{"landing_bytes", offsetof(VolumeFigures, log_bytes), false, "bytes of the landing log on disk"},
+	{"landing_free_bytes", offsetof(VolumeFigures, log_free), false, "free bytes where the landing log is"},
 	{"store_bytes", S(disk_bytes), false, "bytes of page versions in files"},
 	{"store_memory_bytes", S(memory_bytes), false, "bytes of RocksDB's memtables and table readers"},
 	{"pending_bytes", S(pending_bytes), false, "bytes of gathered changes in memory"},
@@ -87,6 +91,9 @@ get_figures(AuDaemon *d, uint32_t index, VolumeFigures *f)
 		return false;
 	v = handle;
 	f->log_bytes = au_landing_bytes(v->landing);
+	f->log_free = au_disk_free(v->log_dir);
+	f->log_kind = au_landing_kind(v->landing);
+	f->log_dir = v->log_dir;
 	f->damage = "";
 	if (v->store != NULL)
 	{
@@ -154,6 +161,8 @@ volume_json(const VolumeFigures *f)
 	set_lsn(o, "horizon_lsn", f->v.horizon);
 	if (f->v.hold != 0)
 		set_lsn(o, "hold_lsn", f->v.hold);
+	json_object_set_new(o, "landing_kind", json_string(f->log_kind));
+	json_object_set_new(o, "landing_directory", json_string(f->log_dir));
 	if (f->damage[0] != '\0')
 		json_object_set_new(o, "damage", json_string(f->damage));
 	for (size_t i = 0; i < NFIGURES; i++)
@@ -330,6 +339,10 @@ au_status_metrics(AuDaemon *d)
 	add_metric(&t, "term", false, "term of the writer");
 	for (uint32_t i = 0; i < count; i++)
 		add_volume_value(&t, "term", false, &f[i], f[i].v.meta.term);
+	add_metric(&t, "landing_info", false, "1; the label tells what the landing log is kept on");
+	for (uint32_t i = 0; i < count; i++)
+		add_text(&t, "aurora_storaged_landing_info{volume=\"%" PRIu64 "\",kind=\"%s\"} 1\n",
+				 f[i].v.meta.system_identifier, f[i].log_kind);
 	add_metric(&t, "lsn", false, "positions in the log");
 	for (uint32_t i = 0; i < count; i++)
 		add_positions(&t, &f[i]);

@@ -23,6 +23,7 @@
 
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
+#include "store/au_landing_io.h"
 
 void
 au_log(AuDaemon *d, AuLogLevel level, const char *fmt,...)
@@ -229,6 +230,8 @@ make_handles(AuDaemon *d)
 static bool
 start(AuDaemon *d, char *err, size_t errlen)
 {
+	if (!au_logs_choose(d, err, errlen))
+		return false;
 	d->readers = au_readers_start(d->loop, au_volumes_read_done, d, err, errlen);
 	if (d->readers == NULL || !make_node(d, err, errlen) || !au_volumes_open(d, err, errlen))
 		return false;
@@ -244,8 +247,9 @@ print_ready(AuDaemon *d)
 	AuNodeStats stats;
 
 	au_node_stats(d->node, &stats);
-	au_log(d, AU_LOG_INFO, "ready, version %s, node %016" PRIX64 ", directory \"%s\", %u volume(s), %s%s%s%s",
-		   AU_VERSION, d->node_id, d->config.dir, stats.volumes,
+	au_log(d, AU_LOG_INFO, "ready, version %s, node %016" PRIX64 ", directory \"%s\", landing logs on %s%s%s, %u volume(s), %s%s%s%s",
+		   AU_VERSION, d->node_id, d->config.dir, d->landing_io->kind,
+		   d->config.log_dir[0] ? " in " : "", d->config.log_dir, stats.volumes,
 		   d->config.socket[0] ? "socket " : "", d->config.socket,
 		   d->config.listen[0] ? " listening on " : "", d->config.listen);
 }

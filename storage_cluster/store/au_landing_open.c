@@ -524,16 +524,16 @@ begin_log(Recovery *r, AuLsn start)
 	AuStatus	status;
 	int			e;
 
-	if (start == AU_LSN_INVALID)
-		return landing_error(AU_INVALID, r->err, r->errlen,
-							 "landing log \"%s\" is empty, and no LSN to begin "
-							 "at was given", l->dir_name);
 	if (r->mark > start)
 		return landing_error(AU_CORRUPT, r->err, r->errlen,
 							 "landing log \"%s\" has lost its segments: it was "
 							 "durable up to %X/%X; restore the directory or "
 							 "remove it and start anew from a backup",
 							 l->dir_name, AU_LSN_ARGS(r->mark));
+	if (start == AU_LSN_INVALID)
+		return landing_error(AU_INVALID, r->err, r->errlen,
+							 "landing log \"%s\" is empty, and it is not the "
+							 "time to begin one", l->dir_name);
 	status = landing_segment_create(l, start, l->segment_bytes, &l->file, &l->mapped,
 									r->err, r->errlen);
 	if (status != AU_OK)
