@@ -26,7 +26,7 @@ SHELL = /bin/bash
 export PG_CONFIG PG_MAJOR
 
 check:
-	@t/run-all.sh unit asan tsan fuzz sql isolation tap core
+	@t/run-all.sh unit asan tsan fuzz sql isolation tap core bench
 
 check-unit:
 	@t/run-all.sh unit asan tsan fuzz

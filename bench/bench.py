@@ -363,6 +363,9 @@ def main():
     try:
         check_room(o)
         described = machine(o)
+        if described["load_before"] > 0.5:
+            print("warning: the machine is busy (load %.1f); take the figures with care"
+                  % described["load_before"])
         o.copy_file = os.path.join(o.work, "rows.txt")
         if {"copy", "index_build", "update_bulk"} & set(o.workloads):
             make_copy_file(o.copy_file, o.rows)

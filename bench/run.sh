@@ -103,27 +103,31 @@ if [ "$(id -u)" -eq 0 ]; then
 	# (runuser would put a process of its own between, which waits 2 s only.)
 	command=(setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups "${command[@]}")
 fi
-cd "$work"
-# shellcheck disable=SC2086
-"${command[@]}" $options "$@" </dev/null &
-child=$!
-rc=0
-wait "$child" || rc=$?
-child=
+# (A function, so that bash has read it all when the script is edited meanwhile.)
+run() {
+	cd "$work"
+	# shellcheck disable=SC2086
+	"${command[@]}" $options "$@" </dev/null &
+	child=$!
+	rc=0
+	wait "$child" || rc=$?
+	child=
 
-results=${BENCH_RESULTS:-$top/bench/results}
-mkdir -p "$results"
-if [ -e out/latest.json ]; then
-	rm -f "$results"/*.svg
-	install -m 644 out/* "$results/"
-	echo "written: latest.json, latest.md and plots in $results"
-	if [ "${BENCH_DOCS:-1}" != 0 ] && grep -q '"mode": "full"' out/latest.json; then
-		sed 's/](\([a-z0-9-]*\.svg\))/](benchmark-\1)/' out/latest.md >out/section.md
-		(cd bin && python3 -m aubench.report ../out/section.md "$top/docs/benchmark.md")
-		for plot in out/*.svg; do install -m 644 "$plot" "$top/docs/benchmark-$(basename "$plot")"; done
-		echo "written: docs/benchmark.md"
+	results=${BENCH_RESULTS:-$top/bench/results}
+	mkdir -p "$results"
+	if [ -e out/latest.json ]; then
+		rm -f "$results"/*.svg
+		install -m 644 out/* "$results/"
+		echo "written: latest.json, latest.md and plots in $results"
+		if [ "${BENCH_DOCS:-1}" != 0 ] && grep -q '"mode": "full"' out/latest.json; then
+			sed 's/](\([a-z0-9-]*\.svg\))/](benchmark-\1)/' out/latest.md >out/section.md
+			(cd bin && python3 -m aubench.report ../out/section.md "$top/docs/benchmark.md")
+			for plot in out/*.svg; do install -m 644 "$plot" "$top/docs/benchmark-$(basename "$plot")"; done
+			echo "written: docs/benchmark.md"
+		fi
+	elif ls out/* >/dev/null 2>&1; then
+		install -m 644 out/* "$results/"
 	fi
-elif ls out/* >/dev/null 2>&1; then
-	install -m 644 out/* "$results/"
-fi
-exit $rc
+	exit $rc
+}
+run "$@"

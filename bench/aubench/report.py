@@ -213,10 +213,10 @@ def disk_rows(result):
 
 def machine_line(result):
     m = result["machine"]
-    return ("%s, %d cores, %d MB, %s, Linux %s, a synced 8 kB write takes %d µs; %s; "
-            "revision %s, %s" % (
+    return ("%s, %d cores, %d MB, %s, Linux %s, a synced 8 kB write takes %d µs, load "
+            "before %.1f; %s; revision %s, %s" % (
                 m["cpu"], m["cpus"], m["memory_mb"], m["file_system"], m["kernel"],
-                m["fdatasync_us"], m["postgresql"], result["revision"], result["date"]))
+                m["fdatasync_us"], m["load_before"], m["postgresql"], result["revision"], result["date"]))
 
 
 def markdown(result, plots):
