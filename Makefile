@@ -47,7 +47,7 @@ check-tap:
 check-core:
 	@t/run-all.sh core-full
 
-# pgbench at scale 50 and other things that take more than minutes
+# pgbench at scale 50, many crashes, other things that take more than minutes
 check-long:
 	@t/run-all.sh long
 
@@ -79,7 +79,7 @@ help:
 	@echo 'make check-isolation   ... only sessions that meet, step by step; TESTS="extend ..." picks some'
 	@echo 'make check-tap         ... only TAP; TESTS="t/001_basic.pl ..." picks some'
 	@echo 'make check-core        PostgreSQL'"'"'s own tests on aurora tables; MODES="small ..." picks some'
-	@echo 'make check-long        tests that take long (pgbench scale 50)'
+	@echo 'make check-long        tests that take long (pgbench scale 50, many crashes)'
 	@echo 'make bench             Aurora beside stock heap, as ratios; BENCH_OPTIONS="--mode quick"'
 	@echo 'make soak              20 minutes of load under a memory limit; SOAK_SECONDS'
 	@echo 'make profile           instructions and WAL bytes per operation, heap and aurora'

@@ -34,7 +34,8 @@
 typedef struct Rec
 {
 	AuLsn		end;
-	int			kind;			/* 0 change, 1 truncate, 2 drop, 3 drop database */
+	int			kind;			/* 0 change, 1 truncate, 2 drop, 3 drop database,
+								 * 4 file made anew */
 	uint32_t	rel;
 	uint32_t	blk[2];
 	int			nblocks;
@@ -116,9 +117,9 @@ make_rec(Log *log, Rec *r, int index, bool with_drops)
 		log->size[rel] = r->cut;
 		return;
 	}
-	if (with_drops && dice <= 2)
+	if (with_drops && dice <= 3)
 	{
-		r->kind = dice == 1 ? 2 : 3;
+		r->kind = dice == 3 ? 4 : dice == 1 ? 2 : 3;
 		for (uint32_t other = 0; other < RELS; other++)
 			if (other == rel || (r->kind == 3 && (other == 0) == (rel == 0)))
 			{
@@ -178,7 +179,7 @@ model_page(const Log *log, uint32_t rel, uint32_t blk, AuLsn lsn, uint8_t *page,
 		}
 		if (r->rel != rel || r->kind == 3)
 			continue;
-		if (r->kind == 2 || r->kind == 1)
+		if (r->kind != 0)
 		{
 			uint32_t	cut = r->kind == 1 ? r->cut : 0;
 
@@ -247,13 +248,16 @@ store_open(uint64_t retention)
 static AuStatus
 store_take(AuPageStore *ps, const Rec *r)
 {
+	static const int kinds[] = {
+		AU_WAL_OURS, AU_WAL_OURS, AU_WAL_DROP_RELS, AU_WAL_DROP_DB, AU_WAL_NEW_REL
+	};
 	static AuWalRecord w;
 	AuRelId		drop = rel_id(r->rel);
 
 	memset(&w, 0, sizeof(w));
 	w.end = r->end;
 	w.lsn = r->end - STEP;
-	w.kind = r->kind == 2 ? AU_WAL_DROP_RELS : r->kind == 3 ? AU_WAL_DROP_DB : AU_WAL_OURS;
+	w.kind = kinds[r->kind];
 	if (r->kind >= 2)
 	{
 		if (r->kind == 3)
