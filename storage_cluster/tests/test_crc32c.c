@@ -82,6 +82,26 @@ test_against_reference(void **state)
 	}
 }
 
+/* Long enough for the three lanes, once, several times, and with every rest. */
+static void
+test_long(void **state)
+{
+	static uint8_t buf[10000];
+
+	(void) state;
+	fill_random(buf, sizeof(buf), 3);
+	for (size_t len = 1500; len <= sizeof(buf) - 8; len += len < 3200 ? 1 : 97)
+	{
+		size_t		off = len % 8;
+		uint32_t	want = crc_reference(buf + off, len);
+		uint32_t	first = crc_reference(buf + off, 5);
+
+		assert_int_equal(au_crc32c(0, buf + off, len), want);
+		assert_int_equal(au_crc32c_portable(0, buf + off, len), want);
+		assert_int_equal(au_crc32c(first, buf + off + 5, len - 5), want);
+	}
+}
+
 static void
 test_any_split(void **state)
 {
@@ -110,6 +130,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_known_values),
 		cmocka_unit_test(test_against_reference),
+		cmocka_unit_test(test_long),
 		cmocka_unit_test(test_any_split),
 	};
 
