@@ -206,6 +206,48 @@ page_seeds(void)
 	seed("fuzz_page", "new", memory, 3 + ops.len);
 }
 
+/* ---- fuzz_landing ----------------------------------------------------- */
+
+/* Two segments that follow each other and a mark, to be mended. */
+static void
+landing_seeds(void)
+{
+	static uint8_t b[1024];
+	size_t		at = 1;
+
+	for (uint8_t which = 0; which < 2; which++)
+	{
+		int			entries = which == 0 ? 2 : 1;
+		size_t		len = 32 + (size_t) entries * 96 + (which == 1 ? 64 : 0);
+
+		b[at] = which;
+		au_put_u16(b + at + 1, (uint16_t) len);
+		at += 3;
+		b[at + 4] = 1;
+		for (int i = 0; i < entries; i++)
+		{
+			uint8_t    *e = b + at + 32 + i * 96;
+
+			e[0] = 1;
+			e[4] = 49;			/* 50 bytes: 0x1064 is the end of two */
+			e[17] = 1;
+		}
+		at += len;
+	}
+	b[at] = 3;
+	au_put_u16(b + at + 1, 40);
+	b[at + 3 + 8] = 1;
+	b[at + 3 + 16] = 60;
+	at += 43;
+	for (uint8_t flags = 2; flags < 4; flags++)
+	{
+		b[0] = flags;
+		seed("fuzz_landing", flags & 1 ? "pmem" : "files", b, at);
+	}
+	b[at - 40 + 24] = 20;		/* a cut under way */
+	seed("fuzz_landing", "cut", b, at);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -219,5 +261,6 @@ main(int argc, char **argv)
 	wal_seeds();
 	wire_seeds();
 	page_seeds();
+	landing_seeds();
 	return 0;
 }

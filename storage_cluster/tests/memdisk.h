@@ -333,6 +333,8 @@ mem_file_write(void *file, uint64_t off, const void *a, size_t alen,
 	}
 	else if (memdisk.writes_left > 0)
 		memdisk.writes_left--;
+	if (len == 0)
+		return e;
 	if (off + len > m->len)
 		mem_resize(m, (size_t) (off + len));
 	memcpy(m->p + off, a, alen < len ? alen : len);
