@@ -162,7 +162,7 @@ au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded)
 	assert(encoded && !w->overflow);
 	(void) encoded;
 	if (c->out_bytes == 0)
-		c->out_since = n->host.now_us(n->host.ctx);
+		c->out_since = c->send_since = n->host.now_us(n->host.ctx);
 	c->out_bytes += w->len;
 	n->out_bytes += w->len;
 	n->host.send_give(n->host.ctx, c->handle, w->data, w->len);
@@ -247,6 +247,8 @@ au_node_conn_sent(AuNode *n, AuConn *c, size_t bytes)
 	c->out_bytes -= bytes;
 	n->out_bytes -= bytes;
 	c->out_since = n->host.now_us(n->host.ctx);
+	if (c->out_bytes == 0 && c->vol != NULL)
+		au_hist_add(&c->vol->latency[AU_STAGE_SEND], c->out_since - c->send_since);
 }
 
 bool
@@ -599,4 +601,10 @@ au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void *
 	out->holds = v->nholds;
 	au_v_state(v, &out->state, &out->problem);
 	return true;
+}
+
+const AuHist *
+au_node_volume_latency(const AuNode *n, uint32_t index)
+{
+	return index < n->nvols ? n->vols[index]->latency : NULL;
 }

@@ -29,6 +29,7 @@
 #define AU_NODE_H
 
 #include "common/au_wire.h"
+#include "core/au_hist.h"
 #include "core/au_volume.h"
 #include "core/au_waldecode.h"
 
@@ -215,6 +216,26 @@ bool		au_node_stopped(const AuNode *node);
 
 /* ---- figures ---------------------------------------------------------- */
 
+/* Stages whose latencies the node measures: the name, what is one of them. */
+#define AU_STAGES(X) \
+	X(APPEND, "append", "an append, from its arrival until it is durable") \
+	X(PERSIST, "persist", "a sync of the landing log") \
+	X(DECODE, "decode", "a piece of log cut into records") \
+	X(APPLY, "apply", "the records of a piece of log put into the page store") \
+	X(WRITE, "write", "a generation of changes written to RocksDB") \
+	X(READ, "read", "a request, from when it can be answered until it is") \
+	X(READ_WAIT, "read_wait", "a read waiting for log to be applied") \
+	X(READ_EXECUTE, "read_execute", "pages read and built, without waiting for a thread") \
+	X(SEND, "send", "answers of a connection, until its peer took all of them")
+
+typedef enum AuStage
+{
+#define AU_STAGE_ID(id, name, help) AU_STAGE_##id,
+	AU_STAGES(AU_STAGE_ID)
+#undef AU_STAGE_ID
+	AU_STAGE_COUNT
+} AuStage;
+
 typedef struct AuVolumeStats
 {
 	AuVolumeMeta meta;
@@ -262,5 +283,7 @@ typedef struct AuNodeStats
 void		au_node_stats(const AuNode *node, AuNodeStats *out);
 /* *vol: the host's handle.  false: no such index. */
 bool		au_node_volume_stats(const AuNode *node, uint32_t index, AuVolumeStats *out, void **vol);
+/* AU_STAGE_COUNT histograms, good until the next event; NULL: no such index. */
+const AuHist *au_node_volume_latency(const AuNode *node, uint32_t index);
 
 #endif							/* AU_NODE_H */

@@ -8,7 +8,14 @@
 
 #include "core/au_node.h"
 
-#define AU_NODE_SLICE_BYTES (1u << 20)	/* log applied between two looks at events */
+/*
+ * Between two looks at events log is applied in pieces until AU_NODE_SLICE_US
+ * have passed, so a read that could be answered waits for no more than that
+ * and one piece.  AU_NODE_SLICE_PIECES bounds it where a clock stands still.
+ */
+#define AU_NODE_SLICE_BYTES (64u << 10)
+#define AU_NODE_SLICE_US 1000
+#define AU_NODE_SLICE_PIECES 16
 
 typedef struct AuVolume AuVolume;
 
@@ -38,6 +45,7 @@ typedef struct AuWait
 	uint64_t	seq;
 	AuLsn		need;
 	uint64_t	since_us;		/* in its stage */
+	uint64_t	ready_us;		/* could be answered since */
 	uint64_t	id;
 	uint16_t	type;			/* AU_MSG_GET_PAGES, ... */
 	AuRelId		rel;			/* LIST_RELS: only db */
@@ -58,6 +66,7 @@ typedef struct AuAck
 {
 	uint64_t	id;
 	AuLsn		end;
+	uint64_t	since_us;
 } AuAck;
 
 typedef enum AuStoreState
@@ -112,6 +121,9 @@ struct AuVolume
 	bool		draining;		/* start no reads: the store is to be closed */
 
 	AuVolumeStats stats;
+	AuHist		latency[AU_STAGE_COUNT];
+	uint64_t	apply_us;		/* of the records of the piece being decoded */
+	uint64_t	write_since;
 };
 
 struct AuConn
@@ -127,6 +139,7 @@ struct AuConn
 	char		name[64];
 	AuVolume   *vol;			/* NULL: not (yet) on this node */
 	size_t		out_bytes;
+	uint64_t	send_since;		/* there are unsent bytes since */
 	uint64_t	out_since;		/* when it last took something, or got the first bytes */
 	AuWait	   *waits;
 	uint32_t	nwaits;

@@ -296,6 +296,8 @@ finish_pages(AuNode *n, AuWait *w)
 	v->stats.reads++;
 	v->stats.pages += b->done;
 	v->stats.read_us += b->run_us;
+	au_hist_add(&v->latency[AU_STAGE_READ_EXECUTE], b->run_us);
+	au_hist_add(&v->latency[AU_STAGE_READ], n->host.now_us(n->host.ctx) - w->ready_us);
 	if (b->status == AU_OK && c != NULL && !c->closing)
 		au_n_send(n, c, &b->answer, true);
 	else
@@ -370,6 +372,7 @@ start_pages(AuWait *w)
 static void
 pages_ready(AuWait *w)
 {
+	w->ready_us = w->vol->node->host.now_us(w->vol->node->host.ctx);
 	if (w->vol->ready.count == 0 && may_read_pages(w->vol, w))
 		start_pages(w);
 	else
@@ -460,8 +463,10 @@ answer(AuVolume *v, AuConn *c, const AuWait *r)
 		assert(r->type == AU_MSG_LIST_RELS);
 		answer_rels(v, c, r, as_of);
 	}
+	start = h->now_us(h->ctx) - start;
 	v->stats.reads++;
-	v->stats.read_us += h->now_us(h->ctx) - start;
+	v->stats.read_us += start;
+	au_hist_add(&v->latency[AU_STAGE_READ], start);
 }
 
 /* Answer now or later. */
@@ -554,7 +559,10 @@ au_r_list_rels(AuNode *n, AuConn *c, const AuFrame *f)
 static void
 wake_one(AuVolume *v, AuWait *w)
 {
-	v->stats.wait_us += v->node->host.now_us(v->node->host.ctx) - w->since_us;
+	uint64_t	waited = v->node->host.now_us(v->node->host.ctx) - w->since_us;
+
+	v->stats.wait_us += waited;
+	au_hist_add(&v->latency[AU_STAGE_READ_WAIT], waited);
 	leave_stage(w);
 	if (w->type == AU_MSG_GET_PAGES && !w->conn->closing)
 	{
@@ -595,6 +603,7 @@ au_r_expire(AuVolume *v, uint64_t now)
 			return AU_NODE_WAIT_US_MAX - age;
 		v->stats.expired++;
 		v->stats.wait_us += age;
+		au_hist_add(&v->latency[AU_STAGE_READ_WAIT], age);
 		if (!w->conn->closing)
 			au_n_error(v->node, w->conn, w->id, AU_REFUSED, RETRY_HINT,
 					   "log up to %X/%X was not applied within %d s: storage has received up to %X/%X, applied up to %X/%X%s%s",

@@ -121,6 +121,7 @@ start_cut(AuNode *n, AuConn *c, AuVolume *v)
 	v->cut = m->switch_lsn;
 	v->store_state = AU_STORE_WRITING;
 	v->write_persists = true;
+	v->write_since = h->now_us(h->ctx);
 	h->store_write_start(h->ctx, v->handle, true);
 	return false;
 }

@@ -51,8 +51,10 @@ static AuStatus
 take_record(void *ctx, const AuWalRecord *rec)
 {
 	AuVolume   *v = ctx;
+	uint64_t	start = now_us(v);
 	AuStatus	status = v->node->host.store_apply(v->node->host.ctx, v->handle, rec);
 
+	v->apply_us += now_us(v) - start;
 	v->apply_status = status;
 	if (status == AU_OK)
 		v->handed_on = rec->end;
@@ -144,12 +146,16 @@ static void
 send_acks(AuVolume *v)
 {
 	AuLsn		durable = au_v_durable(v);
-	uint64_t	id = 0;
+	uint64_t	id = 0,
+				now = 0;
 	bool		any = false;
 
 	while (v->ack_count > 0 && v->acks[v->ack_head].end <= durable)
 	{
 		id = v->acks[v->ack_head].id;
+		if (!any)
+			now = now_us(v);
+		au_hist_add(&v->latency[AU_STAGE_APPEND], now - v->acks[v->ack_head].since_us);
 		any = true;
 		v->ack_head = (v->ack_head + 1) % AU_NODE_ACKS_MAX;
 		v->ack_count--;
@@ -251,7 +257,7 @@ au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 	assert(v->ack_count < AU_NODE_ACKS_MAX);	/* see au_v_writer_must_wait */
 	v->acks[(v->ack_head + v->ack_count) % AU_NODE_ACKS_MAX] = (AuAck)
 	{
-		id, end
+		id, end, now_us(v)
 	};
 	v->ack_count++;
 	if (end <= au_v_durable(v))
@@ -284,6 +290,7 @@ sync_ended(AuVolume *v, AuStatus status, const char *err)
 		return;
 	}
 	took = now_us(v) - v->sync_since;
+	au_hist_add(&v->latency[AU_STAGE_PERSIST], took);
 	v->stats.syncs++;
 	v->stats.sync_us += took;
 	if (took > v->stats.sync_us_max)
@@ -344,6 +351,7 @@ start_write(AuVolume *v, bool persist)
 		return false;
 	v->store_state = AU_STORE_WRITING;
 	v->write_persists = persist;
+	v->write_since = now_us(v);
 	h->store_write_start(h->ctx, v->handle, persist);
 	return true;
 }
@@ -360,9 +368,25 @@ tell_writer(AuVolume *v)
 		send_ack(v, v->writer, v->tell_id);
 }
 
-/* Apply one slice.  true: there is more to apply now. */
+static AuStatus
+decode_piece(AuVolume *v, size_t len)
+{
+	uint64_t	start = now_us(v);
+	uint64_t	took;
+	AuStatus	status;
+
+	v->apply_status = AU_OK;
+	v->apply_us = 0;
+	status = au_waldecode_feed(v->decode, v->node->slice, len);
+	took = now_us(v) - start;
+	au_hist_add(&v->latency[AU_STAGE_APPLY], v->apply_us);
+	au_hist_add(&v->latency[AU_STAGE_DECODE], took - v->apply_us);
+	return status;
+}
+
+/* Apply one piece.  true: there is more to apply now. */
 static bool
-apply_slice(AuVolume *v)
+apply_piece(AuVolume *v)
 {
 	AuNode	   *n = v->node;
 	const AuNodeHost *h = &n->host;
@@ -388,8 +412,7 @@ apply_slice(AuVolume *v)
 		volume_failed(v, status != AU_OK ? err : "the landing log ends too early");
 		return false;
 	}
-	v->apply_status = AU_OK;
-	status = au_waldecode_feed(v->decode, n->slice, got);
+	status = decode_piece(v, got);
 	if (v->apply_status != AU_OK)
 	{
 		au_n_fatal(n, "volume %" PRIu64 ": could not apply the log: %s",
@@ -440,6 +463,7 @@ au_node_written(AuNode *n, void *handle, AuStatus status, const char *err)
 	if (v == NULL || n->dead)
 		return;
 	assert(v->store_state == AU_STORE_WRITING);
+	au_hist_add(&v->latency[AU_STAGE_WRITE], now_us(v) - v->write_since);
 	if (status == AU_OK)
 	{
 		v->store_state = AU_STORE_OK;
@@ -554,7 +578,10 @@ au_v_run(AuVolume *v)
 	sync_if_needed(v);
 	if (v->node->dead)
 		return UINT64_MAX;
-	more = apply_slice(v);
+	now = now_us(v);
+	more = apply_piece(v);
+	for (int i = 1; more && i < AU_NODE_SLICE_PIECES && now_us(v) - now < AU_NODE_SLICE_US; i++)
+		more = apply_piece(v);
 	if (v->store_state == AU_STORE_OK && v->cut == 0 && !v->failed)
 	{
 		persist_if_due(v, now, &wait);

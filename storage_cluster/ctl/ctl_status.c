@@ -76,6 +76,42 @@ lag(json_t *o, const char *ahead, const char *behind)
 	return (int64_t) (((uint64_t) ah << 32 | al) - ((uint64_t) bh << 32 | bl));
 }
 
+/* "850 us", "12.3 ms", "4.5 s" */
+static const char *
+time_text(int64_t us, char *buf, size_t cap)
+{
+	if (us < 10000)
+		snprintf(buf, cap, "%" PRId64 " us", us);
+	else if (us < 10000000)
+		snprintf(buf, cap, "%.1f ms", (double) us / 1000);
+	else
+		snprintf(buf, cap, "%.1f s", (double) us / 1000000);
+	return buf;
+}
+
+static void
+print_latency(json_t *latency)
+{
+	const char *stage;
+	json_t	   *s;
+
+	if (json_object_size(latency) == 0)
+		return;
+	printf("  %-14s %12s %10s %10s %10s %10s\n", "stage", "count", "p50", "p90", "p99", "longest");
+	json_object_foreach(latency, stage, s)
+	{
+		char		t[4][32];
+
+		if (number_of(s, "count") == 0)
+			continue;
+		printf("  %-14s %12" PRId64 " %10s %10s %10s %10s\n", stage, number_of(s, "count"),
+			   time_text(number_of(s, "p50_us"), t[0], sizeof(t[0])),
+			   time_text(number_of(s, "p90_us"), t[1], sizeof(t[1])),
+			   time_text(number_of(s, "p99_us"), t[2], sizeof(t[2])),
+			   time_text(number_of(s, "max_us"), t[3], sizeof(t[3])));
+	}
+}
+
 static void
 print_volume(json_t *v)
 {
@@ -143,6 +179,7 @@ print_volume(json_t *v)
 			 number_of(v, "read_waits"), average(v, "read_wait_us", "read_waits"),
 			 number_of(v, "reads_expired"), number_of(v, "waiting_reads"));
 	print_line("reads that waited", line);
+	print_latency(json_object_get(v, "latency"));
 	if (number_of(v, "corrupt") > 0)
 	{
 		snprintf(line, sizeof(line), "%" PRId64 " (see the node's log)", number_of(v, "corrupt"));

@@ -18,6 +18,10 @@ typedef struct VolumeFigures
 {
 	AuVolumeStats v;
 	AuPageStoreStats s;
+	AuPageStoreFiles files;
+	const AuHist *latency;		/* the node's stages */
+	AuHist		materialise;
+	AuHist		compaction;
 	uint64_t	log_bytes;
 	uint64_t	log_free;
 	const char *log_kind;
@@ -35,6 +39,7 @@ typedef struct Figure
 
 #define V(field) offsetof(VolumeFigures, v) + offsetof(AuVolumeStats, field)
 #define S(field) offsetof(VolumeFigures, s) + offsetof(AuPageStoreStats, field)
+#define F(field) offsetof(VolumeFigures, files) + offsetof(AuPageStoreFiles, field)
 
 static const Figure figures[] = {
 	{"landing_bytes", offsetof(VolumeFigures, log_bytes), false, "bytes of the landing log on disk"},
@@ -44,6 +49,7 @@ static const Figure figures[] = {
 	{"pending_bytes", S(pending_bytes), false, "bytes of gathered changes in memory"},
 	{"relations", S(relations), false, "relations known, dropped ones within the retention included"},
 	{"waiting_reads", V(waiting), false, "reads waiting for log to be applied"},
+	{"running_reads", V(reading), false, "reads of pages under way"},
 	{"drops_waiting", S(gc_waiting), false, "drops and truncations whose space is not given back yet"},
 	{"holds", V(holds), false, "connections that hold an old LSN"},
 	{"holds_broken", V(holds_broken), true, "holds broken because they kept too much log"},
@@ -76,6 +82,12 @@ static const Figure figures[] = {
 	{"scrub_damaged", S(scrub_damaged), false, "damaged places that the scrubber found and that are still there"},
 	{"scrub_compactions", S(scrub_compactions), true, "ranges compacted because of what lay about in them"},
 	{"reclaimed_versions", S(gc_keys), true, "versions of truncated blocks removed"},
+	{"cache_hits", F(cache_hits), true, "blocks of files found in the block cache"},
+	{"cache_misses", F(cache_misses), true, "blocks of files that had to be read"},
+	{"compaction_read_bytes", F(compaction_read_bytes), true, "bytes that compactions read"},
+	{"compaction_write_bytes", F(compaction_write_bytes), true, "bytes that compactions wrote"},
+	{"flush_bytes", F(flush_bytes), true, "bytes of memtables written to files"},
+	{"stall_us", F(stall_us), true, "microseconds that writes waited for flushes and compactions"},
 };
 
 #define NFIGURES (sizeof(figures) / sizeof(figures[0]))
@@ -90,6 +102,7 @@ get_figures(AuDaemon *d, uint32_t index, VolumeFigures *f)
 	if (!au_node_volume_stats(d->node, index, &f->v, &handle))
 		return false;
 	v = handle;
+	f->latency = au_node_volume_latency(d->node, index);
 	f->log_bytes = au_landing_bytes(v->landing);
 	f->log_free = au_disk_free(v->log_dir);
 	f->log_kind = au_landing_kind(v->landing);
@@ -99,6 +112,8 @@ get_figures(AuDaemon *d, uint32_t index, VolumeFigures *f)
 	{
 		au_pagestore_stats(v->store, &f->s);
 		f->damage = au_pagestore_scrub_problem(v->store);
+		au_pagestore_files(v->store, &f->files);
+		au_pagestore_latency(v->store, &f->materialise, &f->compaction);
 	}
 	return true;
 }
@@ -127,6 +142,26 @@ resident_bytes(void)
 	return resident * (uint64_t) sysconf(_SC_PAGESIZE);
 }
 
+/* ---- stages ----------------------------------------------------------- */
+
+/* The node's, then the page store's. */
+#define STAGES (AU_STAGE_COUNT + 2)
+
+static const char *const stage_names[STAGES] = {
+#define STAGE_NAME(id, name, help) name,
+	AU_STAGES(STAGE_NAME)
+#undef STAGE_NAME
+	"materialise", "compaction"
+};
+
+static const AuHist *
+stage_latency(const VolumeFigures *f, int stage)
+{
+	if (stage < AU_STAGE_COUNT)
+		return &f->latency[stage];
+	return stage == AU_STAGE_COUNT ? &f->materialise : &f->compaction;
+}
+
 /* ---- JSON ------------------------------------------------------------- */
 
 static void
@@ -136,6 +171,27 @@ set_lsn(json_t *o, const char *key, AuLsn lsn)
 
 	snprintf(text, sizeof(text), "%X/%X", AU_LSN_ARGS(lsn));
 	json_object_set_new(o, key, json_string(text));
+}
+
+static json_t *
+latency_json(const VolumeFigures *f)
+{
+	json_t	   *o = json_object();
+
+	for (int i = 0; i < STAGES; i++)
+	{
+		const AuHist *h = stage_latency(f, i);
+		json_t	   *s = json_object();
+
+		json_object_set_new(s, "count", json_integer((json_int_t) h->count));
+		json_object_set_new(s, "sum_us", json_integer((json_int_t) h->sum_us));
+		json_object_set_new(s, "p50_us", json_integer((json_int_t) au_hist_quantile_us(h, 500)));
+		json_object_set_new(s, "p90_us", json_integer((json_int_t) au_hist_quantile_us(h, 900)));
+		json_object_set_new(s, "p99_us", json_integer((json_int_t) au_hist_quantile_us(h, 990)));
+		json_object_set_new(s, "max_us", json_integer((json_int_t) h->max_us));
+		json_object_set_new(o, stage_names[i], s);
+	}
+	return o;
 }
 
 static json_t *
@@ -168,6 +224,7 @@ volume_json(const VolumeFigures *f)
 	for (size_t i = 0; i < NFIGURES; i++)
 		json_object_set_new(o, figures[i].name,
 							json_integer((json_int_t) figure_value(f, &figures[i])));
+	json_object_set_new(o, "latency", latency_json(f));
 	return o;
 }
 
@@ -300,6 +357,25 @@ add_positions(Text *t, const VolumeFigures *f)
 				 f->v.meta.system_identifier, names[i], lsns[i]);
 }
 
+/* One histogram, base unit seconds, with buckets at powers of two of a
+ * microsecond from 4 us to 33 s. */
+static void
+add_latency(Text *t, const VolumeFigures *f, int stage)
+{
+	const AuHist *h = stage_latency(f, stage);
+	char		labels[128];
+
+	snprintf(labels, sizeof(labels), "volume=\"%" PRIu64 "\",stage=\"%s\"",
+			 f->v.meta.system_identifier, stage_names[stage]);
+	for (uint32_t k = 2; k <= 25; k++)
+		add_text(t, "aurora_storaged_stage_seconds_bucket{%s,le=\"%.6f\"} %" PRIu64 "\n", labels,
+				 (double) ((uint64_t) 1 << k) / 1e6, au_hist_at_most(h, k));
+	add_text(t, "aurora_storaged_stage_seconds_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n",
+			 labels, h->count);
+	add_text(t, "aurora_storaged_stage_seconds_sum{%s} %.6f\n", labels, (double) h->sum_us / 1e6);
+	add_text(t, "aurora_storaged_stage_seconds_count{%s} %" PRIu64 "\n", labels, h->count);
+}
+
 char *
 au_status_metrics(AuDaemon *d)
 {
@@ -353,6 +429,11 @@ au_status_metrics(AuDaemon *d)
 			add_volume_value(&t, figures[k].name, figures[k].counter, &f[i],
 							 figure_value(&f[i], &figures[k]));
 	}
+	add_text(&t, "# HELP aurora_storaged_stage_seconds how long each stage of the node takes\n"
+			 "# TYPE aurora_storaged_stage_seconds histogram\n");
+	for (uint32_t i = 0; i < count; i++)
+		for (int k = 0; k < STAGES; k++)
+			add_latency(&t, &f[i], k);
 	if (t.failed)
 	{
 		free(t.data);

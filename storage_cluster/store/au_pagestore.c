@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "common/au_crc32c.h"
 #include "common/au_page.h"
@@ -129,6 +130,7 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	if (opt != NULL)
 	{
 		au_ps_filter_install(ps);
+		rocksdb_options_enable_statistics(o);
 		rocksdb_options_set_write_buffer_size(o, opt->write_buffer_bytes);
 		rocksdb_options_set_max_write_buffer_number(o, 3);
 		rocksdb_options_set_target_file_size_base(o, file_size(opt));
@@ -411,6 +413,7 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 	snprintf(err, errlen, "out of memory");
 	if (ps == NULL)
 		return AU_NOMEM;
+	pthread_mutex_init(&ps->compaction_lock, NULL);
 	au_ps_options(ps, opt);
 	ps->memory = opt->memory;
 	ps->pending_max = opt->pending_bytes;
@@ -471,6 +474,7 @@ au_pagestore_close(AuPageStore *ps)
 	au_relmap_free(&ps->rels);
 	free(ps->chain);
 	free(ps->gc);
+	pthread_mutex_destroy(&ps->compaction_lock);
 	free(ps);
 }
 
@@ -548,10 +552,12 @@ cut_chain(AuPageStore *ps, const AuPageId *page)
 {
 	uint8_t		bytes[AU_PAGE_SIZE];
 	uint64_t	images = ps->stats.images;
+	uint64_t	start = au_ps_now_us();
 
 	if (au_pagestore_read(ps, page, AU_LSN_MAX, bytes) == AU_OK &&
 		ps->stats.images == images)
 		au_ps_add_image(ps, page, bytes);
+	au_hist_add(&ps->materialise, au_ps_now_us() - start);
 }
 
 static AuStatus
@@ -841,6 +847,24 @@ au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out)
 	out->disk_bytes = au_pagestore_disk_bytes(ps);
 	out->memory_bytes = au_ps_property(ps, "rocksdb.cur-size-all-mem-tables") +
 		au_ps_property(ps, "rocksdb.estimate-table-readers-mem");
+}
+
+uint64_t
+au_ps_now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+}
+
+void
+au_pagestore_latency(AuPageStore *ps, AuHist *materialise, AuHist *compaction)
+{
+	*materialise = ps->materialise;
+	pthread_mutex_lock(&ps->compaction_lock);
+	*compaction = ps->compaction;
+	pthread_mutex_unlock(&ps->compaction_lock);
 }
 
 const char *

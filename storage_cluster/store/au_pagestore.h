@@ -58,6 +58,7 @@
 #define AU_PAGESTORE_H
 
 #include "common/au_base.h"
+#include "core/au_hist.h"
 #include "core/au_waldecode.h"
 #include "store/au_memory.h"
 
@@ -219,6 +220,21 @@ const char *au_pagestore_scrub_problem(const AuPageStore *ps);
 
 uint64_t	au_pagestore_disk_bytes(AuPageStore *ps);	/* of RocksDB's files */
 void		au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out);
+
+/* RocksDB's own counters since the store was opened; takes some 100 us. */
+typedef struct AuPageStoreFiles
+{
+	uint64_t	cache_hits;		/* blocks found in the block cache */
+	uint64_t	cache_misses;	/* ... that had to be read */
+	uint64_t	compaction_read_bytes;
+	uint64_t	compaction_write_bytes;
+	uint64_t	flush_bytes;
+	uint64_t	stall_us;		/* writes waited for flushes and compactions */
+} AuPageStoreFiles;
+
+void		au_pagestore_files(AuPageStore *ps, AuPageStoreFiles *out);
+/* Time it took to make images of pages, and compactions of files. */
+void		au_pagestore_latency(AuPageStore *ps, AuHist *materialise, AuHist *compaction);
 const char *au_pagestore_error(const AuPageStore *ps);
 
 /*

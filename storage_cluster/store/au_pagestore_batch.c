@@ -285,7 +285,12 @@ au_pagestore_read_end(AuPageRead *r)
 	for (uint16_t i = 0; i < r->count; i++)
 		if (r->pages[i].lengthy != NULL && !au_pagestore_full(ps) &&
 			still_newest(r, &r->pages[i]))
+		{
+			uint64_t	start = au_ps_now_us();
+
 			au_ps_add_image(ps, &r->pages[i].found.page, r->pages[i].lengthy);
+			au_hist_add(&ps->materialise, au_ps_now_us() - start);
+		}
 	for (int i = 0; i < 2; i++)
 		if (r->pinned[i] != NULL)
 			au_pending_unpin(r->pinned[i]);

@@ -33,6 +33,7 @@ typedef struct Filter
 	bool		based;			/* a base at or below horizon was seen of ... */
 	uint8_t		page[AU_KEY_PAGE_LEN];
 	uint64_t	dropped;
+	uint64_t	since_us;		/* the compaction's begin */
 } Filter;
 
 static const char *
@@ -49,6 +50,9 @@ filter_destroy(void *state)
 
 	atomic_fetch_add_explicit(&f->ps->filter_dropped, f->dropped,
 							  memory_order_relaxed);
+	pthread_mutex_lock(&f->ps->compaction_lock);
+	au_hist_add(&f->ps->compaction, au_ps_now_us() - f->since_us);
+	pthread_mutex_unlock(&f->ps->compaction_lock);
 	free(f);
 }
 
@@ -95,6 +99,7 @@ factory_create(void *state, rocksdb_compactionfiltercontext_t *context)
 	if (f == NULL)
 		return NULL;
 	f->ps = ps;
+	f->since_us = au_ps_now_us();
 	f->horizon = atomic_load_explicit(&ps->filter_horizon, memory_order_acquire);
 	return rocksdb_compactionfilter_create(f, filter_destroy, filter_entry,
 										   filter_name);

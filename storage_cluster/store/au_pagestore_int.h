@@ -6,6 +6,7 @@
 #ifndef AU_PAGESTORE_INT_H
 #define AU_PAGESTORE_INT_H
 
+#include <pthread.h>
 #include <rocksdb/c.h>
 #include <stdatomic.h>
 
@@ -213,9 +214,15 @@ struct AuPageStore
 	AuScrubPlace scrub_place;
 	char		scrub_problem[AU_SCRUB_TEXT];
 
+	AuHist		materialise;
+	pthread_mutex_t compaction_lock;	/* RocksDB's threads add, the owner reads */
+	AuHist		compaction;
+
 	AuPageStoreStats stats;
 	char		error[512];
 };
+
+uint64_t	au_ps_now_us(void);	/* monotonic, for histograms */
 
 /* au_pagestore.c */
 void		au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt);
