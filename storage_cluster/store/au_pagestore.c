@@ -425,7 +425,9 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 	ps->current = au_pending_new();
 	ps->frozen = au_pending_new();
 	ps->spare = au_pending_new();
-	ps->chain = calloc(AU_CHAIN_SLOTS, sizeof(*ps->chain));
+	ps->chain = malloc(AU_CHAIN_SLOTS * sizeof(*ps->chain));
+	for (uint32_t i = 0; ps->chain != NULL && i < AU_CHAIN_SLOTS; i++)
+		ps->chain[i] = AU_CHAIN_UNKNOWN;
 	if (au_relmap_init(&ps->rels) && ps->current != NULL && ps->frozen != NULL &&
 		ps->spare != NULL && ps->chain != NULL)
 	{
@@ -473,6 +475,7 @@ au_pagestore_close(AuPageStore *ps)
 	au_pending_free(ps->spare);
 	au_relmap_free(&ps->rels);
 	free(ps->chain);
+	free(ps->cuts);
 	free(ps->gc);
 	pthread_mutex_destroy(&ps->compaction_lock);
 	free(ps);
@@ -482,11 +485,12 @@ au_pagestore_close(AuPageStore *ps)
 
 static AuStatus
 add(AuPageStore *ps, uint8_t keyspace, const AuPageId *page, AuLsn lsn,
-	const uint8_t *ops, uint32_t len, bool full, bool image)
+	const uint8_t *ops, uint32_t len, bool full, bool image, AuPendEntry **entry)
 {
 	AuPendEntry *e = au_pending_enter(ps->current, keyspace, page);
 	AuStatus	status = AU_NOMEM;
 
+	*entry = e;
 	if (e != NULL)
 		status = au_pending_add(ps->current, e, lsn, ops, len, full, image);
 	if (status == AU_NOMEM)
@@ -505,11 +509,12 @@ set_size(AuPageStore *ps, AuRel *rel, AuLsn lsn, uint32_t nblocks, uint8_t kind,
 {
 	AuPageId	page = {.rel = rel->id,.blk = AU_SIZE_BLOCK};
 	AuSizeItem	item = {nblocks, kind, cut, rel->last_event};
+	AuPendEntry *entry;
 	uint8_t		bytes[AU_SIZE_ITEM];
 	AuStatus	status;
 
 	au_size_item_encode(bytes, &item);
-	status = add(ps, AU_KS_SIZE, &page, lsn, bytes, sizeof(bytes), false, false);
+	status = add(ps, AU_KS_SIZE, &page, lsn, bytes, sizeof(bytes), false, false, &entry);
 	if (status != AU_OK)
 		return status;
 	rel->nblocks = nblocks;
@@ -528,10 +533,26 @@ set_size(AuPageStore *ps, AuRel *rel, AuLsn lsn, uint32_t nblocks, uint8_t kind,
 	return AU_OK;
 }
 
+/* The chain of a page, by this many units longer, or new after a whole page. */
+static void
+count_units(AuPageStore *ps, AuPendEntry *e, uint32_t units, bool full)
+{
+	uint16_t   *chain = &ps->chain[au_page_hash(AU_KS_PAGE, &e->page) & (AU_CHAIN_SLOTS - 1)];
+
+	*chain = full ? 0 : (uint16_t) (*chain + units > AU_CHAIN_COUNT_MAX ?
+									AU_CHAIN_COUNT_MAX : *chain + units);
+	e->units_last = *chain;
+	if (*chain > e->units_max)
+		e->units_max = *chain;
+	e->units_memory = full ? 0 : (uint16_t) (e->units_memory + units > AU_CHAIN_COUNT_MAX ?
+											 AU_CHAIN_COUNT_MAX : e->units_memory + units);
+}
+
 void
 au_ps_add_image(AuPageStore *ps, const AuPageId *page, const uint8_t *bytes)
 {
 	uint8_t		ops_memory[AU_IMAGE_OP_MAX];
+	AuPendEntry *e;
 	AuOps		ops;
 
 	au_ops_start(&ops, ops_memory, sizeof(ops_memory));
@@ -539,9 +560,9 @@ au_ps_add_image(AuPageStore *ps, const AuPageId *page, const uint8_t *bytes)
 	if (ops.overflow)
 		return;
 	/* failing only leaves the chain long */
-	if (add(ps, AU_KS_PAGE, page, au_page_lsn(bytes), ops.data, ops.len, true, true) != AU_OK)
+	if (add(ps, AU_KS_PAGE, page, au_page_lsn(bytes), ops.data, ops.len, true, true, &e) != AU_OK)
 		return;
-	ps->chain[au_page_hash(AU_KS_PAGE, page) & (AU_CHAIN_SLOTS - 1)] = 0;
+	count_units(ps, e, 0, true);
 	ps->stats.images++;
 }
 
@@ -564,20 +585,21 @@ static AuStatus
 add_patch(AuPageStore *ps, const AuWalRecord *rec, const AuWalBlock *block)
 {
 	bool		full = au_ops_self_contained(block->data, block->data_len);
-	uint16_t   *chain = &ps->chain[au_page_hash(AU_KS_PAGE, &block->page) & (AU_CHAIN_SLOTS - 1)];
-	uint32_t	units = au_chain_units(block->data_len);
+	AuPendEntry *e;
 	AuStatus	status;
 
 	status = add(ps, AU_KS_PAGE, &block->page, rec->end, block->data, block->data_len,
-				 full, false);
+				 full, false, &e);
 	if (status != AU_OK)
 		return status;
 	ps->stats.patches++;
 	ps->stats.patch_bytes += block->data_len;
-	*chain = full ? 0 : (uint16_t) (*chain + units);
-	if (*chain > AU_CHAIN_UNITS_MAX)
+	count_units(ps, e, au_chain_units(block->data_len), full);
+	/* Long chains are cut when the generation is written; only what would be
+	 * slow to read until then is cut here. */
+	if (e->units_memory > AU_CHAIN_UNITS_MEMORY)
 	{
-		*chain = 0;
+		e->units_memory = 0;
 		cut_chain(ps, &block->page);
 	}
 	return AU_OK;

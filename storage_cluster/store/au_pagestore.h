@@ -29,11 +29,15 @@
  * Writes besides these batches (garbage collection) only delete what nobody
  * may read any more according to a meta record that is in files already.
  *
- * Images.  A page with a long chain of patches is materialised now and then:
- * a whole-page item is added behind its newest patch, in the current
- * generation.  If the page has no patches there, the image opens a bundle
- * whose key may equal that of a stored bundle.  That one holds only the patch
- * of this very LSN (L is the page's newest), so replacing it loses nothing.
+ * Images.  Long chains of patches are cut by whole-page items, behind the
+ * newest patch of their LSN: when a generation is written, by the writer's
+ * thread, so that a read from files applies at most 128 units of changes (a
+ * patch counts one, plus one for each 256 bytes), whatever its LSN; and in the
+ * current generation, after a read that had much to apply, or when 2,048
+ * units have gathered.  If the page has no patches there, the image opens a
+ * bundle whose key may equal that of a stored bundle.  That one holds only the
+ * patch of this very LSN (L is the page's newest), perhaps with an image of it
+ * as well, so replacing it loses nothing.
  *
  * Batches.  Reads from files would stop the owner thread, so a batch of pages
  * is read in three steps: begin (owner thread) looks at everything that only

@@ -44,9 +44,13 @@ typedef struct AuStoreMeta
 	AuLsn		gc_done;
 } AuStoreMeta;
 
-/* A page's chain of patches is cut by an image beyond this many units; a
+/* A page's chain of patches is cut by an image beyond this many units when a
+ * generation is written, and beyond many more while it gathers; a
  * patch counts one unit, plus one for each 256 bytes. */
 #define AU_CHAIN_UNITS_MAX 128
+#define AU_CHAIN_UNITS_MEMORY 2048
+#define AU_CHAIN_UNKNOWN (AU_CHAIN_UNITS_MAX / 2)	/* after open: assume this */
+#define AU_CHAIN_COUNT_MAX 60000
 
 static inline uint32_t
 au_chain_units(uint32_t len)
@@ -129,6 +133,27 @@ typedef struct AuGcEvent
 	uint8_t		kind;
 } AuGcEvent;
 
+/* au_pagestore_cut.c: long chains of a generation that is being written. */
+typedef struct AuCutter
+{
+	AuPageStore *ps;
+	AuReadCtx	ctx;
+	bool		wanted;			/* the page at hand is worth it */
+	bool		known;			/* `page` is it as of the last item */
+	uint32_t	units;			/* since the last whole page */
+	uint64_t	made;
+	AuScratch  *images;			/* of this segment */
+	char		error[512];
+	uint8_t		page[AU_PAGE_SIZE];
+} AuCutter;
+
+typedef struct AuChainCut
+{
+	uint32_t	slot;			/* of AuPageStore.chain */
+	uint16_t	before;			/* as counted when the generation was frozen */
+	uint16_t	after;
+} AuChainCut;
+
 /* Of the scrubber: where it is, and what it has not finished with. */
 #define AU_SCRUB_PROBLEMS 16	/* reported of one step; all are counted */
 #define AU_SCRUB_TEXT 512
@@ -195,6 +220,10 @@ struct AuPageStore
 	AuRelId		last_rel_id;	/* one-entry cache of the map */
 	AuRel	   *last_rel;
 	uint16_t   *chain;			/* AU_CHAIN_SLOTS counters of chain units */
+	AuChainCut *cuts;			/* by the writer, for the owner's counters */
+	uint32_t	ncuts;
+	uint32_t	cuts_cap;
+	uint64_t	cuts_made;		/* images */
 
 	/* garbage collection, events in LSN order from gc_head on */
 	AuGcEvent  *gc;
@@ -263,6 +292,18 @@ void		au_rc_free(AuReadCtx *c);
 /* au_pagestore_batch.c: the oldest LSN a batch under way reads at, else
  * AU_LSN_MAX. */
 AuLsn		au_ps_oldest_read(const AuPageStore *ps);
+
+/* au_pagestore_cut.c: for each page of the generation: cut_page, then for its
+ * items from the oldest on cut_item (true: *image is to follow; its bytes are
+ * valid until cut_segment_done), cut_page_done; cut_written on the owner's
+ * thread afterwards. */
+void		au_cut_start(AuCutter *c, AuPageStore *ps);
+void		au_cut_page(AuCutter *c, const AuPendEntry *e);
+bool		au_cut_item(AuCutter *c, const AuItem *item, AuItem *image);
+void		au_cut_segment_done(AuCutter *c);
+void		au_cut_page_done(AuCutter *c, const AuPendEntry *e);
+void		au_cut_end(AuCutter *c);
+void		au_cut_written(AuPageStore *ps);
 
 /* au_pagestore_gc.c */
 bool		au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event);

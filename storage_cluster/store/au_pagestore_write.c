@@ -43,43 +43,78 @@ typedef struct Encoder
 {
 	uint8_t    *value;
 	size_t		value_cap;
-	AuItem	   *items;
+	AuItem	   *items;			/* oldest first, images included */
 	uint32_t	items_cap;
+	AuCutter	cut;
 } Encoder;
+
+/* The segment's items, and images where the chain is long.  Returns how many,
+ * 0: out of memory. */
+static uint32_t
+gather_items(Encoder *enc, const AuPendSegment *seg, size_t *bytes, AuLsn *self_from)
+{
+	uint32_t	n = seg->nitems;
+	uint32_t	out = 0;
+
+	if (2 * n > enc->items_cap)
+	{
+		free(enc->items);
+		enc->items_cap = 4 * n;
+		enc->items = malloc(enc->items_cap * sizeof(*enc->items));
+		if (enc->items == NULL)
+			return 0;
+	}
+	/* to the far end, so that images find room as the rest moves down */
+	for (const AuPendItem *item = seg->newest; item != NULL; item = item->older)
+	{
+		assert(n > 0);
+		enc->items[seg->nitems + --n] = (AuItem)
+		{
+			item->lsn, item->len, item->ops
+		};
+	}
+	assert(n == 0);
+	*bytes = seg->bytes;
+	*self_from = seg->self_from;
+	for (uint32_t i = 0; i < seg->nitems; i++)
+	{
+		AuItem		item = enc->items[seg->nitems + i];
+
+		enc->items[out++] = item;
+		if (!enc->cut.wanted || !au_cut_item(&enc->cut, &item, &enc->items[out]))
+			continue;
+		*bytes += enc->items[out].len;
+		if (*self_from > item.lsn)
+			*self_from = item.lsn;
+		out++;
+	}
+	return out;
+}
 
 static bool
 encode_segment(Encoder *enc, const AuPendEntry *e, const AuPendSegment *seg,
 			   rocksdb_writebatch_t *batch)
 {
 	uint8_t		key[AU_KEY_LEN];
-	size_t		size = au_bundle_size(seg->nitems, seg->bytes);
-	uint32_t	n = seg->nitems;
+	size_t		bytes;
+	size_t		size;
+	AuLsn		self_from;
+	uint32_t	n = gather_items(enc, seg, &bytes, &self_from);
 
+	if (n == 0)
+		return false;
+	size = au_bundle_size(n, bytes);
 	if (size > enc->value_cap)
 	{
 		free(enc->value);
 		enc->value_cap = size * 2;
 		enc->value = malloc(enc->value_cap);
 	}
-	if (n > enc->items_cap)
-	{
-		free(enc->items);
-		enc->items_cap = n * 2;
-		enc->items = malloc(enc->items_cap * sizeof(*enc->items));
-	}
-	if (enc->value == NULL || enc->items == NULL)
+	if (enc->value == NULL)
 		return false;
-	for (const AuPendItem *item = seg->newest; item != NULL; item = item->older)
-	{
-		assert(n > 0);
-		enc->items[--n] = (AuItem)
-		{
-			item->lsn, item->len, item->ops
-		};
-	}
-	assert(n == 0);
 	au_key_encode(key, e->keyspace, &e->page, seg->first_lsn);
-	au_bundle_encode(enc->value, key, enc->items, seg->nitems, seg->self_from);
+	au_bundle_encode(enc->value, key, enc->items, n, self_from);
+	au_cut_segment_done(&enc->cut);
 	rocksdb_writebatch_put(batch, (const char *) key, AU_KEY_LEN,
 						   (const char *) enc->value, size);
 	return true;
@@ -95,20 +130,38 @@ db_failed(char *dberr, const char *what, char *err, size_t errlen)
 	return status;
 }
 
+static bool
+encode_all(Encoder *enc, const AuPending *g, rocksdb_writebatch_t *batch)
+{
+	for (const AuPendEntry *e = au_pending_first(g); e != NULL; e = e->all_next)
+	{
+		au_cut_page(&enc->cut, e);
+		for (const AuPendSegment *seg = e->oldest; seg != NULL; seg = seg->newer)
+			if (!encode_segment(enc, e, seg, batch))
+				return false;
+		au_cut_page_done(&enc->cut, e);
+	}
+	return true;
+}
+
 static AuStatus
 write_batch(AuPageStore *ps, char *err, size_t errlen)
 {
 	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-	Encoder		enc = {0};
+	Encoder    *enc = calloc(1, sizeof(*enc));
 	uint8_t		meta[AU_META_LEN];
 	char	   *dberr = NULL;
-	bool		fits = true;
+	bool		fits = false;
 
-	for (const AuPendEntry *e = au_pending_first(ps->frozen); e != NULL; e = e->all_next)
-		for (const AuPendSegment *seg = e->oldest; seg != NULL && fits; seg = seg->newer)
-			fits = encode_segment(&enc, e, seg, batch);
-	free(enc.value);
-	free(enc.items);
+	if (enc != NULL)
+	{
+		au_cut_start(&enc->cut, ps);
+		fits = encode_all(enc, ps->frozen, batch);
+		au_cut_end(&enc->cut);
+		free(enc->value);
+		free(enc->items);
+		free(enc);
+	}
 	au_ps_meta_encode(meta, &ps->frozen_meta);
 	rocksdb_writebatch_put(batch, AU_META_KEY, AU_META_KEY_LEN, (const char *) meta, AU_META_LEN);
 	if (ps->frozen_times_len > 0)
@@ -180,6 +233,7 @@ au_pagestore_written(AuPageStore *ps, AuStatus status)
 		return;
 	ps->persisted = ps->persisted_new;
 	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
+	au_cut_written(ps);
 	if (au_pending_pinned(ps->frozen))
 	{
 		assert(ps->retired == NULL && ps->spare != NULL);

@@ -54,6 +54,11 @@ typedef struct AuPendEntry
 	struct AuPendEntry *all_next;
 	AuPageId	page;
 	uint8_t		keyspace;
+	/* The page's chain as its owner counts it (au_chain_units): longest in
+	 * here; at the last item; since the last whole page in here. */
+	uint16_t	units_max;
+	uint16_t	units_last;
+	uint16_t	units_memory;
 	AuPendSegment *newest;
 	AuPendSegment *oldest;
 } AuPendEntry;
