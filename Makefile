@@ -14,7 +14,7 @@
 PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
-OWN_TARGETS = check check-unit check-sql check-isolation check-tap check-core \
+OWN_TARGETS = simulate check check-unit check-sql check-isolation check-tap check-core \
 	check-long quickstart quickstart-stop quickstart-clean bench soak \
 	profile deps help
 
@@ -26,7 +26,7 @@ SHELL = /bin/bash
 export PG_CONFIG PG_MAJOR
 
 check:
-	@t/run-all.sh unit asan tsan fuzz sql isolation tap core bench
+	@t/run-all.sh unit asan tsan sim fuzz sql isolation tap core bench
 
 check-unit:
 	@t/run-all.sh unit asan tsan fuzz
@@ -55,6 +55,11 @@ check-long:
 bench:
 	@bench/run.sh bench
 
+# make simulate SEEDS=1000: the cluster on a seeded clock, network and disk
+SEEDS ?= 200
+simulate:
+	@$(MAKE) --no-print-directory -C storage_cluster simulate SEEDS=$(SEEDS)
+
 # 20 minutes under a memory limit, or SOAK_SECONDS
 soak:
 	@bench/run.sh soak
@@ -79,6 +84,7 @@ help:
 	@echo 'make check-isolation   ... only sessions that meet, step by step; TESTS="extend ..." picks some'
 	@echo 'make check-tap         ... only TAP; TESTS="t/001_basic.pl ..." picks some'
 	@echo 'make check-core        PostgreSQL'"'"'s own tests on aurora tables; MODES="small ..." picks some'
+	@echo 'make simulate          the cluster in the simulator; SEEDS=n'
 	@echo 'make check-long        tests that take long (pgbench scale 50, many crashes)'
 	@echo 'make bench             Aurora beside stock heap, as ratios; BENCH_OPTIONS="--mode quick"'
 	@echo 'make soak              20 minutes of load under a memory limit; SOAK_SECONDS'

@@ -4,7 +4,7 @@
 # Builds, installs and runs test suites, one line a test, and ends with
 # "N passed, N failed".  Called by make check and its relatives:
 #
-#   t/run-all.sh unit asan tsan fuzz sql isolation tap core core-full bench long
+#   t/run-all.sh unit asan sim tsan fuzz sql isolation tap core core-full bench long
 #
 # PostgreSQL refuses to run as root, so as root the suites that need a server
 # step down to another user, in a work directory that this user can read
@@ -18,6 +18,7 @@
 #   AURORA_TEST_SEED    seed of the tests that act at random moments
 #   AURORA_KEEP_WORK=1  keep the work directory even when all is well
 #   AURORA_NO_BUILD=1   do not build and install first
+#   SEEDS               fresh seeds of the simulator (default 200)
 #   FUZZ_SECONDS        how long each fuzzer runs (default 10)
 set -uo pipefail
 
@@ -118,6 +119,17 @@ suite_storage() {
 	timeout 1800 make -C storage_cluster "$target" >"$logs/$target.log" 2>&1
 	rc=$?
 	count_cmocka "$logs/$target.log" "$name" $rc $((SECONDS - t0))
+}
+
+# The simulator ends with its figures; a planted bug that is not found, or a
+# seed that fails, fails the step.
+suite_sim() {
+	local t0=$SECONDS rc
+	timeout 1800 make -C storage_cluster simulate SEEDS="${SEEDS:-200}" >"$logs/sim.log" 2>&1
+	rc=$?
+	count_step "simulated cluster, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
+	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/sim.log" | head -20
+	tail -1 "$logs/sim.log" | sed 's/^/    /'
 }
 
 suite_fuzz() {
@@ -374,6 +386,7 @@ for suite in "$@"; do
 			suite_storage asan "unit tests, sanitized" ;;
 		tsan) headline "reads on many threads under ThreadSanitizer"
 			suite_storage tsan "unit tests under ThreadSanitizer" ;;
+		sim) headline "the cluster on a seeded clock, network and disk"; suite_sim ;;
 		fuzz) headline "fuzzers, ${FUZZ_SECONDS:-10} s each"; suite_fuzz ;;
 		sql) headline "SQL behaviour (pg_regress)"; suite_sql ;;
 		isolation) headline "sessions step by step (isolation tester)"; suite_isolation ;;

@@ -400,7 +400,7 @@ au_dec_hello(const AuFrame *f, AuMsgHello *m)
 	m->role = au_r_u8(&r);
 	au_r_text(&r, m->name, sizeof(m->name));
 	return au_reader_done(&r) &&
-		m->role >= AU_ROLE_READER && m->role <= AU_ROLE_ADMIN;
+		m->role >= AU_ROLE_READER && m->role <= AU_ROLE_NODE;
 }
 
 bool
@@ -413,6 +413,8 @@ au_enc_hello_ok(AuWriter *w, uint64_t id, const AuMsgHelloOk *m)
 	au_w_u64(w, m->start_lsn);
 	au_w_u64(w, m->durable_lsn);
 	au_w_u64(w, m->applied_lsn);
+	au_w_u64(w, m->term);
+	au_w_group(w, &m->group);
 	return au_frame_end(w);
 }
 
@@ -428,6 +430,8 @@ au_dec_hello_ok(const AuFrame *f, AuMsgHelloOk *m)
 	m->start_lsn = au_r_u64(&r);
 	m->durable_lsn = au_r_u64(&r);
 	m->applied_lsn = au_r_u64(&r);
+	m->term = au_r_u64(&r);
+	au_r_group(&r, &m->group, true);
 	return au_reader_done(&r);
 }
 

@@ -22,6 +22,7 @@
 #define AU_WIRE_H
 
 #include "au_base.h"
+#include "au_history.h"
 
 #define AU_WIRE_MAGIC 0x31525541u	/* "AUR1" in memory */
 #define AU_WIRE_VERSION 1
@@ -52,6 +53,12 @@
 #define AU_MSG_PONG 16
 #define AU_MSG_HOLD_LSN 17
 #define AU_MSG_HOLD_OK 18
+#define AU_MSG_VOTE 33
+#define AU_MSG_VOTE_OK 34
+#define AU_MSG_ELECT 35
+#define AU_MSG_ELECT_OK 36
+#define AU_MSG_GET_LOG 37
+#define AU_MSG_LOG 38
 
 typedef struct AuFrame
 {
@@ -116,6 +123,12 @@ void		au_r_text(AuReader *r, char *buf, size_t cap);
 void		au_r_rel(AuReader *r, AuRelId *rel);
 bool		au_reader_done(const AuReader *r);	/* all read, nothing bad */
 
+/* Parts of messages.  A group with n = 0 is allowed only with `none`. */
+void		au_w_history(AuWriter *w, const AuHistory *h);
+void		au_r_history(AuReader *r, AuHistory *h);
+void		au_w_group(AuWriter *w, const AuGroup *g);
+void		au_r_group(AuReader *r, AuGroup *g, bool none);
+
 /* ---- messages ---------------------------------------------------------
  * For each message one struct, one encoder that writes a whole frame, one
  * decoder of the payload (false: malformed).  Pointers in decoded structs
@@ -133,6 +146,7 @@ typedef struct AuMsgError
 #define AU_ROLE_READER 1		/* a backend */
 #define AU_ROLE_WRITER 2		/* the log shipper */
 #define AU_ROLE_ADMIN 3			/* auroractl */
+#define AU_ROLE_NODE 4			/* another storage node */
 
 /* HELLO: which volume, in which role.  A volume unknown to the node is only
  * created by a WRITER's TERM with may_create. */
@@ -151,6 +165,8 @@ typedef struct AuMsgHelloOk
 	AuLsn		start_lsn;		/* first byte of log the volume ever had */
 	AuLsn		durable_lsn;
 	AuLsn		applied_lsn;
+	uint64_t	term;			/* newest promised to anybody */
+	AuGroup		group;			/* that keeps the volume; n = 0: this node alone */
 } AuMsgHelloOk;
 
 /*
@@ -184,6 +200,80 @@ typedef struct AuMsgTermOk
 } AuMsgTermOk;
 
 /*
+ * VOTE: a writer that several nodes keep the log for asks for their promise
+ * not to take log of an older term.  The promise is persisted, and given to
+ * one writer only; asking again is harmless.  With may_create a node that does
+ * not know the volume makes it, beginning at start_lsn, kept by `group`; a
+ * node that knows it with another group refuses (AU_REFUSED).
+ */
+typedef struct AuMsgVote
+{
+	uint64_t	term;
+	uint64_t	writer_id;		/* random, new for each start of the shipper */
+	uint32_t	timeline;
+	uint32_t	wal_segment_size;
+	AuLsn		start_lsn;
+	uint8_t		may_create;
+	AuGroup		group;
+} AuMsgVote;
+
+/* granted = 0: `term` is the newer one that was promised to somebody else. */
+typedef struct AuMsgVoteOk
+{
+	uint8_t		granted;
+	uint64_t	term;
+	uint32_t	timeline;		/* of the newest writer that was let in */
+	AuLsn		start_lsn;		/* of the volume */
+	AuLsn		durable_lsn;	/* where this node's log ends */
+	AuLsn		commit_lsn;		/* a quorum holds at least this */
+	AuHistory	history;
+} AuMsgVoteOk;
+
+/*
+ * ELECT: enough nodes have promised; this is the log from now on.  The node
+ * cuts off what differs from `history` (its last entry is the writer's own
+ * term), persists it and answers where its log ends.  Below `commit_lsn` a
+ * quorum holds the log.
+ */
+typedef struct AuMsgElect
+{
+	uint64_t	term;
+	uint64_t	writer_id;
+	uint32_t	timeline;
+	AuLsn		commit_lsn;
+	AuHistory	history;
+} AuMsgElect;
+
+typedef struct AuMsgElectOk
+{
+	uint64_t	term;
+	AuLsn		received_lsn;	/* all of it is durable */
+	AuLsn		applied_lsn;
+} AuMsgElectOk;
+
+/*
+ * GET_LOG: a node that fell behind asks another one (role NODE) for log from
+ * lsn on, at most length bytes.  LOG holds what a quorum holds; and if both
+ * nodes have let in the writer of the same term, whose logs are one, all that
+ * the other has.  No bytes: there is no more now.  AU_GONE: lsn is below what
+ * is kept.
+ */
+typedef struct AuMsgGetLog
+{
+	uint64_t	term;			/* of the writer that was let in last */
+	AuLsn		lsn;
+	uint32_t	length;
+} AuMsgGetLog;
+
+typedef struct AuMsgLog
+{
+	AuLsn		lsn;
+	AuLsn		commit_lsn;
+	uint32_t	length;
+	const uint8_t *bytes;
+} AuMsgLog;
+
+/*
  * APPEND: log bytes [lsn, lsn + length).  Appends follow each other without a
  * gap within a connection; bytes below the node's received LSN are skipped,
  * a gap is AU_INVALID.  commit_lsn: what the quorum holds; only log below it
@@ -193,7 +283,8 @@ typedef struct AuMsgTermOk
  * with length 0 asks for the current positions; if log below its lsn
  * is still to be applied, it is answered once more when that is done (of
  * several such questions the newest counts; the applied position is the end of
- * a record and may be a little lower than lsn).
+ * a record and may be a little lower than lsn).  If its lsn is above the end of
+ * the node's log, the node is to get the log up to there from other nodes.
  */
 typedef struct AuMsgAppend
 {
@@ -300,6 +391,12 @@ bool		au_enc_hello(AuWriter *w, uint64_t id, const AuMsgHello *m);
 bool		au_enc_hello_ok(AuWriter *w, uint64_t id, const AuMsgHelloOk *m);
 bool		au_enc_term(AuWriter *w, uint64_t id, const AuMsgTerm *m);
 bool		au_enc_term_ok(AuWriter *w, uint64_t id, const AuMsgTermOk *m);
+bool		au_enc_vote(AuWriter *w, uint64_t id, const AuMsgVote *m);
+bool		au_enc_vote_ok(AuWriter *w, uint64_t id, const AuMsgVoteOk *m);
+bool		au_enc_elect(AuWriter *w, uint64_t id, const AuMsgElect *m);
+bool		au_enc_elect_ok(AuWriter *w, uint64_t id, const AuMsgElectOk *m);
+bool		au_enc_get_log(AuWriter *w, uint64_t id, const AuMsgGetLog *m);
+bool		au_enc_log(AuWriter *w, uint64_t id, const AuMsgLog *m);
 bool		au_enc_append(AuWriter *w, uint64_t id, const AuMsgAppend *m);
 bool		au_enc_append_ok(AuWriter *w, uint64_t id, const AuMsgAppendOk *m);
 bool		au_enc_get_pages(AuWriter *w, uint64_t id, const AuMsgGetPages *m);
@@ -327,6 +424,12 @@ bool		au_dec_hello(const AuFrame *f, AuMsgHello *m);
 bool		au_dec_hello_ok(const AuFrame *f, AuMsgHelloOk *m);
 bool		au_dec_term(const AuFrame *f, AuMsgTerm *m);
 bool		au_dec_term_ok(const AuFrame *f, AuMsgTermOk *m);
+bool		au_dec_vote(const AuFrame *f, AuMsgVote *m);
+bool		au_dec_vote_ok(const AuFrame *f, AuMsgVoteOk *m);
+bool		au_dec_elect(const AuFrame *f, AuMsgElect *m);
+bool		au_dec_elect_ok(const AuFrame *f, AuMsgElectOk *m);
+bool		au_dec_get_log(const AuFrame *f, AuMsgGetLog *m);
+bool		au_dec_log(const AuFrame *f, AuMsgLog *m);
 bool		au_dec_append(const AuFrame *f, AuMsgAppend *m);
 bool		au_dec_append_ok(const AuFrame *f, AuMsgAppendOk *m);
 bool		au_dec_get_pages(const AuFrame *f, AuMsgGetPages *m);

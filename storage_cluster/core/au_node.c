@@ -227,7 +227,9 @@ au_node_conn_closed(AuNode *n, AuConn *c)
 			n->vols[i]->writer = NULL;
 			n->vols[i]->ack_count = 0;
 		}
-	n->nterms -= c->term_pending;
+	n->nasking -= c->asking != 0;
+	if (c->outgoing)
+		au_p_closed(n, c);
 	n->npaused -= c->paused;
 	n->out_bytes -= c->out_bytes;
 	if (c->prev != NULL)
@@ -288,7 +290,7 @@ must_pause(const AuNode *n, const AuConn *c)
 	return c->out_bytes >= n->conn_out_max ||
 		(c->role == AU_ROLE_READER && au_n_out_full(n)) ||
 		c->nwaits >= AU_NODE_CONN_WAITS_MAX ||
-		c->wait_blocks >= AU_NODE_CONN_WAIT_BLOCKS_MAX || c->term_pending ||
+		c->wait_blocks >= AU_NODE_CONN_WAIT_BLOCKS_MAX || c->asking != 0 ||
 		(c->vol != NULL && c->vol->writer == c && au_v_writer_must_wait(c->vol));
 }
 
@@ -320,7 +322,7 @@ handle_hello(AuNode *n, AuConn *c, const AuFrame *f)
 	AuMsgHelloOk ok = {.node_id = n->opt.node_id};
 	AuWriter	w;
 
-	if (c->hello || !au_dec_hello(f, &m) || m.role < AU_ROLE_READER || m.role > AU_ROLE_ADMIN)
+	if (c->hello || !au_dec_hello(f, &m) || m.role < AU_ROLE_READER || m.role > AU_ROLE_NODE)
 	{
 		au_n_error(n, c, f->id, AU_INVALID, NULL,
 				   c->hello ? "HELLO was said already" : "malformed HELLO");
@@ -348,28 +350,43 @@ handle_hello(AuNode *n, AuConn *c, const AuFrame *f)
 		ok.start_lsn = c->vol->meta.start_lsn;
 		ok.durable_lsn = au_v_durable(c->vol);
 		ok.applied_lsn = c->vol->applied;
+		ok.term = c->vol->meta.term;
+		ok.group = c->vol->meta.group;
 	}
 	if (au_n_reserve(n, c, &w, ANSWER_CAP))
 		au_n_send(n, c, &w, au_enc_hello_ok(&w, f->id, &ok));
 }
 
-static void
-handle_term(AuNode *n, AuConn *c, const AuFrame *f)
+static bool
+decide(AuNode *n, AuConn *c)
 {
-	if (c->role != AU_ROLE_WRITER || !au_dec_term(f, &c->term))
+	bool		decided = c->asking == AU_MSG_TERM ? au_t_decide(n, c) :
+		c->asking == AU_MSG_VOTE ? au_t_decide_vote(n, c) : au_t_decide_elect(n, c);
+
+	if (decided)
+	{
+		c->asking = 0;
+		n->nasking--;
+	}
+	return decided;
+}
+
+static void
+handle_ask(AuNode *n, AuConn *c, const AuFrame *f)
+{
+	if (c->role != AU_ROLE_WRITER ||
+		!(f->type == AU_MSG_TERM ? au_dec_term(f, &c->ask.term) :
+		  f->type == AU_MSG_VOTE ? au_dec_vote(f, &c->ask.vote) :
+		  au_dec_elect(f, &c->ask.elect)))
 	{
 		au_n_error(n, c, f->id, AU_INVALID, NULL, c->role != AU_ROLE_WRITER ?
-				   "only a writer may ask for a term" : "malformed TERM");
+				   "only a writer may ask for a term" : "malformed TERM, VOTE or ELECT");
 		return;
 	}
-	c->term_id = f->id;
-	c->term_pending = true;
-	n->nterms++;
-	if (au_t_decide(n, c))
-	{
-		c->term_pending = false;
-		n->nterms--;
-	}
+	c->ask_id = f->id;
+	c->asking = f->type;
+	n->nasking++;
+	(void) decide(n, c);
 }
 
 static void
@@ -404,6 +421,11 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 	AuWriter	w;
 
 	n->stats.frames++;
+	if (c->outgoing)
+	{
+		au_p_answer(n, c, f);
+		return;
+	}
 	if (!c->hello && f->type != AU_MSG_HELLO && f->type != AU_MSG_PING)
 	{
 		au_n_error(n, c, f->id, AU_INVALID, NULL, "the first message must be HELLO");
@@ -416,7 +438,12 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 			handle_hello(n, c, f);
 			break;
 		case AU_MSG_TERM:
-			handle_term(n, c, f);
+		case AU_MSG_VOTE:
+		case AU_MSG_ELECT:
+			handle_ask(n, c, f);
+			break;
+		case AU_MSG_GET_LOG:
+			au_p_get_log(n, c, f);
 			break;
 		case AU_MSG_APPEND:
 			handle_append(n, c, f);
@@ -488,7 +515,7 @@ au_node_input(AuNode *n, AuConn *c, const uint8_t *buf, size_t len, size_t *need
 		if (status == AU_NEED_MORE)
 		{
 			*need = used > AU_WIRE_HEADER ? used : AU_WIRE_HEADER;
-			if (c->role != AU_ROLE_WRITER && used > AU_NODE_READER_FRAME_MAX)
+			if (c->role != AU_ROLE_WRITER && !c->outgoing && used > AU_NODE_READER_FRAME_MAX)
 				bad_stream(n, c, AU_INVALID, buf + done, len - done);
 			break;
 		}
@@ -512,14 +539,11 @@ decide_terms(AuNode *n)
 {
 	AuConn	   *next;
 
-	for (AuConn *c = n->conns; c != NULL && n->nterms > 0; c = next)
+	for (AuConn *c = n->conns; c != NULL && n->nasking > 0; c = next)
 	{
 		next = c->next;
-		if (c->term_pending && au_t_decide(n, c))
-		{
-			c->term_pending = false;
-			n->nterms--;
-		}
+		if (c->asking != 0)
+			(void) decide(n, c);
 	}
 }
 
@@ -531,7 +555,7 @@ au_node_run(AuNode *n)
 
 	if (n->dead)
 		return UINT64_MAX;
-	if (n->nterms > 0)
+	if (n->nasking > 0)
 		decide_terms(n);
 	for (uint32_t i = 0; i < n->nvols && !n->dead; i++)
 	{
@@ -541,6 +565,8 @@ au_node_run(AuNode *n)
 		wait = w < wait ? w : wait;
 		if (au_r_wake(v))
 			wait = 0;
+		w = au_p_run(v, n->host.now_us(n->host.ctx));
+		wait = w < wait ? w : wait;
 		w = au_r_expire(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
 		stopped = stopped && au_v_stopped(v);
@@ -591,7 +617,7 @@ au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void *
 	out->writer = v->writer != NULL ? v->writer->name : "";
 	out->received = au_v_received(v);
 	out->durable = au_v_durable(v);
-	out->commit = n->opt.alone ? out->durable : v->commit;
+	out->commit = au_v_alone(v) ? out->durable : v->commit;
 	out->applied = v->applied;
 	n->host.store_persisted(n->host.ctx, v->handle, &out->persisted, &restart);
 	out->horizon = n->host.store_horizon(n->host.ctx, v->handle);

@@ -51,6 +51,11 @@
 #define AU_NODE_PERSIST_BYTES ((uint64_t) 128 << 20)	/* of log between persisted positions */
 #define AU_NODE_PERSIST_US ((uint64_t) 60 * 1000000)
 #define AU_NODE_HOLDS_MAX 64	/* connections of a volume that hold an LSN */
+/* Log kept for other nodes of the group, behind what a quorum holds. */
+#define AU_NODE_KEEP_BYTES ((uint64_t) 1 << 30)
+/* A node that gets nothing from the writer for so long, and knows that there
+ * is more, asks others. */
+#define AU_NODE_STARVED_US ((uint64_t) 100 * 1000)
 #define AU_NODE_RETRY_US ((uint64_t) 2 * 1000000)	/* after trouble with the disk */
 
 typedef enum AuLogLevel
@@ -89,6 +94,9 @@ typedef struct AuPageBatch
  * What a node needs.  `conn` and `vol` are the host's own handles.  err is
  * always terminated.  No function may call back into the node.
  */
+typedef struct AuNode AuNode;
+typedef struct AuConn AuConn;
+
 typedef struct AuNodeHost
 {
 	void	   *ctx;
@@ -112,6 +120,10 @@ typedef struct AuNodeHost
 	void		(*set_reading) (void *ctx, void *conn, bool on);
 	/* Close after what was sent; au_node_conn_closed must follow. */
 	void		(*close) (void *ctx, void *conn);
+	/* Begin to connect to another node.  What is sent meanwhile waits; if it
+	 * fails, au_node_conn_closed follows, but not before this returned.
+	 * node_conn: for au_node_input.  NULL: not now. */
+	void	   *(*peer_open) (void *ctx, const char *address, AuConn *node_conn);
 
 	/* Volumes.  create makes directory, VOLUME, log and store, durably. */
 	AuStatus	(*volume_create) (void *ctx, const AuVolumeMeta *meta, void **vol,
@@ -170,15 +182,12 @@ typedef struct AuNodeOptions
 {
 	uint64_t	node_id;
 	uint64_t	single_volume;	/* only this system identifier; 0: any */
-	bool		alone;			/* the node is the whole quorum: commit = durable */
+	bool		alone;			/* volumes without a group: commit = durable */
 	uint64_t	out_bytes_max;	/* unsent answers of all connections, 0 or at most
 								 * AU_NODE_OUT_MAX; one has a quarter, at most
 								 * AU_NODE_CONN_OUT_MAX */
 	uint64_t	hold_limit_bytes;	/* log a hold may keep; 0: any */
 } AuNodeOptions;
-
-typedef struct AuNode AuNode;
-typedef struct AuConn AuConn;
 
 /* The host table is copied.  NULL: out of memory. */
 AuNode	   *au_node_new(const AuNodeHost *host, const AuNodeOptions *options);
@@ -267,6 +276,7 @@ typedef struct AuVolumeStats
 	AuLsn		hold;			/* lowest LSN that a connection holds, 0: none */
 	uint64_t	holds;			/* connections that do */
 	uint64_t	holds_broken;	/* by the limit */
+	uint64_t	peer_bytes;		/* log that came from other nodes */
 } AuVolumeStats;
 
 typedef struct AuNodeStats

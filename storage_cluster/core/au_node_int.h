@@ -120,6 +120,15 @@ struct AuVolume
 	AuWaitList	reading;
 	bool		draining;		/* start no reads: the store is to be closed */
 
+	/* log from other nodes, see au_node_peer.c */
+	AuConn	   *peer;			/* NULL: nobody is asked */
+	uint32_t	peer_index;		/* in the group */
+	uint64_t	peer_retry_at;
+	uint64_t	fed_at;			/* last log from the writer, or from a peer */
+	AuLsn		wanted;			/* the writer says that there is log up to here */
+	uint64_t	peer_term;		/* in which it was asked */
+	bool		peer_asked;		/* GET_LOG is under way */
+
 	AuVolumeStats stats;
 	AuHist		latency[AU_STAGE_COUNT];
 	uint64_t	apply_us;		/* of the records of the piece being decoded */
@@ -147,9 +156,15 @@ struct AuConn
 	AuLsn		hold;			/* 0: none */
 	bool		hold_broken;	/* it was, by the limit */
 	bool		append_failed;	/* later appends of the pipeline fail alike */
-	bool		term_pending;	/* TERM waits for a sync or a cut */
-	AuMsgTerm	term;
-	uint64_t	term_id;
+	bool		outgoing;		/* to another node, see au_node_peer.c */
+	uint16_t	asking;			/* TERM, VOTE or ELECT waits for a sync or a cut; else 0 */
+	uint64_t	ask_id;
+	union
+	{
+		AuMsgTerm	term;
+		AuMsgVote	vote;
+		AuMsgElect	elect;
+	}			ask;
 };
 
 struct AuNode
@@ -163,7 +178,7 @@ struct AuNode
 	uint64_t	out_max;
 	uint64_t	conn_out_max;
 	uint32_t	npaused;
-	uint32_t	nterms;			/* connections with term_pending */
+	uint32_t	nasking;		/* connections that are asking */
 	uint32_t	nwaits;			/* in any stage */
 	uint32_t	reading_blocks; /* of those that are READING */
 	uint64_t	wait_seq;
@@ -205,8 +220,30 @@ AuLsn		au_v_received(const AuVolume *v);
 AuLsn		au_v_durable(const AuVolume *v);
 void		au_v_state(const AuVolume *v, const char **state, const char **problem);
 
-/* au_node_term.c: false: not decided yet, ask again after the next event */
+/* Nobody else keeps this log: what is durable here counts. */
+bool		au_v_alone(const AuVolume *v);
+/* Log bytes at the end of what is held.  false: there is no room, *full tells
+ * whether that may change; or the node is stopped. */
+AuStatus	au_v_log_append(AuVolume *v, uint64_t term, uint32_t timeline,
+							const uint8_t *bytes, size_t len, char *err, size_t errlen);
+
+/* au_node_term.c, au_node_vote.c: false: not decided yet, ask again after the
+ * next event */
 bool		au_t_decide(AuNode *n, AuConn *c);
+bool		au_t_decide_vote(AuNode *n, AuConn *c);
+bool		au_t_decide_elect(AuNode *n, AuConn *c);
+/* Makes the volume of a connection that knows none; false: answered. */
+bool		au_t_create(AuNode *n, AuConn *c, const AuVolumeMeta *meta, bool may_create);
+/* A writer's segment size and timeline fit the volume, and it is sound; else
+ * an error was answered. */
+bool		au_t_fits(AuNode *n, AuConn *c, const AuVolume *v,
+					  uint32_t segment_size, uint32_t timeline);
+
+/* au_node_peer.c */
+void		au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_p_answer(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_p_closed(AuNode *n, AuConn *c);
+uint64_t	au_p_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 
 /* au_node_hold.c; break: give up holds beyond the limit */
 void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * au_node_term.c: who may write: TERM, and the making of volumes.
+ * au_node_term.c: who may write a volume that one node keeps: TERM, and the
+ * making of volumes.  au_node_vote.c is about volumes that several nodes keep.
  *
  * A TERM is decided when everything received is durable (so that what the old
  * writer sent is either acknowledged or gone) and no cut is under way:
@@ -15,43 +16,59 @@
 #include <assert.h>
 #include <inttypes.h>
 
-static bool
-create_volume(AuNode *n, AuConn *c)
+bool
+au_t_create(AuNode *n, AuConn *c, const AuVolumeMeta *meta, bool may_create)
 {
-	const AuMsgTerm *m = &c->term;
-	AuVolumeMeta meta = {
-		.system_identifier = c->system_identifier,.start_lsn = m->start_lsn,
-		.timeline = m->timeline,.segment_size = m->wal_segment_size
-	};
 	void	   *handle = NULL;
 	char		err[512];
 	AuStatus	status;
 
-	if (!m->may_create)
-		au_n_error(n, c, c->term_id, AU_REFUSED,
+	if (!may_create)
+		au_n_error(n, c, c->ask_id, AU_REFUSED,
 				   "If storage lost this volume, restore the node's directory from a backup. If it never had it, check aurora.storage_nodes.",
 				   "volume %" PRIu64 " is not on this node", c->system_identifier);
 	else if (n->nvols == AU_NODE_VOLUMES_MAX)
-		au_n_error(n, c, c->term_id, AU_REFUSED, "Run another aurora_storaged for this server.",
+		au_n_error(n, c, c->ask_id, AU_REFUSED, "Run another aurora_storaged for this server.",
 				   "this node has %d volumes, which is its limit", AU_NODE_VOLUMES_MAX);
-	else if (m->start_lsn == 0 || m->timeline == 0 || !au_segment_size_valid(m->wal_segment_size))
-		au_n_error(n, c, c->term_id, AU_INVALID, NULL,
-				   "TERM gives no usable start (LSN %X/%X, timeline %u, segment size %u) for a new volume",
-				   AU_LSN_ARGS(m->start_lsn), m->timeline, m->wal_segment_size);
+	else if (meta->start_lsn == 0 || meta->timeline == 0 ||
+			 !au_segment_size_valid(meta->segment_size))
+		au_n_error(n, c, c->ask_id, AU_INVALID, NULL,
+				   "no usable start (LSN %X/%X, timeline %u, segment size %u) for a new volume",
+				   AU_LSN_ARGS(meta->start_lsn), meta->timeline, meta->segment_size);
 	else
 	{
-		status = n->host.volume_create(n->host.ctx, &meta, &handle, err, sizeof(err));
+		status = n->host.volume_create(n->host.ctx, meta, &handle, err, sizeof(err));
 		if (status == AU_OK)
-			status = au_node_add_volume(n, &meta, handle, err, sizeof(err));
+			status = au_node_add_volume(n, meta, handle, err, sizeof(err));
 		if (status == AU_OK)
 		{
 			au_n_log(n, AU_LOG_INFO, "created volume %" PRIu64 ", whose log begins at %X/%X",
-					 meta.system_identifier, AU_LSN_ARGS(meta.start_lsn));
+					 meta->system_identifier, AU_LSN_ARGS(meta->start_lsn));
 			return true;
 		}
-		au_n_error(n, c, c->term_id, status, NULL, "could not create volume %" PRIu64 ": %s",
+		au_n_error(n, c, c->ask_id, status, NULL, "could not create volume %" PRIu64 ": %s",
 				   c->system_identifier, err);
 	}
+	return false;
+}
+
+bool
+au_t_fits(AuNode *n, AuConn *c, const AuVolume *v, uint32_t segment_size, uint32_t timeline)
+{
+	if (v->failed)
+		au_n_error(n, c, c->ask_id, AU_CORRUPT, "See the node's log.",
+				   "volume %" PRIu64 " takes no more log: %s", v->meta.system_identifier, v->problem);
+	else if (segment_size != v->meta.segment_size)
+		au_n_error(n, c, c->ask_id, AU_REFUSED, NULL,
+				   "the server's WAL segments have %u bytes, the volume's %u",
+				   segment_size, v->meta.segment_size);
+	else if (timeline < v->meta.timeline)
+		au_n_error(n, c, c->ask_id, AU_REFUSED,
+				   "Another server of this cluster was promoted and has written since; this one must not write any more.",
+				   "the server is on timeline %u, storage on timeline %u already",
+				   timeline, v->meta.timeline);
+	else
+		return true;
 	return false;
 }
 
@@ -59,24 +76,19 @@ create_volume(AuNode *n, AuConn *c)
 static bool
 refused(AuNode *n, AuConn *c, AuVolume *v)
 {
-	const AuMsgTerm *m = &c->term;
+	const AuMsgTerm *m = &c->ask.term;
 	AuLsn		durable = au_v_durable(v);
 
-	if (v->failed)
-		au_n_error(n, c, c->term_id, AU_CORRUPT, "See the node's log.",
-				   "volume %" PRIu64 " takes no more log: %s", v->meta.system_identifier, v->problem);
-	else if (m->wal_segment_size != v->meta.segment_size)
-		au_n_error(n, c, c->term_id, AU_REFUSED, NULL,
-				   "the server's WAL segments have %u bytes, the volume's %u",
-				   m->wal_segment_size, v->meta.segment_size);
-	else if (m->timeline < v->meta.timeline)
-		au_n_error(n, c, c->term_id, AU_REFUSED,
-				   "Another server of this cluster was promoted and has written since; this one must not write any more.",
-				   "the server is on timeline %u, storage on timeline %u already",
-				   m->timeline, v->meta.timeline);
+	if (!au_t_fits(n, c, v, m->wal_segment_size, m->timeline))
+		return true;
+	if (v->meta.group.n > 1)
+		au_n_error(n, c, c->ask_id, AU_REFUSED,
+				   "List all of them in aurora.storage_nodes.",
+				   "the volume is kept by %u nodes; one of them alone cannot let a writer in",
+				   v->meta.group.n);
 	else if (m->local_end < durable &&
 			 !(m->timeline > v->meta.timeline && m->switch_lsn < durable))
-		au_n_error(n, c, c->term_id, AU_REFUSED,
+		au_n_error(n, c, c->ask_id, AU_REFUSED,
 				   "Start the server whose data directory is current. To keep this older copy, give it an empty storage directory of its own and load its tables from a dump.",
 				   "the server's WAL ends at %X/%X, before what storage has acknowledged (%X/%X): it was restored from an older copy, or lost WAL in a crash",
 				   AU_LSN_ARGS(m->local_end), AU_LSN_ARGS(durable));
@@ -92,14 +104,14 @@ refused(AuNode *n, AuConn *c, AuVolume *v)
 static bool
 start_cut(AuNode *n, AuConn *c, AuVolume *v)
 {
-	const AuMsgTerm *m = &c->term;
+	const AuMsgTerm *m = &c->ask.term;
 	const AuNodeHost *h = &n->host;
 	AuLsn		seen = h->store_last_change(h->ctx, v->handle);
 	AuLsn		restart = au_waldecode_restart_lsn(v->decode);
 
 	if (seen > m->switch_lsn || m->switch_lsn < h->log_start(h->ctx, v->handle))
 	{
-		au_n_error(n, c, c->term_id, AU_REFUSED,
+		au_n_error(n, c, c->ask_id, AU_REFUSED,
 				   "Use a server that has the whole log of the old timeline, or restore storage to a point before the switch.",
 				   "timeline %u left the old one at %X/%X, but pages here were changed up to %X/%X",
 				   m->timeline, AU_LSN_ARGS(m->switch_lsn), AU_LSN_ARGS(seen));
@@ -129,7 +141,7 @@ start_cut(AuNode *n, AuConn *c, AuVolume *v)
 static void
 grant(AuNode *n, AuConn *c, AuVolume *v)
 {
-	const AuMsgTerm *m = &c->term;
+	const AuMsgTerm *m = &c->ask.term;
 	AuVolumeMeta meta = v->meta;
 	AuMsgTermOk ok;
 	AuWriter	w;
@@ -137,11 +149,15 @@ grant(AuNode *n, AuConn *c, AuVolume *v)
 	AuStatus	status;
 
 	meta.term++;
+	meta.voted_for = m->writer_id;
 	meta.timeline = m->timeline;
+	au_history_forget(&meta.history, au_v_received(v));	/* alone: all of it counts */
+	if (!au_history_push(&meta.history, meta.term, au_v_received(v), m->timeline))
+		assert(false);
 	status = n->host.volume_save(n->host.ctx, v->handle, &meta, err, sizeof(err));
 	if (status != AU_OK)
 	{
-		au_n_error(n, c, c->term_id, status, "Make room on the storage node's disk.",
+		au_n_error(n, c, c->ask_id, status, "Make room on the storage node's disk.",
 				   "could not persist term %" PRIu64 ": %s", meta.term, err);
 		return;
 	}
@@ -162,26 +178,35 @@ grant(AuNode *n, AuConn *c, AuVolume *v)
 			 meta.system_identifier, meta.term, meta.timeline, c->name,
 			 AU_LSN_ARGS(ok.received_lsn));
 	if (au_n_reserve(n, c, &w, AU_WIRE_HEADER + 64))
-		au_n_send(n, c, &w, au_enc_term_ok(&w, c->term_id, &ok));
+		au_n_send(n, c, &w, au_enc_term_ok(&w, c->ask_id, &ok));
 }
 
 bool
 au_t_decide(AuNode *n, AuConn *c)
 {
+	const AuMsgTerm *m = &c->ask.term;
 	AuVolume   *v;
 
-	assert(c->term_pending);
+	assert(c->asking == AU_MSG_TERM);
 	if (c->closing)
 		return true;
-	if (c->vol == NULL && !create_volume(n, c))
-		return true;
+	if (c->vol == NULL)
+	{
+		AuVolumeMeta meta = {
+			.system_identifier = c->system_identifier,.start_lsn = m->start_lsn,
+			.timeline = m->timeline,.segment_size = m->wal_segment_size
+		};
+
+		if (!au_t_create(n, c, &meta, m->may_create))
+			return true;
+	}
 	v = c->vol;
 	assert(v != NULL);
 	if (v->syncing || v->cut != 0 || au_v_received(v) != au_v_durable(v))
 		return false;
 	if (refused(n, c, v))
 		return true;
-	if (c->term.timeline > v->meta.timeline && c->term.switch_lsn < au_v_received(v))
+	if (m->timeline > v->meta.timeline && m->switch_lsn < au_v_received(v))
 		return start_cut(n, c, v);
 	grant(n, c, v);
 	return true;

@@ -25,6 +25,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "core/au_plant.h"
+
 #define RETRY_TEXT "it is tried again every 2 s"
 
 static uint64_t
@@ -43,6 +45,12 @@ AuLsn
 au_v_durable(const AuVolume *v)
 {
 	return v->node->host.log_durable(v->node->host.ctx, v->handle);
+}
+
+bool
+au_v_alone(const AuVolume *v)
+{
+	return v->node->opt.alone && v->meta.group.n <= 1;
 }
 
 /* ---- birth and death -------------------------------------------------- */
@@ -122,6 +130,9 @@ au_v_start(AuVolume *v, char *err, size_t errlen)
 	/* What was applied before is in, although the decoder begins below. */
 	v->applied = applied;
 	v->handed_on = applied;
+	/* Only what a quorum holds is ever applied. */
+	if (applied > v->commit)
+		v->commit = applied;
 	v->persist_at = now_us(v);
 	return AU_OK;
 }
@@ -197,36 +208,88 @@ append_allowed(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 	return false;
 }
 
-/* false: answered with an error */
-static bool
-store_log(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
+AuStatus
+au_v_log_append(AuVolume *v, uint64_t term, uint32_t timeline,
+				const uint8_t *bytes, size_t len, char *err, size_t errlen)
 {
 	const AuNodeHost *h = &v->node->host;
 	AuLsn		received = au_v_received(v);
-	size_t		skip = (size_t) (received - m->lsn);
-	char		err[512];
-	AuStatus	status;
+	AuStatus	status = h->log_append(h->ctx, v->handle, term, timeline, received,
+									   bytes, len, err, errlen);
 
-	if (skip >= m->length)
-		return true;
-	status = h->log_append(h->ctx, v->handle, m->term, m->timeline, received,
-						   m->bytes + skip, m->length - skip, err, sizeof(err));
 	if (status == AU_OK)
 	{
-		v->stats.append_bytes += m->length - skip;
+		v->stats.append_bytes += len;
 		v->log_full = false;
-		return true;
+		v->fed_at = now_us(v);
+		return AU_OK;
 	}
 	if (status == AU_CORRUPT)
 	{
 		au_n_fatal(v->node, "volume %" PRIu64 ": %s", v->meta.system_identifier, err);
-		return false;
+		return status;
 	}
 	if (!v->log_full)
 		au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 ": log at %X/%X was not stored: %s",
 				 v->meta.system_identifier, AU_LSN_ARGS(received), err);
 	v->log_full = true;
 	snprintf(v->full_why, sizeof(v->full_why), "%s", err);
+	return status;
+}
+
+/* Log that comes again is the same as before, or somebody else's. */
+static bool
+same_log(AuVolume *v, AuLsn lsn, const uint8_t *bytes, size_t len)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuLsn		start = h->log_start(h->ctx, v->handle);
+	size_t		done = start > lsn ? (size_t) (start - lsn) : 0;
+	char		err[512];
+	size_t		got;
+
+	while (done < len)
+	{
+		size_t		want = len - done < AU_NODE_SLICE_BYTES ? len - done : AU_NODE_SLICE_BYTES;
+
+		if (h->log_read(h->ctx, v->handle, lsn + done, v->node->slice, want, &got,
+						err, sizeof(err)) != AU_OK || got == 0)
+		{
+			au_n_fatal(v->node, "volume %" PRIu64 ": could not read the landing log at %X/%X: %s",
+					   v->meta.system_identifier, AU_LSN_ARGS(lsn + done), err);
+			return false;
+		}
+		if (memcmp(v->node->slice, bytes + done, got) != 0)
+			return false;
+		done += got;
+	}
+	return true;
+}
+
+/* false: answered with an error */
+static bool
+store_log(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
+{
+	AuLsn		received = au_v_received(v);
+	size_t		skip = received - m->lsn < m->length ? (size_t) (received - m->lsn) : m->length;
+	char		err[512];
+
+	if (!same_log(v, m->lsn, m->bytes, skip))
+	{
+		if (v->node->dead)
+			return false;
+		v->writer = NULL;
+		au_n_error(v->node, c, id, AU_REFUSED,
+				   "Start the server whose data directory is current. A copy of it that went its own way cannot write to the same volume.",
+				   "the server's WAL from %X/%X on differs from what the volume holds",
+				   AU_LSN_ARGS(m->lsn));
+		return false;
+	}
+	if (skip == m->length ||
+		au_v_log_append(v, m->term, m->timeline, m->bytes + skip, m->length - skip,
+						err, sizeof(err)) == AU_OK)
+		return true;
+	if (v->node->dead)
+		return false;
 	c->append_failed = true;
 	au_n_error(v->node, c, id, AU_FULL,
 			   "Make room on the storage node's disk; the writer then goes on by itself.",
@@ -246,6 +309,7 @@ au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 		v->commit = m->commit_lsn;
 	if (m->length == 0)
 	{
+		v->wanted = m->lsn;
 		send_ack(v, c, id);
 		v->tell_fed = m->lsn > v->next_feed ? m->lsn : 0;
 		v->tell_id = id;
@@ -395,7 +459,7 @@ apply_piece(AuVolume *v)
 	size_t		got = 0;
 	AuStatus	status;
 
-	if (!n->opt.alone && v->commit < limit)
+	if (!au_v_alone(v) && v->commit < limit && !AU_PLANTED(AU_PLANT_APPLY_EARLY))
 		limit = v->commit;
 	if (v->failed || v->cut != 0 || v->store_state == AU_STORE_STALLED ||
 		n->stopping || v->next_feed >= limit)
@@ -447,6 +511,13 @@ trim(AuVolume *v)
 	char		err[512];
 
 	h->store_persisted(h->ctx, v->handle, &applied, &restart);
+	if (v->meta.group.n > 1)
+	{
+		/* Others of the group may need it. */
+		AuLsn		keep = v->commit > AU_NODE_KEEP_BYTES ? v->commit - AU_NODE_KEEP_BYTES : 0;
+
+		restart = keep < restart ? keep : restart;
+	}
 	if (v->syncing || restart <= v->trimmed)
 		return;
 	v->trimmed = restart;

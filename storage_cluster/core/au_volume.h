@@ -1,34 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * au_volume.h: the identity of a volume, kept in the file VOLUME of its
- * directory (written to a temporary file, synced, renamed, directory synced:
- * the old or the new one is there, never half of one).
+ * au_volume.h: the identity of a volume, its terms and its group, kept in the
+ * file VOLUME of its directory (written to a temporary file, synced, renamed,
+ * directory synced: the old or the new one is there, never half of one).
  *
  *   0  u8[8] magic          "AURORAVL"
  *   8  u32 version          AU_VOLUME_VERSION
  *   12 u32 segment_size     of the server's WAL
  *   16 u64 system_identifier
  *   24 u64 start_lsn        first byte of log the volume ever had
- *   32 u64 term             last granted
- *   40 u32 timeline         of the last granted term
- *   44 u32 crc              CRC-32C of bytes 0..43
+ *   32 u64 term             newest promised
+ *   40 u64 voted_for        the writer it was promised to
+ *   48 u32 timeline         of the newest writer that was let in
+ *   52 u8  members          of the group, 0: the node is alone
+ *   53 u8  write_quorum
+ *   54 u16 terms            in the history
+ *   56     AU_HISTORY_MAX x (u64 term, u64 start, u32 timeline)
+ *   1336   AU_GROUP_MAX x (u64 node id, u8[128] address)
+ *   2288   zeros
+ *   2300 u32 crc            CRC-32C of bytes 0..2299
+ *
+ * What is not used is zero.
  */
 #ifndef AU_VOLUME_H
 #define AU_VOLUME_H
 
 #include "common/au_base.h"
+#include "common/au_history.h"
 
 #define AU_VOLUME_MAGIC "AURORAVL"
-#define AU_VOLUME_VERSION 1
-#define AU_VOLUME_LEN 48
+#define AU_VOLUME_VERSION 2
+#define AU_VOLUME_LEN 2304
 
 typedef struct AuVolumeMeta
 {
 	uint64_t	system_identifier;
 	AuLsn		start_lsn;
 	uint64_t	term;
+	uint64_t	voted_for;
 	uint32_t	timeline;
 	uint32_t	segment_size;
+	AuHistory	history;
+	AuGroup		group;
 } AuVolumeMeta;
 
 void		au_volume_encode(uint8_t *buf, const AuVolumeMeta *m);

@@ -114,6 +114,71 @@ on_closed(void *ctx, AuLink *link, const char *why)
 	au_wake(d);
 }
 
+/* ---- to other nodes: the node has the connection before there is one --- */
+
+static void *
+on_peer_opened(void *ctx, AuLink *link)
+{
+	(void) link;
+	return ctx;
+}
+
+static size_t
+on_peer_received(void *ctx, AuLink *link, const uint8_t *bytes, size_t len, size_t *need)
+{
+	AuSession  *s = ctx;
+
+	(void) link;
+	return au_node_input(s->daemon->node, s->conn, bytes, len, need);
+}
+
+static void
+on_peer_sent(void *ctx, AuLink *link, size_t bytes)
+{
+	AuSession  *s = ctx;
+
+	(void) link;
+	au_node_conn_sent(s->daemon->node, s->conn, bytes);
+}
+
+static void
+on_peer_closed(void *ctx, AuLink *link, const char *why)
+{
+	AuSession  *s = ctx;
+	AuDaemon   *d = s->daemon;
+
+	(void) link;
+	if (why[0] != '\0')
+		au_log(d, AU_LOG_INFO, "connection to another node: %s", why);
+	if (s->kicked)
+		unkick(d, s);
+	au_node_conn_closed(d->node, s->conn);
+	free(s);
+	au_wake(d);
+}
+
+static void *
+host_peer_open(void *ctx, const char *address, AuConn *conn)
+{
+	static const AuTransportEvents events = {
+		on_peer_opened, on_peer_received, on_peer_sent, on_peer_closed
+	};
+	const AuTransport *transport = address[0] == '/' ? &au_transport_unix : &au_transport_tcp;
+	AuDaemon   *d = ctx;
+	AuSession  *s = calloc(1, sizeof(*s));
+	char		err[256];
+
+	if (s == NULL)
+		return NULL;
+	s->daemon = d;
+	s->conn = conn;
+	if (transport->connect(d->loop, address, &events, s, &s->link, err, sizeof(err)))
+		return s;
+	au_log(d, AU_LOG_WARNING, "could not connect to node \"%s\": %s", address, err);
+	free(s);
+	return NULL;
+}
+
 bool
 au_sessions_listen(AuDaemon *d, char *err, size_t errlen)
 {
@@ -206,4 +271,5 @@ au_sessions_fill_host(AuNodeHost *h)
 	h->send_drop = host_send_drop;
 	h->set_reading = host_set_reading;
 	h->close = host_close;
+	h->peer_open = host_peer_open;
 }

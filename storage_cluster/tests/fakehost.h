@@ -164,6 +164,16 @@ fake_close(void *ctx, void *conn)
 	((FakeConn *) conn)->closed = true;
 }
 
+/* There are no other nodes. */
+static inline void *
+fake_peer_open(void *ctx, const char *address, AuConn *conn)
+{
+	(void) ctx;
+	(void) address;
+	(void) conn;
+	return NULL;
+}
+
 /* ---- volume ----------------------------------------------------------- */
 
 static inline AuStatus
@@ -501,7 +511,7 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 	h->host = (AuNodeHost)
 	{
 		h, fake_now, fake_alloc, fake_release, fake_log, fake_fatal, fake_status_json,
-		fake_send_alloc, fake_send_give, fake_send_drop, fake_set_reading, fake_close,
+		fake_send_alloc, fake_send_give, fake_send_drop, fake_set_reading, fake_close, fake_peer_open,
 		fake_volume_create, fake_volume_save,
 		fake_log_append, fake_log_sync_start, fake_log_read, fake_log_trim, fake_log_truncate,
 		fake_log_start, fake_log_end, fake_log_durable,

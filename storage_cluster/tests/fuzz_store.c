@@ -82,7 +82,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	{
 		memcpy(copy, AU_VOLUME_MAGIC, 8);
 		au_put_u32(copy + 8, AU_VOLUME_VERSION);
-		au_put_u32(copy + 44, au_crc32c(0, copy, 44));
+		au_put_u32(copy + AU_VOLUME_LEN - 4, au_crc32c(0, copy, AU_VOLUME_LEN - 4));
 		if (au_volume_decode(copy, AU_VOLUME_LEN, &meta, &why) == AU_OK)
 		{
 			uint8_t		again[AU_VOLUME_LEN];

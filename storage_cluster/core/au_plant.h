@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_plant.h: bugs put in on purpose, in the simulator's build only, to see
+ * that its checks find them.  Each name is used at one place of the core;
+ * elsewhere AU_PLANTED() is the constant false.
+ */
+#ifndef AU_PLANT_H
+#define AU_PLANT_H
+
+#include <stdbool.h>
+
+typedef enum AuPlant
+{
+	AU_PLANT_NONE,
+	AU_PLANT_QUORUM,			/* the writer counts on one node less */
+	AU_PLANT_STALE_TERM,		/* a node lets in the writer of an old term */
+	AU_PLANT_RESURRECT,			/* log no quorum holds goes to other nodes as if one did */
+	AU_PLANT_APPLY_EARLY		/* log is applied before a quorum holds it */
+} AuPlant;
+
+#ifdef AU_PLANTS
+extern AuPlant au_planted;
+#define AU_PLANTED(name) (au_planted == (name))
+#else
+#define AU_PLANTED(name) false
+#endif
+
+#endif							/* AU_PLANT_H */

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sim.c: one run: what a seed makes of it, the order within a tick, the
+ * faults.
+ */
+#include "sim/sim.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "core/au_plant.h"
+
+AuPlant		au_planted;
+
+const char *const sim_plant_names[SIM_PLANTS] = {
+	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
+	"resurrect", "apply-early"
+};
+
+/* ---- chance: xoshiro256**, seeded by splitmix64 (Blackman and Vigna) --- */
+
+static uint64_t
+rotl(uint64_t x, int k)
+{
+	return (x << k) | (x >> (64 - k));
+}
+
+uint64_t
+sim_random(Sim *s)
+{
+	uint64_t   *r = s->rng;
+	uint64_t	result = rotl(r[1] * 5, 7) * 9;
+	uint64_t	t = r[1] << 17;
+
+	r[2] ^= r[0];
+	r[3] ^= r[1];
+	r[1] ^= r[2];
+	r[0] ^= r[3];
+	r[2] ^= t;
+	r[3] = rotl(r[3], 45);
+	return result;
+}
+
+static void
+seed_random(Sim *s, uint64_t seed)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		uint64_t	z = (seed += 0x9e3779b97f4a7c15);
+
+		z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+		z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+		s->rng[i] = z ^ (z >> 31);
+	}
+}
+
+void
+sim_trace(Sim *s, uint64_t a, uint64_t b)
+{
+	s->trace = (s->trace ^ s->now ^ (a << 32) ^ b) * 0x100000001b3;
+	s->trace ^= s->trace >> 29;
+}
+
+void
+sim_fail(Sim *s, const char *fmt,...)
+{
+	va_list		args;
+
+	if (s->broken)
+		return;
+	s->broken = true;
+	va_start(args, fmt);
+	vsnprintf(s->verdict, sizeof(s->verdict), fmt, args);
+	va_end(args);
+}
+
+void
+sim_say(Sim *s, const char *fmt,...)
+{
+	va_list		args;
+
+	if (!s->opt.verbose)
+		return;
+	printf("%10.4f  ", (double) s->now / 1e6);
+	va_start(args, fmt);
+	vprintf(fmt, args);
+	va_end(args);
+	printf("\n");
+}
+
+/* ---- what a seed decides ---------------------------------------------- */
+
+/* A kind of trouble is there in half of the runs, rare to frequent. */
+static uint64_t
+rate(Sim *s, uint64_t rare, uint64_t often)
+{
+	if (sim_one_in(s, 2))
+		return 0;
+	return often + sim_below(s, rare - often);
+}
+
+static void
+choose_swarm(Sim *s)
+{
+	static const uint8_t sizes[][2] = {{3, 2}, {3, 2}, {3, 2}, {5, 3}, {5, 4}, {1, 1}, {4, 3}, {2, 2}};
+	uint32_t	kind = (uint32_t) sim_below(s, 8);
+
+	if (s->opt.plant != SIM_PLANT_NONE)
+		kind = kind % 3 == 2 ? 3 : 0;	/* three or five nodes */
+	s->nnodes = sizes[kind][0];
+	s->quorum = sizes[kind][1];
+	s->swarm = (SimSwarm)
+	{
+		.crash_node = rate(s, 8000, 600),.crash_writer = rate(s, 10000, 800),
+		.crash_all = rate(s, 20000, 4000),.pause = rate(s, 8000, 800),
+		.partition = rate(s, 6000, 600),.reset = rate(s, 40000, 4000),
+		.corrupt = rate(s, 20000, 2000),.disk_full = rate(s, 12000, 2000),
+		.slow_disk = rate(s, 8000, 2000),.sync_error = rate(s, 8000, 2000),
+		.copy = rate(s, 20000, 3000),.latency_us = 100 + sim_below(s, 3000),
+		.sync_us = 100 + sim_below(s, 4000),.records = 1 + sim_below(s, 6)
+	};
+	if (s->opt.plant != SIM_PLANT_NONE)
+	{
+		/* where such bugs show */
+		s->swarm.copy = 1500;
+		s->swarm.partition = 800;
+		s->swarm.crash_node = 2000;
+	}
+}
+
+/* ---- faults ----------------------------------------------------------- */
+
+static SimNode *
+some_node(Sim *s)
+{
+	return &s->nodes[sim_below(s, s->nnodes)];
+}
+
+static void
+partition(Sim *s)
+{
+	uint64_t	until = s->now + 10000 + sim_below(s, 3000000);
+	uint32_t	cut = (uint32_t) sim_below(s, 1u << s->nnodes);
+	bool		one_way = sim_one_in(s, 3);
+	bool		with_writers = sim_one_in(s, 2);
+
+	for (uint32_t a = 0; a < SIM_NODES_MAX + 2; a++)
+		for (uint32_t b = 0; b < SIM_NODES_MAX + 2; b++)
+		{
+			bool		in_a = a < s->nnodes ? (cut >> a) & 1 : with_writers;
+			bool		in_b = b < s->nnodes ? (cut >> b) & 1 : with_writers;
+
+			if (in_a != in_b && (in_a || !one_way))
+				s->blocked_until[a][b] = until;
+		}
+	sim_say(s, "partition %x%s until %.3f", cut, one_way ? ", one way" : "", (double) until / 1e6);
+}
+
+static void
+copy_writer(Sim *s)
+{
+	SimWriter  *from = NULL;
+	SimWriter  *to = NULL;
+
+	for (int i = 0; i < SIM_WRITERS_MAX; i++)
+	{
+		SimWriter  *w = &s->writers[i];
+
+		if (w->exists && !w->stopped)
+			from = w;
+		if (!w->exists)
+			to = w;
+	}
+	if (from != NULL && to != NULL && from->nends > 0 && from->made)
+		sim_writer_copy(to, from);
+}
+
+static void
+inject(Sim *s)
+{
+	uint64_t	before = s->figures.faults;
+	const SimSwarm *w = &s->swarm;
+
+	if (sim_one_in(s, w->crash_node))
+	{
+		sim_node_crash(some_node(s));
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->crash_writer))
+	{
+		sim_writer_crash(&s->writers[sim_below(s, SIM_WRITERS_MAX)]);
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->crash_all))
+	{
+		for (uint32_t i = 0; i < s->nnodes; i++)
+			sim_node_crash(&s->nodes[i]);
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->pause))
+	{
+		uint64_t	until = s->now + 1000 + sim_below(s, 2000000);
+
+		if (sim_one_in(s, 3))
+			s->writers[sim_below(s, SIM_WRITERS_MAX)].paused_until = until;
+		else
+			some_node(s)->paused_until = until;
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->partition))
+	{
+		partition(s);
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->disk_full))
+	{
+		some_node(s)->full_until = s->now + sim_below(s, 3000000);
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->slow_disk))
+	{
+		some_node(s)->slow_until = s->now + sim_below(s, 3000000);
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->copy))
+	{
+		copy_writer(s);
+		s->figures.faults++;
+	}
+	if (s->figures.faults != before)
+		sim_trace(s, 0xfa017, s->figures.faults);
+}
+
+/* No more trouble; who waits for somebody to look after it gets somebody. */
+static void
+calm(Sim *s)
+{
+	bool		one = false;
+
+	s->quiet = true;
+	sim_say(s, "quiet");
+	memset(s->blocked_until, 0, sizeof(s->blocked_until));
+	for (uint32_t i = 0; i < s->nnodes; i++)
+	{
+		SimNode    *n = &s->nodes[i];
+
+		n->paused_until = n->full_until = n->slow_until = 0;
+		n->sync_fails = false;
+		if (!n->up && n->start_at > s->now)
+			n->start_at = s->now;
+	}
+	for (int i = 0; i < SIM_WRITERS_MAX; i++)
+	{
+		s->writers[i].paused_until = 0;
+		one = one || (s->writers[i].exists && !s->writers[i].stopped);
+	}
+	/*
+	 * Copies may have ended each other.  A DBA then starts the right one: the
+	 * one whose log holds everything that was acknowledged.
+	 */
+	for (int i = 0; i < SIM_WRITERS_MAX && !one; i++)
+	{
+		SimWriter  *w = &s->writers[i];
+
+		if (w->exists && w->flushed >= SIM_BASE + s->truth_len &&
+			memcmp(w->wal.buf, s->truth, s->truth_len) == 0)
+		{
+			sim_say(s, "writer %d is started again", i);
+			w->stopped = false;
+			one = true;
+		}
+	}
+	if (!one)
+		sim_fail(s, "no server is left that has all acknowledged log");
+}
+
+static void
+tick(Sim *s)
+{
+	s->now += SIM_TICK_US;
+	s->figures.ticks++;
+	if (!s->quiet)
+		inject(s);
+	sim_net_tick(s);
+	for (uint32_t i = 0; i < s->nnodes; i++)
+		sim_node_tick(&s->nodes[i]);
+	for (int i = 0; i < SIM_WRITERS_MAX; i++)
+		sim_writer_tick(&s->writers[i]);
+	for (int i = 0; i < SIM_READERS; i++)
+		sim_reader_tick(s, i);
+	sim_check_tick(s);
+}
+
+/* If the writers that are left stop in the quiet phase as well. */
+static bool
+nobody_writes(const Sim *s)
+{
+	for (int i = 0; i < SIM_WRITERS_MAX; i++)
+		if (s->writers[i].exists && !s->writers[i].stopped)
+			return false;
+	return true;
+}
+
+bool
+sim_run(Sim *s, const SimOptions *opt)
+{
+	const char *missing = "nothing was tried";
+	uint64_t	end;
+
+	memset(s, 0, sizeof(*s));
+	s->opt = *opt;
+	s->now = 1000000;
+	s->visible = SIM_BASE;
+	seed_random(s, opt->seed);
+	choose_swarm(s);
+	au_planted = opt->plant == SIM_PLANT_QUORUM ? AU_PLANT_QUORUM :
+		opt->plant == SIM_PLANT_STALE_TERM ? AU_PLANT_STALE_TERM :
+		opt->plant == SIM_PLANT_RESURRECT ? AU_PLANT_RESURRECT :
+		opt->plant == SIM_PLANT_APPLY_EARLY ? AU_PLANT_APPLY_EARLY : AU_PLANT_NONE;
+	for (uint32_t i = 0; i < s->nnodes; i++)
+	{
+		sim_node_init(s, (int) i);
+		sim_node_start(&s->nodes[i]);
+	}
+	for (int i = 0; i < SIM_WRITERS_MAX; i++)
+		sim_writer_init(s, i);
+	s->writers[0].exists = true;
+	sim_say(s, "seed %llu: %u nodes, quorum %u", (unsigned long long) opt->seed, s->nnodes, s->quorum);
+
+	end = s->now + opt->fault_us;
+	while (s->now < end && !s->broken)
+		tick(s);
+	if (!s->broken)
+		calm(s);
+	end = s->now + opt->quiet_us;
+	while (s->now < end && !s->broken && missing != NULL)
+	{
+		for (int i = 0; i < 20 && !s->broken; i++)
+			tick(s);
+		if (nobody_writes(s))
+			calm(s);
+		missing = s->truth_len == 0 ? "nothing was ever committed" : sim_check_quiet(s);
+	}
+	if (!s->broken && missing != NULL)
+		sim_fail(s, "%.0f s after the last fault: %s", (double) opt->quiet_us / 1e6, missing);
+	if (!s->broken)
+		sim_check_end(s);
+	return !s->broken;
+}
+
+void
+sim_free(Sim *s)
+{
+	for (uint32_t i = 0; i < s->nnodes; i++)
+		sim_node_free(&s->nodes[i]);
+	for (int i = 0; i < SIM_WRITERS_MAX; i++)
+		sim_writer_free(&s->writers[i]);
+	for (int i = 0; i < SIM_READERS; i++)
+	{
+		free(s->readers[i].in);
+		s->readers[i].link = NULL;
+	}
+	for (int i = 0; i < SIM_LINKS_MAX; i++)
+		for (int k = 0; k < 2 && s->links[i].used; k++)
+		{
+			SimSide    *side = &s->links[i].side[k];
+
+			while (side->first != NULL)
+			{
+				SimChunk   *c = side->first;
+
+				side->first = c->next;
+				free(c);
+			}
+			free(side->in);
+		}
+	sim_store_free(&s->model);
+	au_waldecode_free(s->decode);
+	free(s->truth);
+}

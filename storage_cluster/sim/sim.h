@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sim.h: a whole cluster in one process, on a seeded clock, network and disk.
+ *
+ *   writers (core/au_proposer) ──┐
+ *   readers                   ───┼── simulated connections ──▶ nodes (core/au_node)
+ *   nodes, catching up        ───┘                              │
+ *                                                    simulated landing log, store
+ *
+ * The code under test is what the daemon and the log shipper run; only the
+ * hosts are ours.  Time goes in ticks; within a tick everything happens in a
+ * fixed order, and every choice comes from one random generator, so a seed
+ * gives the same run, event for event (the trace hash tells).
+ *
+ * What must hold is in sim_check.c.  A run has two phases: faults, then quiet,
+ * in which everything must come back within a bound.
+ */
+#ifndef AU_SIM_H
+#define AU_SIM_H
+
+#include <stdio.h>
+
+#include "core/au_node.h"
+#include "core/au_proposer.h"
+#include "tests/walmake.h"
+
+#define SIM_SYSID 7001
+#define SIM_BASE ((AuLsn) 0x1000000)
+#define SIM_TICK_US 500
+#define SIM_NODES_MAX AU_GROUP_MAX
+#define SIM_WRITERS_MAX 3
+#define SIM_LINKS_MAX 256
+#define SIM_BLOCKS 12
+#define SIM_REL 16384
+#define SIM_WINDOW (320u << 10)
+
+/* ---- chance ----------------------------------------------------------- */
+
+typedef struct Sim Sim;
+
+uint64_t	sim_random(Sim *s);
+static inline uint64_t
+sim_below(Sim *s, uint64_t n)
+{
+	return n == 0 ? 0 : sim_random(s) % n;
+}
+/* True once in n times. */
+static inline bool
+sim_one_in(Sim *s, uint64_t n)
+{
+	return n != 0 && sim_below(s, n) == 0;
+}
+
+/* ---- the network (sim_net.c) ------------------------------------------ */
+
+/* Who a connection's end belongs to: nodes 0.., then writers, then readers. */
+#define SIM_WHO_WRITER 100
+#define SIM_WHO_READER 200
+
+typedef struct SimChunk
+{
+	struct SimChunk *next;
+	uint64_t	due;
+	size_t		len;
+	uint8_t		bytes[];
+} SimChunk;
+
+typedef struct SimSide
+{
+	int			who;
+	bool		closed;			/* by this side */
+	bool		told;			/* that the other side is gone */
+	bool		connected;		/* and was told so */
+	bool		reading;		/* node side only */
+	void	   *conn;			/* AuConn of a node; index + 1 of a writer's node */
+	SimChunk   *first;			/* on the way to this side */
+	SimChunk   *last;
+	uint8_t    *in;				/* arrived, not consumed (node side) */
+	size_t		in_len;
+} SimSide;
+
+typedef struct SimLink
+{
+	bool		used;
+	uint64_t	serial;
+	uint64_t	opened_at;
+	SimSide		side[2];		/* 0: who connected, 1: who was connected to */
+} SimLink;
+
+/* Begin a connection; NULL: no room. */
+SimLink    *sim_net_open(Sim *s, int from, int to, void *conn);
+void		sim_net_send(Sim *s, SimLink *l, int side, const uint8_t *bytes, size_t len);
+void		sim_net_close(Sim *s, SimLink *l, int side);
+/* All connections of somebody who died. */
+void		sim_net_cut(Sim *s, int who);
+void		sim_net_tick(Sim *s);
+
+/* ---- nodes (sim_node.c), their disks and stores (sim_store.c) --------- */
+
+/* What a page was changed by, in log order. */
+typedef struct SimRecord
+{
+	AuLsn		end;
+	uint32_t	blk;
+	uint32_t	len;
+	size_t		ops;			/* offset into bytes */
+} SimRecord;
+
+typedef struct SimStore
+{
+	SimRecord  *records;
+	size_t		n;
+	size_t		cap;
+	uint8_t    *bytes;
+	size_t		bytes_len;
+	size_t		bytes_cap;
+} SimStore;
+
+AuStatus	sim_store_apply(SimStore *st, const AuWalRecord *rec);
+/* Page as of lsn; AU_NOT_FOUND if nothing changed it. */
+AuStatus	sim_store_read(const SimStore *st, uint32_t blk, AuLsn lsn, uint8_t *page);
+void		sim_store_cut(SimStore *st, AuLsn lsn);	/* forget records ending above */
+void		sim_store_free(SimStore *st);
+
+typedef struct SimNode
+{
+	Sim		   *sim;
+	int			index;
+	bool		up;
+	uint64_t	start_at;		/* when down */
+	uint64_t	paused_until;
+	AuNode	   *node;
+	AuNodeHost	host;
+	bool		failed;			/* the node called fatal */
+	char		why[512];
+	long		allocated;
+
+	/* The disk: survives crashes but for what is not synced. */
+	bool		exists;
+	AuVolumeMeta meta;
+	AuVolumeMeta meta_before;	/* for a planted bug: the promise forgotten */
+	uint8_t    *log;			/* from log_base */
+	size_t		log_cap;
+	AuLsn		log_base;
+	AuLsn		log_start;
+	AuLsn		log_end;
+	AuLsn		log_durable;
+	AuLsn		syncing_to;		/* 0: no sync runs */
+	uint64_t	sync_due;
+	bool		sync_fails;
+	uint64_t	full_until;
+	uint64_t	slow_until;
+
+	/* The store; what is not persisted is lost in a crash. */
+	SimStore	store;
+	AuLsn		applied;
+	AuLsn		restart;
+	AuLsn		persisted_applied;
+	AuLsn		persisted_restart;
+	AuLsn		frozen_applied;
+	AuLsn		frozen_restart;
+	bool		writing;
+	bool		write_persist;
+	uint64_t	write_due;
+} SimNode;
+
+void		sim_node_init(Sim *s, int index);
+void		sim_node_start(SimNode *n);
+void		sim_node_crash(SimNode *n);
+void		sim_node_tick(SimNode *n);
+void		sim_node_free(SimNode *n);
+/* A connection to the node: false, it does not listen. */
+bool		sim_node_accept(SimNode *n, SimLink *l);
+
+/* ---- writers (sim_writer.c) ------------------------------------------- */
+
+typedef struct SimRecordEnd
+{
+	AuLsn		end;
+	AuLsn		prev;			/* start of the record */
+} SimRecordEnd;
+
+typedef struct SimWriter
+{
+	Sim		   *sim;
+	int			index;
+	bool		exists;			/* a copy may appear later */
+	bool		up;
+	bool		stopped;		/* fenced or refused: waits for somebody */
+	uint64_t	start_at;
+	uint64_t	retry_at;
+	uint64_t	paused_until;
+	AuProposer *proposer;
+	AuProposerHost host;
+	SimLink    *links[AU_GROUP_MAX];
+	uint64_t	link_serial[AU_GROUP_MAX];
+	int			node_at[AU_GROUP_MAX];	/* the order it knows the nodes in */
+	bool		made;			/* the volume was made */
+	WalMake		wal;			/* the server's own WAL */
+	AuLsn		flushed;
+	AuLsn		fed;
+	AuLsn		acked;			/* commits up to here were told to clients */
+	SimRecordEnd *ends;
+	size_t		nends;
+	size_t		ends_cap;
+	uint64_t	ended_kinds[8];
+} SimWriter;
+
+void		sim_writer_init(Sim *s, int index);
+void		sim_writer_tick(SimWriter *w);
+void		sim_writer_crash(SimWriter *w);
+/* A copy of another server's data directory, up to some moment. */
+void		sim_writer_copy(SimWriter *w, const SimWriter *from);
+void		sim_writer_free(SimWriter *w);
+
+/* ---- readers (sim_reader.c) ------------------------------------------- */
+
+#define SIM_READERS 3
+
+typedef struct SimReader
+{
+	SimLink    *link;
+	uint64_t	serial;
+	int			node;
+	uint64_t	asked_at;		/* 0: nothing is asked */
+	uint64_t	ask_at;
+	uint32_t	blk;
+	AuLsn		not_before;
+	AuLsn		read_lsn;
+	uint8_t    *in;
+	size_t		in_len;
+	size_t		in_cap;
+} SimReader;
+
+void		sim_reader_tick(Sim *s, int index);
+void		sim_reader_input(Sim *s, int index, const uint8_t *bytes, size_t len);
+void		sim_reader_closed(Sim *s, int index);
+
+/* ---- all of it -------------------------------------------------------- */
+
+/* Bugs put in on purpose; the checks must find each. */
+typedef enum SimPlant
+{
+	SIM_PLANT_NONE,
+	SIM_PLANT_ACK_BEFORE_PERSIST,	/* log counts as durable when it is written */
+	SIM_PLANT_QUORUM,			/* the writer believes in a quorum of one less */
+	SIM_PLANT_STALE_TERM,		/* the writer of an old term is let in again */
+	SIM_PLANT_FORGOTTEN_VOTE,	/* a crash forgets the promise made last */
+	SIM_PLANT_NO_CUT,			/* log of a lost election stays */
+	SIM_PLANT_RESURRECT,		/* nodes give each other log no quorum holds */
+	SIM_PLANT_APPLY_EARLY,		/* pages show log that no quorum holds */
+	SIM_PLANTS
+} SimPlant;
+
+extern const char *const sim_plant_names[SIM_PLANTS];
+
+typedef struct SimOptions
+{
+	uint64_t	seed;
+	SimPlant	plant;
+	uint64_t	fault_us;		/* first phase */
+	uint64_t	quiet_us;		/* second phase at most */
+	bool		verbose;
+} SimOptions;
+
+/* How often each kind of trouble comes, drawn from the seed: 0 never, else
+ * about once in so many ticks. */
+typedef struct SimSwarm
+{
+	uint64_t	crash_node;
+	uint64_t	crash_writer;
+	uint64_t	crash_all;
+	uint64_t	pause;
+	uint64_t	partition;
+	uint64_t	reset;
+	uint64_t	corrupt;
+	uint64_t	disk_full;
+	uint64_t	slow_disk;
+	uint64_t	sync_error;
+	uint64_t	copy;
+	uint64_t	latency_us;
+	uint64_t	sync_us;
+	uint64_t	records;		/* log in a tick */
+} SimSwarm;
+
+typedef struct SimFigures
+{
+	uint64_t	ticks;
+	uint64_t	faults;
+	uint64_t	acked_records;
+	uint64_t	reads;
+	uint64_t	terms;
+	uint64_t	cuts;
+	uint64_t	fenced;
+	uint64_t	refused;
+} SimFigures;
+
+struct Sim
+{
+	SimOptions	opt;
+	SimSwarm	swarm;
+	uint64_t	rng[4];
+	uint64_t	now;
+	uint64_t	trace;			/* hash of what happened */
+	uint32_t	nnodes;
+	uint8_t		quorum;
+	bool		quiet;
+	SimNode		nodes[SIM_NODES_MAX];
+	SimWriter	writers[SIM_WRITERS_MAX];
+	SimReader	readers[SIM_READERS];
+	SimLink		links[SIM_LINKS_MAX];
+	uint64_t	link_serial;
+	uint64_t	blocked_until[SIM_NODES_MAX + 2][SIM_NODES_MAX + 2];	/* from, to */
+	SimFigures	figures;
+
+	/* What was committed, as told to any client (sim_check.c). */
+	uint8_t    *truth;			/* from SIM_BASE */
+	size_t		truth_len;
+	size_t		truth_cap;
+	AuLsn		visible;		/* highest commit any writer has told nodes of */
+	SimStore	model;
+	AuWalDecode *decode;
+
+	bool		broken;
+	char		verdict[1024];
+};
+
+/* Runs one seed; true if all held, else s->verdict says what did not. */
+bool		sim_run(Sim *s, const SimOptions *opt);
+void		sim_free(Sim *s);
+
+void		sim_fail(Sim *s, const char *fmt,...) __attribute__((format(printf, 2, 3)));
+void		sim_trace(Sim *s, uint64_t a, uint64_t b);
+void		sim_say(Sim *s, const char *fmt,...) __attribute__((format(printf, 2, 3)));
+
+/* sim_check.c */
+void		sim_check_committed(Sim *s, const SimWriter *w, AuLsn commit);
+void		sim_check_page(Sim *s, int node, uint32_t blk, AuLsn as_of, AuStatus status,
+						   const uint8_t *page);
+void		sim_check_tick(Sim *s);
+/* All is back: NULL, or what is missing. */
+const char *sim_check_quiet(Sim *s);
+void		sim_check_end(Sim *s);
+
+#endif							/* AU_SIM_H */

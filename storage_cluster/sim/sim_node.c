@@ -1,0 +1,607 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sim_node.c: the host of one storage node: its disk, its store, its end of
+ * the connections; crashes, which lose what was not synced, and planted bugs.
+ */
+#include "sim/sim.h"
+
+#include <stdlib.h>
+
+#include "core/au_plant.h"
+
+static SimNode *
+me(void *ctx)
+{
+	return ctx;
+}
+
+/* ---- time, memory, words ---------------------------------------------- */
+
+static uint64_t
+now_us(void *ctx)
+{
+	return me(ctx)->sim->now;
+}
+
+static void *
+node_alloc(void *ctx, size_t size)
+{
+	me(ctx)->allocated++;
+	return malloc(size);
+}
+
+static void
+node_release(void *ctx, void *p)
+{
+	me(ctx)->allocated--;
+	free(p);
+}
+
+static void
+node_log(void *ctx, AuLogLevel level, const char *message)
+{
+	SimNode    *n = me(ctx);
+
+	if (strstr(message, "cutting off") != NULL)
+		n->sim->figures.cuts++;
+	if (strstr(message, "fenced off") != NULL)
+		n->sim->figures.fenced++;
+	if (level > AU_LOG_DEBUG)
+		sim_say(n->sim, "node %d: %s", n->index, message);
+}
+
+static void
+node_fatal(void *ctx, const char *message)
+{
+	SimNode    *n = me(ctx);
+
+	n->failed = true;
+	snprintf(n->why, sizeof(n->why), "%s", message);
+	sim_say(n->sim, "node %d stops: %s", n->index, message);
+}
+
+static const char *
+status_json(void *ctx, size_t *len)
+{
+	(void) ctx;
+	*len = 2;
+	return "{}";
+}
+
+/* ---- connections ------------------------------------------------------ */
+
+static SimSide *
+side_of(void *conn, SimLink **link)
+{
+	uintptr_t	v = (uintptr_t) conn;
+
+	*link = (SimLink *) (v & ~(uintptr_t) 1);
+	return &(*link)->side[v & 1];
+}
+
+static uint8_t *
+send_alloc(void *ctx, size_t cap)
+{
+	return node_alloc(ctx, cap);
+}
+
+static void
+send_give(void *ctx, void *conn, uint8_t *memory, size_t len)
+{
+	SimLink    *l;
+	SimSide    *side = side_of(conn, &l);
+
+	sim_net_send(me(ctx)->sim, l, side == &l->side[1], memory, len);
+	node_release(ctx, memory);
+	au_node_conn_sent(me(ctx)->node, side->conn, len);
+}
+
+static void
+send_drop(void *ctx, uint8_t *memory)
+{
+	node_release(ctx, memory);
+}
+
+static void
+set_reading(void *ctx, void *conn, bool on)
+{
+	SimLink    *l;
+
+	(void) ctx;
+	side_of(conn, &l)->reading = on;
+}
+
+/* The node's close becomes final in its next tick, as in the daemon. */
+static void
+node_close(void *ctx, void *conn)
+{
+	SimLink    *l;
+
+	(void) ctx;
+	side_of(conn, &l)->told = true;
+}
+
+static void *
+handle_of(SimLink *l, int k)
+{
+	return (void *) ((uintptr_t) l | (uintptr_t) k);
+}
+
+static void *
+peer_open(void *ctx, const char *address, AuConn *conn)
+{
+	SimNode    *n = me(ctx);
+	int			to = atoi(address + 1);
+	SimLink    *l = sim_net_open(n->sim, n->index, to, conn);
+
+	return l != NULL ? handle_of(l, 0) : NULL;
+}
+
+bool
+sim_node_accept(SimNode *n, SimLink *l)
+{
+	if (!n->up)
+		return false;
+	l->side[1].conn = au_node_conn_opened(n->node, handle_of(l, 1));
+	return l->side[1].conn != NULL;
+}
+
+static void
+finish_closes(SimNode *n)
+{
+	Sim		   *s = n->sim;
+
+	for (int i = 0; i < SIM_LINKS_MAX; i++)
+		for (int k = 0; k < 2; k++)
+		{
+			SimSide    *side = &s->links[i].side[k];
+
+			if (!s->links[i].used || side->who != n->index || !side->told || side->closed)
+				continue;
+			side->closed = true;
+			if (side->conn != NULL)
+				au_node_conn_closed(n->node, side->conn);
+		}
+}
+
+/* ---- the volume and its landing log ----------------------------------- */
+
+static AuStatus
+volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, size_t errlen)
+{
+	SimNode    *n = me(ctx);
+
+	snprintf(err, errlen, "one volume only");
+	if (n->exists)
+		return AU_FULL;
+	n->exists = true;
+	n->meta = n->meta_before = *meta;
+	n->log_base = n->log_start = n->log_end = n->log_durable = meta->start_lsn;
+	n->applied = n->restart = n->persisted_applied = n->persisted_restart = meta->start_lsn;
+	*vol = n;
+	return AU_OK;
+}
+
+static AuStatus
+volume_save(void *ctx, void *vol, const AuVolumeMeta *meta, char *err, size_t errlen)
+{
+	SimNode    *n = vol;
+	uint8_t		buf[AU_VOLUME_LEN];
+	const char *why;
+
+	(void) ctx;
+	snprintf(err, errlen, "no room for VOLUME");
+	if (n->full_until > n->sim->now)
+		return AU_FULL;
+	if (meta->term > n->meta.term)
+		n->sim->figures.terms++;
+	n->meta_before = n->meta;
+	/* through the bytes that a disk would keep */
+	au_volume_encode(buf, meta);
+	if (au_volume_decode(buf, sizeof(buf), &n->meta, &why) != AU_OK)
+		sim_fail(n->sim, "node %d: a VOLUME that was written cannot be read: %s", n->index, why);
+	sim_trace(n->sim, meta->term, meta->history.n);
+	return AU_OK;
+}
+
+static AuStatus
+log_append(void *ctx, void *vol, uint64_t term, uint32_t timeline, AuLsn lsn,
+		   const uint8_t *bytes, size_t len, char *err, size_t errlen)
+{
+	SimNode    *n = vol;
+	size_t		need = (size_t) (lsn + len - n->log_base);
+
+	(void) ctx;
+	(void) term;
+	(void) timeline;
+	snprintf(err, errlen, "no room for log");
+	if (n->full_until > n->sim->now)
+		return AU_FULL;
+	if (lsn != n->log_end)
+		return AU_INVALID;
+	if (need > n->log_cap)
+	{
+		n->log_cap = need * 2;
+		n->log = realloc(n->log, n->log_cap);
+		if (n->log == NULL)
+			abort();
+	}
+	memcpy(n->log + (lsn - n->log_base), bytes, len);
+	n->log_end += len;
+	return AU_OK;
+}
+
+static bool
+log_sync_start(void *ctx, void *vol, AuStatus *status, char *err, size_t errlen)
+{
+	SimNode    *n = vol;
+	Sim		   *s = n->sim;
+	uint64_t	us = s->swarm.sync_us * (n->slow_until > s->now ? 20 : 1);
+
+	(void) ctx;
+	(void) status;
+	(void) err;
+	(void) errlen;
+	n->syncing_to = n->log_end;
+	n->sync_due = s->now + 1 + sim_below(s, us * 2);
+	n->sync_fails = !s->quiet && sim_one_in(s, s->swarm.sync_error);
+	return false;
+}
+
+static AuStatus
+log_read(void *ctx, void *vol, AuLsn lsn, uint8_t *buf, size_t cap, size_t *got,
+		 char *err, size_t errlen)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	snprintf(err, errlen, "no log at %X/%X", AU_LSN_ARGS(lsn));
+	*got = 0;
+	if (lsn < n->log_start || lsn >= n->log_end)
+		return AU_NOT_FOUND;
+	*got = n->log_end - lsn < cap ? (size_t) (n->log_end - lsn) : cap;
+	memcpy(buf, n->log + (lsn - n->log_base), *got);
+	return AU_OK;
+}
+
+static AuStatus
+log_trim(void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	(void) err;
+	(void) errlen;
+	if (lsn > n->log_start && lsn <= n->log_durable)
+		n->log_start = lsn;
+	return AU_OK;
+}
+
+static AuStatus
+log_truncate(void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	(void) err;
+	(void) errlen;
+	if (lsn < n->log_start)
+		return AU_INVALID;
+	if (n->sim->opt.plant != SIM_PLANT_NO_CUT)
+		n->log_end = n->log_durable = lsn;
+	return AU_OK;
+}
+
+static AuLsn
+log_start(void *ctx, void *vol)
+{
+	(void) ctx;
+	return ((SimNode *) vol)->log_start;
+}
+
+static AuLsn
+log_end(void *ctx, void *vol)
+{
+	(void) ctx;
+	return ((SimNode *) vol)->log_end;
+}
+
+static AuLsn
+log_durable(void *ctx, void *vol)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	return n->sim->opt.plant == SIM_PLANT_ACK_BEFORE_PERSIST ? n->log_end : n->log_durable;
+}
+
+/* ---- the store -------------------------------------------------------- */
+
+static AuStatus
+store_apply(void *ctx, void *vol, const AuWalRecord *rec)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	return rec->end <= n->applied ? AU_OK : sim_store_apply(&n->store, rec);
+}
+
+static bool
+store_full(void *ctx, void *vol)
+{
+	(void) ctx;
+	(void) vol;
+	return false;
+}
+
+static bool
+store_freeze(void *ctx, void *vol, AuLsn applied, AuLsn restart)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	if (n->writing)
+		return false;
+	n->frozen_applied = applied;
+	n->frozen_restart = restart;
+	return true;
+}
+
+static void
+store_write_start(void *ctx, void *vol, bool persist)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	n->writing = true;
+	n->write_persist = persist;
+	n->write_due = n->sim->now + 1 + sim_below(n->sim, 20000);
+}
+
+static AuStatus
+store_reopen(void *ctx, void *vol, char *err, size_t errlen)
+{
+	(void) ctx;
+	(void) vol;
+	snprintf(err, errlen, "cannot reopen");
+	return AU_IO;
+}
+
+static void
+store_positions(void *ctx, void *vol, AuLsn *applied, AuLsn *restart)
+{
+	(void) ctx;
+	*applied = ((SimNode *) vol)->applied;
+	*restart = ((SimNode *) vol)->restart;
+}
+
+static void
+store_persisted(void *ctx, void *vol, AuLsn *applied, AuLsn *restart)
+{
+	(void) ctx;
+	*applied = ((SimNode *) vol)->persisted_applied;
+	*restart = ((SimNode *) vol)->persisted_restart;
+}
+
+static void
+store_set_applied(void *ctx, void *vol, AuLsn applied)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	n->applied = applied;
+	sim_trace(n->sim, (uint64_t) n->index, applied);
+}
+
+static AuLsn
+store_horizon(void *ctx, void *vol)
+{
+	(void) ctx;
+	return ((SimNode *) vol)->meta.start_lsn;
+}
+
+static AuLsn
+store_last_change(void *ctx, void *vol)
+{
+	SimNode    *n = vol;
+
+	(void) ctx;
+	return n->store.n > 0 ? n->store.records[n->store.n - 1].end : n->applied;
+}
+
+static bool
+store_rewind(void *ctx, void *vol, AuLsn lsn)
+{
+	return store_last_change(ctx, vol) <= lsn;
+}
+
+static void
+store_set_hold(void *ctx, void *vol, AuLsn lsn)
+{
+	(void) ctx;
+	(void) vol;
+	(void) lsn;
+}
+
+static bool
+store_read(void *ctx, void *vol, AuPageBatch *b)
+{
+	(void) ctx;
+	b->status = AU_OK;
+	for (; b->done < b->nblocks; b->done++)
+		au_pages_add(&b->answer, sim_store_read(&((SimNode *) vol)->store, b->blocks[b->done],
+												b->lsn, au_pages_slot(&b->answer)));
+	if (!au_frame_end(&b->answer))
+		abort();
+	return true;
+}
+
+static AuStatus
+store_size(void *ctx, void *vol, const AuRelId *rel, AuLsn lsn, uint32_t *nblocks)
+{
+	(void) ctx;
+	(void) vol;
+	(void) rel;
+	(void) lsn;
+	*nblocks = SIM_BLOCKS;
+	return AU_OK;
+}
+
+static void
+store_list(void *ctx, void *vol, uint32_t db,
+		   void (*fn) (void *fnctx, const AuRelId *rel, uint32_t nblocks), void *fnctx)
+{
+	AuRelId		rel = {1663, db, SIM_REL, 0};
+
+	(void) ctx;
+	(void) vol;
+	fn(fnctx, &rel, SIM_BLOCKS);
+}
+
+static bool
+store_gc_step(void *ctx, void *vol)
+{
+	(void) ctx;
+	(void) vol;
+	return false;
+}
+
+static const char *
+store_error(void *ctx, void *vol)
+{
+	(void) ctx;
+	(void) vol;
+	return "the simulated store does not fail";
+}
+
+/* ---- life ------------------------------------------------------------- */
+
+void
+sim_node_init(Sim *s, int index)
+{
+	SimNode    *n = &s->nodes[index];
+
+	n->sim = s;
+	n->index = index;
+	n->host = (AuNodeHost)
+	{
+		.ctx = n,.now_us = now_us,.alloc = node_alloc,.release = node_release,.log = node_log,
+		.fatal = node_fatal,.status_json = status_json,.send_alloc = send_alloc,
+		.send_give = send_give,.send_drop = send_drop,.set_reading = set_reading,.close = node_close,
+		.peer_open = peer_open,.volume_create = volume_create,.volume_save = volume_save,
+		.log_append = log_append,.log_sync_start = log_sync_start,.log_read = log_read,
+		.log_trim = log_trim,.log_truncate = log_truncate,.log_start = log_start,
+		.log_end = log_end,.log_durable = log_durable,.store_apply = store_apply,
+		.store_full = store_full,.store_freeze = store_freeze,
+		.store_write_start = store_write_start,.store_reopen = store_reopen,
+		.store_positions = store_positions,.store_persisted = store_persisted,
+		.store_set_applied = store_set_applied,.store_horizon = store_horizon,.store_set_hold = store_set_hold,
+		.store_last_change = store_last_change,.store_rewind = store_rewind,
+		.store_read = store_read,.store_size = store_size,.store_list = store_list,
+		.store_gc_step = store_gc_step,.store_error = store_error
+	};
+}
+
+void
+sim_node_start(SimNode *n)
+{
+	AuNodeOptions opt = {.node_id = 1000 + (uint64_t) n->index,.alone = true};
+	char		err[512];
+
+	n->failed = false;
+	n->syncing_to = 0;
+	n->writing = false;
+	n->node = au_node_new(&n->host, &opt);
+	if (n->node == NULL)
+		abort();
+	n->up = true;
+	sim_trace(n->sim, 0x57a27, (uint64_t) n->index);
+	if (n->exists && au_node_add_volume(n->node, &n->meta, n, err, sizeof(err)) != AU_OK)
+		sim_fail(n->sim, "node %d does not start again: %s", n->index, err);
+}
+
+/* kill -9, or the power. */
+void
+sim_node_crash(SimNode *n)
+{
+	Sim		   *s = n->sim;
+
+	if (!n->up)
+		return;
+	sim_say(s, "node %d crashes", n->index);
+	sim_trace(s, 0xc4a54, (uint64_t) n->index);
+	for (int i = 0; i < SIM_LINKS_MAX; i++)
+		for (int k = 0; k < 2; k++)
+		{
+			SimSide    *side = &s->links[i].side[k];
+
+			/* the memory of the dead node's connections */
+			if (s->links[i].used && side->who == n->index && !side->closed && side->conn != NULL)
+				au_node_conn_closed(n->node, side->conn);
+		}
+	sim_net_cut(s, n->index);
+	au_node_free(n->node);
+	n->node = NULL;
+	n->up = false;
+	n->start_at = s->now + 1000 + sim_below(s, 3000000);
+	if (n->allocated != 0)
+		sim_fail(s, "node %d leaks %ld blocks of memory", n->index, n->allocated);
+
+	/* some of what was written and not synced may be there all the same */
+	n->log_end = n->log_durable + sim_below(s, n->log_end - n->log_durable + 1);
+	n->log_durable = n->log_end;
+	if (s->opt.plant == SIM_PLANT_FORGOTTEN_VOTE && n->exists)
+		n->meta = n->meta_before;
+	sim_store_cut(&n->store, n->persisted_applied);
+	n->applied = n->persisted_applied;
+	n->restart = n->persisted_restart;
+}
+
+void
+sim_node_tick(SimNode *n)
+{
+	Sim		   *s = n->sim;
+
+	if (!n->up)
+	{
+		if (s->now >= n->start_at)
+			sim_node_start(n);
+		return;
+	}
+	if (n->paused_until > s->now)
+		return;
+	finish_closes(n);
+	if (n->syncing_to != 0 && s->now >= n->sync_due)
+	{
+		AuLsn		to = n->syncing_to;
+
+		n->syncing_to = 0;
+		if (!n->sync_fails && to > n->log_durable)
+			n->log_durable = to;
+		au_node_synced(n->node, n, n->sync_fails ? AU_IO : AU_OK, "fsync failed");
+	}
+	if (n->writing && s->now >= n->write_due)
+	{
+		n->writing = false;
+		if (n->write_persist)
+		{
+			n->persisted_applied = n->frozen_applied;
+			n->persisted_restart = n->frozen_restart;
+		}
+		au_node_written(n->node, n, AU_OK, "");
+	}
+	for (int i = 0; i < 4 && !n->failed; i++)
+		if (au_node_run(n->node) != 0)
+			break;
+	if (n->failed)
+		sim_node_crash(n);
+}
+
+void
+sim_node_free(SimNode *n)
+{
+	if (n->up)
+		sim_node_crash(n);
+	free(n->log);
+	sim_store_free(&n->store);
+}

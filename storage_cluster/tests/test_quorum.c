@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_quorum.c: term histories, groups, the VOLUME file that keeps them, and
+ * the messages that carry them.  What nodes and writers make of them is the
+ * simulator's (sim/).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/au_wire.h"
+#include "core/au_volume.h"
+
+static AuHistory
+history(const AuTerm *terms, uint32_t n)
+{
+	AuHistory	h = {.n = n};
+
+	memcpy(h.terms, terms, n * sizeof(*terms));
+	assert_true(au_history_valid(&h));
+	return h;
+}
+
+static void
+assert_same_history(const AuHistory *a, const AuHistory *b)
+{
+	assert_int_equal(a->n, b->n);
+	for (uint32_t i = 0; i < a->n; i++)
+	{
+		assert_int_equal(a->terms[i].term, b->terms[i].term);
+		assert_int_equal(a->terms[i].start, b->terms[i].start);
+		assert_int_equal(a->terms[i].timeline, b->terms[i].timeline);
+	}
+}
+
+#define HISTORY(...) \
+	history((AuTerm[]) {__VA_ARGS__}, sizeof((AuTerm[]) {__VA_ARGS__}) / sizeof(AuTerm))
+
+static void
+last_term(void **state)
+{
+	AuHistory	h = HISTORY({3, 100, 1}, {5, 200, 1}, {9, 300, 2});
+
+	(void) state;
+	assert_int_equal(au_history_last(&h, 99), 0);
+	assert_int_equal(au_history_last(&h, 100), 3);
+	assert_int_equal(au_history_last(&h, 299), 5);
+	assert_int_equal(au_history_last(&h, 300), 9);	/* it has reached this log */
+	assert_int_equal(au_history_last(&h, AU_LSN_MAX), 9);
+}
+
+static void
+push_cut_forget(void **state)
+{
+	AuHistory	h = {0};
+
+	(void) state;
+	assert_true(au_history_push(&h, 1, 100, 1));
+	assert_false(au_history_push(&h, 1, 200, 1));	/* not newer */
+	assert_true(au_history_push(&h, 2, 100, 1));	/* term 1 wrote nothing */
+	assert_int_equal(h.n, 1);
+	assert_true(au_history_push(&h, 4, 150, 1));
+	assert_true(au_history_push(&h, 6, 120, 2));	/* term 4's log was cut off */
+	assert_int_equal(h.n, 2);
+	assert_int_equal(h.terms[1].term, 6);
+	au_history_cut(&h, 120);
+	assert_int_equal(h.n, 1);
+	for (uint32_t i = 1; i < AU_HISTORY_MAX; i++)
+		assert_true(au_history_push(&h, 10 + i, 200 + i, 1));
+	assert_false(au_history_push(&h, 1000, 1000, 1));	/* full */
+	au_history_forget(&h, 205);
+	assert_int_equal(h.terms[0].start, 205);
+	au_history_forget(&h, 205);
+	assert_int_equal(h.terms[0].start, 205);
+	assert_true(au_history_push(&h, 1000, 1000, 1));
+	h.terms[1].start = h.terms[0].start;
+	assert_false(au_history_valid(&h));
+}
+
+static void
+common_log(void **state)
+{
+	AuHistory	a = HISTORY({1, 100, 1}, {2, 200, 1});
+	AuHistory	b = HISTORY({1, 100, 1}, {3, 250, 1});
+	AuHistory	late = HISTORY({7, 900, 1});
+	AuHistory	none = {0};
+
+	(void) state;
+	assert_int_equal(au_history_common(&a, 300, &b, 100), 200);
+	assert_int_equal(au_history_common(&b, 300, &a, 100), 200);
+	assert_int_equal(au_history_common(&a, 150, &b, 100), 150);
+	assert_int_equal(au_history_common(&a, 300, &a, 100), 300);
+	/* what is held by a quorum is never cut */
+	assert_int_equal(au_history_common(&a, 300, &b, 270), 270);
+	/* theirs knows nothing about our end: only what is held is sure */
+	assert_int_equal(au_history_common(&a, 300, &late, 120), 120);
+	assert_int_equal(au_history_common(&none, 100, &a, 100), 100);
+}
+
+static void
+groups(void **state)
+{
+	AuGroup		g = {.n = 3,.write_quorum = 2,.members = {{1, "a"}, {2, "b"}, {3, "c"}}};
+	AuGroup		h = {.n = 3,.write_quorum = 2,.members = {{3, "x"}, {1, ""}, {2, "b"}}};
+
+	(void) state;
+	assert_true(au_group_valid(&g));
+	assert_true(au_group_same(&g, &h));
+	assert_int_equal(au_group_find(&h, 2), 2);
+	assert_int_equal(au_group_find(&h, 9), -1);
+	assert_int_equal(au_group_votes(&g), 2);
+	h.members[0].node_id = 4;
+	assert_false(au_group_same(&g, &h));
+	h.members[0].node_id = 1;
+	assert_false(au_group_valid(&h));	/* twice the same */
+	g.write_quorum = 1;
+	assert_false(au_group_valid(&g));	/* two quorums need not meet */
+	g.write_quorum = 3;
+	assert_int_equal(au_group_votes(&g), 2);	/* a majority, though one would meet */
+	g.write_quorum = 4;
+	assert_false(au_group_valid(&g));
+}
+
+static AuVolumeMeta
+some_volume(void)
+{
+	AuVolumeMeta m = {
+		.system_identifier = 7,.start_lsn = 100,.term = 12,.voted_for = 99,.timeline = 2,
+		.segment_size = 1 << 24,
+		.group = {.n = 3,.write_quorum = 2,.members = {{1, "a:1"}, {2, "b:2"}, {3, "/c"}}}
+	};
+
+	m.history = HISTORY({3, 100, 1}, {9, 300, 2});
+	return m;
+}
+
+static void
+volume_file(void **state)
+{
+	AuVolumeMeta m = some_volume();
+	AuVolumeMeta back;
+	uint8_t		buf[AU_VOLUME_LEN];
+	const char *why;
+
+	(void) state;
+	au_volume_encode(buf, &m);
+	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_OK);
+	assert_same_history(&back.history, &m.history);
+	assert_true(au_group_same(&back.group, &m.group));
+	assert_string_equal(back.group.members[1].address, "b:2");
+	assert_int_equal(back.voted_for, 99);
+	for (size_t i = 0; i < sizeof(buf); i += 7)
+	{
+		buf[i] ^= 0x10;
+		assert_int_not_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_OK);
+		assert_non_null(why);
+		buf[i] ^= 0x10;
+	}
+	m.term = 8;					/* a history that is ahead of every promise */
+	au_volume_encode(buf, &m);
+	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_CORRUPT);
+}
+
+static AuFrame
+parse(const AuWriter *w)
+{
+	AuFrame		f;
+	size_t		used;
+
+	assert_int_equal(au_frame_parse(w->data, w->len, &f, &used), AU_OK);
+	assert_int_equal(used, w->len);
+	return f;
+}
+
+static void
+messages(void **state)
+{
+	static uint8_t memory[8192];
+	AuVolumeMeta v = some_volume();
+	AuMsgVote	vote = {.term = 5,.writer_id = 6,.timeline = 1,.wal_segment_size = 1 << 24,
+	.start_lsn = 100,.may_create = 1,.group = v.group};
+	AuMsgVoteOk voted = {.granted = 1,.term = 5,.timeline = 1,.start_lsn = 100,.durable_lsn = 400,
+	.commit_lsn = 350,.history = v.history};
+	AuMsgElect	elect = {.term = 9,.writer_id = 6,.timeline = 2,.commit_lsn = 350,.history = v.history};
+	AuMsgVote	vote2;
+	AuMsgVoteOk voted2;
+	AuMsgElect	elect2;
+	AuFrame		f;
+	AuWriter	w;
+
+	(void) state;
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_vote(&w, 1, &vote));
+	f = parse(&w);
+	assert_true(au_dec_vote(&f, &vote2));
+	assert_true(au_group_same(&vote2.group, &v.group));
+	assert_string_equal(vote2.group.members[2].address, "/c");
+	for (uint32_t cut = 1; cut <= f.length; cut++)
+	{
+		AuFrame		less = f;
+
+		less.length -= cut;
+		assert_false(au_dec_vote(&less, &vote2));
+	}
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_vote_ok(&w, 1, &voted));
+	f = parse(&w);
+	assert_true(au_dec_vote_ok(&f, &voted2));
+	assert_same_history(&voted2.history, &v.history);
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_elect(&w, 1, &elect));
+	f = parse(&w);
+	assert_true(au_dec_elect(&f, &elect2));
+	assert_false(au_dec_vote(&f, &vote2));	/* of another type */
+	elect.term = 10;			/* not that of its history */
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_elect(&w, 1, &elect));
+	f = parse(&w);
+	assert_false(au_dec_elect(&f, &elect2));
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(last_term),
+		cmocka_unit_test(push_cut_forget),
+		cmocka_unit_test(common_log),
+		cmocka_unit_test(groups),
+		cmocka_unit_test(volume_file),
+		cmocka_unit_test(messages),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
