@@ -13,7 +13,7 @@
  * the log's end.  Below the first entry's start the history says nothing: that
  * log is known to be held by a quorum, and so is the same everywhere.
  *
- * Invariants (those of Raft's log, see docs/decisions/0005-log-quorum.md):
+ * Invariants (those of Raft's log, see docs/decisions/0006-log-quorum.md):
  *  1. Terms grow strictly, starts grow strictly; a term that wrote nothing is
  *     replaced by the next one.
  *  2. (term, LSN) names one byte: two logs whose histories agree on the term

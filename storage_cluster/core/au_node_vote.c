@@ -17,7 +17,7 @@
  * reports, and cuts, is all it has.
  *
  * Follows the election of Raft (Ongaro and Ousterhout 2014, section 5), with
- * the log as a byte stream; docs/decisions/0005-log-quorum.md has the proof.
+ * the log as a byte stream; docs/decisions/0006-log-quorum.md has the proof.
  */
 #include "core/au_node_int.h"
 
