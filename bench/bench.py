@@ -64,6 +64,8 @@ def parse_options():
                    + ", ".join([w.name for w in WORKLOADS] + list(LOG_WORKLOADS)))
     p.add_argument("--seconds", type=int, help="of each pgbench run")
     p.add_argument("--clients", type=int, default=4)
+    p.add_argument("--other-repeats", type=int,
+                   help="of peers other than heap and embedded (default as --repeats)")
     p.add_argument("--wal-compression", default="off", help="of all servers")
     for name, text in OPTION_HELP.items():
         p.add_argument("--" + name.replace("_", "-"), help=text,
@@ -78,6 +80,8 @@ def parse_options():
     for name, value in MODES[o.mode].items():
         if getattr(o, name) is None:
             setattr(o, name, value)
+    if o.other_repeats is None:
+        o.other_repeats = o.repeats
     if o.seconds:
         o.select_s = o.simple_s = o.tpcb_s = o.point_s = o.seconds
     o.peers = o.peers.split(",")
@@ -224,7 +228,7 @@ class Bench:
 
     def turn(self, repeat):
         """The peers in this repeat's order."""
-        names = list(self.peers)
+        names = [n for n in self.peers if n in LOG_PEERS or repeat <= self.o.other_repeats]
         k = (repeat - 1) % max(1, len(names))
         return [self.peers[n] for n in names[k:] + names[:k]]
 
