@@ -51,6 +51,8 @@ def check_wal(r):
         check(s["disk"]["table_bytes"] > 0, "no bytes on disk")
     check(heap["by_object"]["table"]["image_bytes"] > 0, "heap without full-page images")
     check(ours["disk"]["page_bytes"] > 0, "aurora's tables have no pages")
+    check(ours["disk"]["of_which_local_maps"] < ours["disk"]["page_bytes"] / 10,
+          "aurora's tables have local files")
 
 
 def main():

@@ -229,9 +229,7 @@ def recovery(peer, work, kept):
     try:
         os.sync()
         t0 = time.monotonic()
-        s.launch([s.tool("postgres"), "-D", s.data] +
-                 sum((["-c", "%s=%s" % kv] for kv in {**buffers(peer.options), **LONG}.items()), []))
-        s.wait_ready(1800)
+        s.start({**buffers(peer.options), **LONG}, 1800)
         ready = time.monotonic() - t0
         s.sql("SELECT abalance FROM pgbench_accounts WHERE aid = 1")
         seconds = time.monotonic() - t0

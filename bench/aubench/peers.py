@@ -7,6 +7,7 @@ Only one peer runs at a time, so that checkpoints, compactions and vacuums of
 the others meet nobody's measurement.
 """
 
+import glob
 import os
 import shutil
 import time
@@ -33,6 +34,24 @@ SETTINGS = {
     "hot_standby": "on",
     "log_min_messages": "warning",
 }
+
+
+def table_files(server):
+    """
+    Bytes of the files of all tables and their TOAST tables, all forks, as the
+    file system has them (aurora's tables have local maps only, while PostgreSQL's
+    size functions tell the size in pages wherever these are).
+    """
+    total = 0
+    for path in server.sql(
+            "SELECT pg_relation_filepath(oid) FROM pg_class "
+            "WHERE relkind IN ('r', 't', 'm') AND oid >= 16384").split():
+        path = os.path.join(server.data, path)
+        for name in glob.glob(path + "*"):
+            # The file itself, its further segments (.1), its maps (_fsm, _vm).
+            if name == path or name[len(path)] in "._":
+                total += os.stat(name).st_size
+    return total
 
 
 class Peer:
@@ -81,9 +100,7 @@ class Peer:
 
     def disk(self, server):
         """Bytes on disk that hold the bench's tables, and of what."""
-        tables = int(server.sql(
-            "SELECT coalesce(sum(pg_table_size(oid)), 0) FROM pg_class "
-            "WHERE relkind IN ('r', 'm') AND relnamespace = 'public'::regnamespace"))
+        tables = table_files(server)
         pages = int(server.sql(
             "SELECT coalesce(sum(pg_relation_size(oid)), 0) FROM pg_class "
             "WHERE relkind IN ('r', 't', 'm') AND oid >= 16384"))
@@ -176,7 +193,7 @@ class Aurora(Peer):
     def disk(self, server):
         store, landing, pending = (int(x) for x in server.sql(
             "SELECT store_bytes, landing_bytes, pending_bytes FROM aurora.nodes").split("|"))
-        local = super().disk(server)["table_bytes"]
+        local = table_files(server)
         pages = int(server.sql("SELECT coalesce(sum(size), 0) FROM aurora.tables "
                                "WHERE persistence = 'permanent'"))
         return {"table_bytes": store + local, "page_bytes": pages,

@@ -101,6 +101,8 @@ def summarize(result):
     all_cpu = middle(result, "ingest", "heap", "all_cpu_s")
     ratios["ingest_vs_standby_all_processes"] = quotient(
         all_cpu, middle(result, "ingest", "embedded", "cpu_seconds"))
+    ratios["redo_speedup_vs_heap"] = quotient(middle(result, "recovery", "heap", "redo_s"),
+                                              middle(result, "recovery", "embedded", "redo_s"))
     ratios["cpu_per_tpcb_embedded_vs_heap"] = both("tpcb", "per_transaction", "cpu_ms_total")
     result["ratios"] = {k: v for k, v in ratios.items() if v is not None}
     result["targets"] = {
