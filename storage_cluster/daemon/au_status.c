@@ -80,6 +80,7 @@ static const Figure figures[] = {
 	{"scrub_versions", S(scrub_versions), true, "versions the scrubber looked at"},
 	{"scrub_percent", S(scrub_percent), false, "how far the scrubber's walk is"},
 	{"scrub_damaged", S(scrub_damaged), false, "damaged places that the scrubber found and that are still there"},
+	{"scrub_cuts", S(scrub_cuts), true, "long chains of changes the scrubber found and had cut"},
 	{"scrub_compactions", S(scrub_compactions), true, "ranges compacted because of what lay about in them"},
 	{"reclaimed_versions", S(gc_keys), true, "versions of truncated blocks removed"},
 	{"cache_hits", F(cache_hits), true, "blocks of files found in the block cache"},

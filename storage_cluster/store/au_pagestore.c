@@ -392,7 +392,7 @@ load(AuPageStore *ps, const AuPageStoreOptions *opt, char *err, size_t errlen)
 	}
 	ps->persisted = ps->persisted_new = ps->meta;
 	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
-	ps->applied_at_open = ps->last_change = ps->meta.applied;
+	ps->applied_at_open = ps->last_change = ps->applied = ps->meta.applied;
 	status = load_times(ps, err, errlen);
 	if (status != AU_OK)
 		return status;
@@ -820,6 +820,7 @@ au_pagestore_set_applied(AuPageStore *ps, AuLsn applied)
 		horizon = oldest;
 	if (horizon > ps->meta.horizon)
 		ps->meta.horizon = horizon;
+	ps->applied = applied;
 	/* an iterator kept while nothing happens would keep dead files */
 	au_ps_drop_iter(ps);
 }

@@ -108,6 +108,7 @@ typedef struct AuPageStoreStats
 	uint64_t	scrub_percent;	/* of this walk */
 	uint64_t	scrub_damaged;	/* problems of the last walk, or of this if more */
 	uint64_t	scrub_compactions;	/* of ranges with much garbage */
+	uint64_t	scrub_cuts;		/* long chains it found and had cut */
 } AuPageStoreStats;
 
 /* err (always terminated) describes failures. */

@@ -209,6 +209,7 @@ struct AuPageStore
 	AuStoreMeta meta;			/* as of the last freeze */
 	AuStoreMeta persisted;		/* in files */
 	AuLsn		applied_at_open;
+	AuLsn		applied;		/* as last told */
 	AuLsn		last_change;	/* end of the last record taken */
 
 	AuTimeMap	times;			/* empty unless retention_us */

@@ -2,7 +2,7 @@
 /*
  * au_pagestore_scrub.c: walks through everything that is stored, a step at a
  * time, from the last key to the first and then again: verifies each version
- * (au_pagestore_verify.h), finds pages with long chains, and compacts where
+ * (au_pagestore_verify.h), has long chains cut, and compacts where
  * much lies about that nobody may ask for.
  *
  *   begin (owner)   iterator, horizon, place of the last step
@@ -32,6 +32,8 @@
 #define REGION_BYTES ((uint64_t) 32 << 20)
 #define REGION_GARBAGE_MIN ((uint64_t) 1 << 20)
 #define REGION_GARBAGE_PART 4
+/* Chains cut in one step. */
+#define CUTS_PER_STEP 16
 /* Steps over unreadable keys one by one, then in growing strides. */
 #define SKIPS_BY_ONE 2000
 
@@ -45,6 +47,11 @@ struct AuPageScrub
 	char		problems[AU_SCRUB_PROBLEMS][AU_SCRUB_TEXT];
 	uint32_t	nproblems;		/* kept; v.problems counts all */
 	uint32_t	percent;
+
+	/* a step between others that cuts chains, and walks nowhere */
+	AuPageRead *cuts[CUTS_PER_STEP];
+	uint32_t	ncuts;
+	uint8_t    *cut_pages;		/* as read, one after another */
 };
 
 static void
@@ -67,6 +74,28 @@ page_done(void *ctx, const AuPageId *page, uint32_t units, uint64_t bytes, uint6
 		s->place.long_pages[s->place.nlong++] = *page;
 }
 
+/* The pages with long chains that were found.  false: there is no memory; they
+ * are found again. */
+static bool
+begin_cuts(AuPageScrub *s)
+{
+	AuPageStore *ps = s->ps;
+	AuScrubPlace *p = &s->place;
+
+	s->cut_pages = malloc((size_t) CUTS_PER_STEP * AU_PAGE_SIZE);
+	if (s->cut_pages == NULL)
+		return false;
+	while (p->nlong > 0 && s->ncuts < CUTS_PER_STEP)
+	{
+		const AuPageId *page = &p->long_pages[--p->nlong];
+		AuPageRead *r = au_pagestore_read_begin(ps, &page->rel, &page->blk, 1, ps->applied, true);
+
+		if (r != NULL)
+			s->cuts[s->ncuts++] = r;
+	}
+	return true;
+}
+
 AuPageScrub *
 au_pagestore_scrub_begin(AuPageStore *ps)
 {
@@ -80,8 +109,32 @@ au_pagestore_scrub_begin(AuPageStore *ps)
 	s->v.page_done = page_done;
 	s->v.ctx = s;
 	s->v.horizon = ps->meta.horizon;
-	s->it = rocksdb_create_iterator(ps->db, ps->scan_options);
+	if (s->place.nlong == 0 || !begin_cuts(s))
+		s->it = rocksdb_create_iterator(ps->db, ps->scan_options);
 	return s;
+}
+
+/* Pages are read as anybody would read them; what read_end does with one that
+ * took long is what is wanted. */
+static void
+read_cuts(AuPageScrub *s)
+{
+	for (uint32_t i = 0; i < s->ncuts; i++)
+	{
+		(void) au_pagestore_read_page(s->cuts[i], 0, false, s->cut_pages + (size_t) i * AU_PAGE_SIZE);
+		au_pagestore_read_rest(s->cuts[i]);
+	}
+}
+
+static void
+end_cuts(AuPageScrub *s)
+{
+	uint64_t	images = s->ps->stats.images;
+
+	for (uint32_t i = 0; i < s->ncuts; i++)
+		au_pagestore_read_end(s->cuts[i]);
+	free(s->cut_pages);
+	s->ps->stats.scrub_cuts += s->ps->stats.images - images;
 }
 
 /* ---- stepping over what cannot be read -------------------------------- */
@@ -222,6 +275,11 @@ au_pagestore_scrub_work(AuPageScrub *s, uint64_t budget)
 	uint64_t	done = 0;
 	char		why[AU_SCRUB_TEXT];
 
+	if (s->it == NULL)
+	{
+		read_cuts(s);
+		return (uint64_t) s->ncuts * AU_PAGE_SIZE;
+	}
 	if (!p->started)
 	{
 		memset(p->key, 0xFF, AU_KEY_LEN);
@@ -284,6 +342,8 @@ au_pagestore_scrub_end(AuPageScrub *s, void (*fn) (void *ctx, const char *proble
 
 	if (s->it != NULL)
 		rocksdb_iter_destroy(s->it);	/* work was not called */
+	if (s->cut_pages != NULL)
+		end_cuts(s);
 	s->place.versions += s->v.versions;
 	s->place.problems += s->v.problems;
 	for (uint32_t i = 0; i < s->nproblems; i++)
@@ -292,7 +352,8 @@ au_pagestore_scrub_end(AuPageScrub *s, void (*fn) (void *ctx, const char *proble
 		snprintf(ps->scrub_problem, sizeof(ps->scrub_problem), "%s", s->problems[0]);
 	st->scrub_versions += s->v.versions;
 	st->scrub_compactions = s->place.compactions;
-	st->scrub_percent = finished ? 100 : s->percent;
+	if (s->cut_pages == NULL)
+		st->scrub_percent = finished ? 100 : s->percent;
 	/* what the last whole walk found counts until this one found more */
 	if (finished || s->place.problems > st->scrub_damaged)
 		st->scrub_damaged = s->place.problems;

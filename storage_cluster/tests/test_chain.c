@@ -160,10 +160,61 @@ test_small_generations(void **state)
 }
 
 static void
+report(void *ctx, const char *problem)
+{
+	(void) ctx;
+	fail_msg("%s", problem);
+}
+
+static AuPageScrub *
+begin_and_work(AuPageStore *ps)
+{
+	AuPageScrub *s = au_pagestore_scrub_begin(ps);
+
+	assert_non_null(s);
+	(void) au_pagestore_scrub_work(s, 1 << 20);
+	return s;
+}
+
+static void
 test_one_large_generation(void **state)
 {
 	(void) state;
 	chains(64 << 20);
+}
+
+/* Counters forget at a restart; what so became too long the scrubber cuts. */
+static void
+test_restarts(void **state)
+{
+	AuPageStore *ps;
+	AuPageStoreStats stats;
+	bool		finished = false;
+	int			n = 0;
+
+	(void) state;
+	testdir_remove(dir);
+	memset(model, 0, sizeof(model));
+	for (int round = 0; round < 15; round++)
+	{
+		ps = open_with(1 << 20);
+		for (int k = 0; k < 50; k++)
+			change(ps, n++);
+		teststore_write(ps, lsn_of(n - 1), true);
+		au_pagestore_close(ps);
+	}
+	ps = open_with(1 << 20);
+	au_pagestore_stats(ps, &stats);
+	assert_int_equal(stats.images, 0);
+	while (!finished)
+		finished = au_pagestore_scrub_end(begin_and_work(ps), report, NULL);
+	/* found at the end of the walk, cut by the next step */
+	(void) au_pagestore_scrub_end(begin_and_work(ps), report, NULL);
+	au_pagestore_stats(ps, &stats);
+	assert_true(stats.scrub_cuts > 0);
+	teststore_write(ps, lsn_of(n - 1) + STEP, true);
+	assert_true(read_cost(ps, n - 1) <= 1 + AU_CHAIN_UNITS_MAX);
+	au_pagestore_close(ps);
 }
 
 static int
@@ -188,6 +239,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_small_generations),
 		cmocka_unit_test(test_one_large_generation),
+		cmocka_unit_test(test_restarts),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
