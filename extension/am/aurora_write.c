@@ -161,9 +161,11 @@ aurora_target_put_mark(AuroraTarget *t, AuOps *ops, const AuroraXmaxMark *mark,
 					   const ItemPointerData *ctid)
 {
 	HeapTupleHeader tup = t->tuple.t_data;
+
+	/* What the page says already, here and on storage alike, is not logged. */
 	uint16		infomask = tup->t_infomask & ~HEAP_XMAX_BITS;
 	uint16		infomask2 = tup->t_infomask2 & ~HEAP_KEYS_UPDATED;
-	uint8		fields = AU_TH_XMAX | AU_TH_INFOMASK | AU_TH_CTID;
+	uint8		fields = AU_TH_XMAX | AU_TH_INFOMASK;
 
 	infomask |= mark->infomask;
 	infomask2 |= mark->infomask2;
@@ -173,12 +175,15 @@ aurora_target_put_mark(AuroraTarget *t, AuOps *ops, const AuroraXmaxMark *mark,
 		infomask2 &= ~HEAP_HOT_UPDATED;
 	if (cmax != NULL)
 	{
-		fields |= AU_TH_CID;
+		if (HeapTupleHeaderGetRawCommandId(tup) != cmax->cid)
+			fields |= AU_TH_CID;
 		if (cmax->iscombo)
 			infomask |= HEAP_COMBOCID;
 		else
 			infomask &= ~HEAP_COMBOCID;
 	}
+	if (!ItemPointerEquals(unconstify(ItemPointerData *, ctid), &tup->t_ctid))
+		fields |= AU_TH_CTID;
 	au_ops_tuphdr(ops, ItemPointerGetOffsetNumber(&t->tuple.t_self), fields,
 				  mark->xmax, cmax != NULL ? cmax->cid : 0,
 				  infomask2, infomask,

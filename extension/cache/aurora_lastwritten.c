@@ -20,7 +20,6 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "storage/shmem.h"
@@ -71,11 +70,15 @@ aurora_last_written_shmem_init(void)
 static pg_atomic_uint64 *
 slot_of(const RelFileNode *rnode, BlockNumber blk)
 {
-	uint32		h = murmurhash32(rnode->relNode);
+	/* Two multiplications by odd constants, of which the high halves count:
+	 * this is done for each change of a row. */
+	uint64		h = ((uint64) rnode->relNode << 32 | blk) *
+		UINT64CONST(0x9E3779B97F4A7C15);
 
-	h = hash_combine(h, murmurhash32(blk));
-	h = hash_combine(h, murmurhash32(rnode->dbNode ^ (rnode->spcNode << 16)));
-	return &last_written->slot[h & last_written->mask];
+	h ^= h >> 32;
+	h = (h ^ rnode->dbNode ^ ((uint64) rnode->spcNode << 32)) *
+		UINT64CONST(0xD6E8FEB86659FD93);
+	return &last_written->slot[(h >> 32) & last_written->mask];
 }
 
 /* *p becomes at least lsn.  Full memory barrier when it changes. */

@@ -8,8 +8,11 @@
 
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
+#include "module/aurora_guc.h"
+#include "port/atomics.h"
 
 typedef enum AuroraShipState
 {
@@ -52,7 +55,29 @@ extern void aurora_ship_status(AuroraShipStatus *out);
 /* Writers wait here while more than aurora.max_ship_lag of log is not yet
  * durable on storage.  Cheap when not; cancellable; call without locks, before
  * a change. */
-extern void aurora_ship_throttle(void);
+extern void aurora_ship_throttle_slow(void);
+extern pg_atomic_uint64 *aurora_ship_durable;	/* NULL: not preloaded */
+
+/* How far this backend's own last record may be ahead of storage.  Its own, and
+ * not the server's, because that costs no lock; a backend that writes knows
+ * a fresh position, and one that begins to write learns it with its first
+ * record, so the bound is missed by one record for each backend. */
+static inline bool
+aurora_ship_too_far_ahead(void)
+{
+	XLogRecPtr	durable = pg_atomic_read_u64(aurora_ship_durable);
+
+	return durable != InvalidXLogRecPtr && ProcLastRecPtr > durable &&
+		ProcLastRecPtr - durable > (uint64) aurora_max_ship_lag_mb * 1024 * 1024;
+}
+
+static inline void
+aurora_ship_throttle(void)
+{
+	if (unlikely(aurora_max_ship_lag_mb > 0 && aurora_ship_durable != NULL &&
+				 aurora_ship_too_far_ahead()))
+		aurora_ship_throttle_slow();
+}
 
 /* Somebody is going to wait until storage has log up to lsn (applied: until it
  * has applied it): the shipper shall not gather log before it sends it.  WAL

@@ -45,6 +45,7 @@
 #define NO_SHIPPER PG_UINT32_MAX
 
 AuroraShipShared *aurora_ship = NULL;
+pg_atomic_uint64 *aurora_ship_durable = NULL;
 
 Size
 aurora_ship_shmem_size(void)
@@ -60,6 +61,7 @@ aurora_ship_shmem_init(void)
 
 	aurora_ship = ShmemInitStruct("aurora log shipping",
 								  aurora_ship_shmem_size(), &found);
+	aurora_ship_durable = &aurora_ship->durable_lsn;
 	if (found)
 		return;
 	memset(aurora_ship, 0, sizeof(*aurora_ship));
@@ -229,21 +231,6 @@ aurora_ship_set_daemon(pid_t pid, bool started, const char *error)
 	SpinLockRelease(&aurora_ship->mutex);
 }
 
-/*
- * How far this backend's own last record is ahead of storage.  Its own, and
- * not the server's, because that costs no lock; a backend that writes knows
- * a fresh position, and one that begins to write learns it with its first
- * record, so the bound is missed by one record for each backend.
- */
-static inline bool
-too_far_ahead(void)
-{
-	XLogRecPtr	durable = pg_atomic_read_u64(&aurora_ship->durable_lsn);
-
-	return durable != InvalidXLogRecPtr && ProcLastRecPtr > durable &&
-		ProcLastRecPtr - durable > (uint64) aurora_max_ship_lag_mb * 1024 * 1024;
-}
-
 /* Whose turn it is to write the message about held back writers. */
 static bool
 throttle_log_turn(void)
@@ -259,16 +246,13 @@ throttle_log_turn(void)
 }
 
 void
-aurora_ship_throttle(void)
+aurora_ship_throttle_slow(void)
 {
-	if (likely(aurora_ship == NULL || aurora_max_ship_lag_mb <= 0 ||
-			   !too_far_ahead()))
-		return;
 	Assert(CritSectionCount == 0 && InterruptHoldoffCount == 0);
 
 	pg_atomic_fetch_add_u64(&aurora_ship->throttle_waits, 1);
 	ConditionVariablePrepareToSleep(&aurora_ship->progress);
-	while (too_far_ahead())
+	while (aurora_ship_too_far_ahead())
 	{
 		instr_time	start;
 		instr_time	waited;

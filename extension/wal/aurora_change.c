@@ -222,7 +222,8 @@ log_change(AuroraChange *c)
 
 	XLogBeginInsert();
 	XLogSetRecordFlags(XLOG_INCLUDE_ORIGIN);
-	XLogRegisterData((char *) encoded, encoded_len);
+	if (encoded_len > 0)
+		XLogRegisterData((char *) encoded, encoded_len);
 	for (int i = 0; i < c->npages; i++)
 	{
 		ChangedPage *p = &c->pages[i];

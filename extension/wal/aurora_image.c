@@ -27,8 +27,6 @@ XLogRecPtr
 aurora_log_page_image(const RelFileNode *rnode, BlockNumber blk, Page page)
 {
 	RelFileNode relnode = *rnode;	/* XLogRegisterBlock wants it writable */
-	AuRecMain	main_data = {0};
-	uint8		encoded[AU_REC_MAIN_MAX];
 	uint8		image[IMAGE_OPS_MAX];
 	AuOps		ops;
 	XLogRecPtr	lsn;
@@ -41,8 +39,6 @@ aurora_log_page_image(const RelFileNode *rnode, BlockNumber blk, Page page)
 		elog(ERROR, "image of block %u does not fit its buffer", blk);
 
 	XLogBeginInsert();
-	XLogRegisterData((char *) encoded,
-					 (int) au_rec_main_encode(encoded, &main_data));
 	XLogRegisterBlock(0, &relnode, MAIN_FORKNUM, blk, page,
 					  REGBUF_NO_IMAGE | REGBUF_STANDARD);
 	XLogRegisterBufData(0, (char *) ops.data, (int) ops.len);

@@ -8,6 +8,7 @@
  *  2. The decoder takes exactly what the flags announce: a byte too few or
  *     too many is corruption, never a guess.  A field that is not flagged
  *     decodes as zero.
+ *  3. No bytes are no flags; the two bytes that say the same are taken, too.
  */
 #include "common/au_wal_format.h"
 
@@ -32,6 +33,8 @@ au_rec_main_encode(uint8_t *buf, const AuRecMain *m)
 {
 	uint8_t    *p = buf;
 
+	if (m->flags == 0)
+		return 0;
 	*p++ = AU_REC_VERSION;
 	*p++ = m->flags;
 	if (m->flags & AU_REC_CONFLICT)
@@ -58,7 +61,9 @@ au_rec_main_decode(const uint8_t *data, size_t len, AuRecMain *m)
 	const uint8_t *p = data;
 
 	memset(m, 0, sizeof(*m));
-	if (len < 1 || p[0] == 0)
+	if (len == 0)
+		return AU_OK;
+	if (p[0] == 0)
 		return AU_CORRUPT;
 	/* A newer version may have another layout: look at nothing else. */
 	if (p[0] > AU_REC_VERSION)

@@ -9,7 +9,7 @@
  * besides (fork 2): it is a local file's, and storage ignores it.  Its data are
  * one byte: the visibility bits to set for the block of reference 0.
  *
- * Main data:
+ * Main data; none at all if nothing is flagged, as for most changes of rows:
  *
  *   u8  version      AU_REC_VERSION
  *   u8  flags        AU_REC_*
@@ -76,7 +76,8 @@ typedef struct AuRecMain
 	uint32_t	truncate_nblocks;
 } AuRecMain;
 
-/* Encodes into buf (AU_REC_MAIN_MAX bytes); returns the length. */
+/* Encodes into buf (AU_REC_MAIN_MAX bytes); returns the length,
+ * which is 0 without flags. */
 size_t		au_rec_main_encode(uint8_t *buf, const AuRecMain *m);
 
 /* AU_OK; AU_UNSUPPORTED for a newer version; AU_CORRUPT for a bad length or

@@ -46,7 +46,8 @@ test_round_trip(void **state)
 		assert_int_equal(out.truncate_nblocks,
 						 flags & AU_REC_TRUNCATE ? in.truncate_nblocks : 0);
 
-		for (size_t wrong = 0; wrong <= sizeof(buf); wrong++)
+		assert_int_equal(len == 0, flags == 0);
+		for (size_t wrong = 1; len > 0 && wrong <= sizeof(buf); wrong++)
 		{
 			if (wrong != len)
 				assert_int_equal(au_rec_main_decode(buf, wrong, &out), AU_CORRUPT);
@@ -87,7 +88,21 @@ test_refused(void **state)
 	assert_int_equal(au_rec_main_decode(buf, 1, &out), AU_UNSUPPORTED);
 	buf[0] = 0;
 	assert_int_equal(au_rec_main_decode(buf, len, &out), AU_CORRUPT);
-	assert_int_equal(au_rec_main_decode(NULL, 0, &out), AU_CORRUPT);
+}
+
+/* Nothing flagged: no bytes, or the two that say so. */
+static void
+test_nothing_flagged(void **state)
+{
+	static const uint8_t zero[] = {AU_REC_VERSION, 0};
+	AuRecMain	out = full;
+
+	(void) state;
+	assert_int_equal(au_rec_main_decode(NULL, 0, &out), AU_OK);
+	assert_int_equal(out.flags, 0);
+	assert_int_equal(out.conflict_xid, 0);
+	assert_int_equal(au_rec_main_decode(zero, sizeof(zero), &out), AU_OK);
+	assert_int_equal(out.flags, 0);
 }
 
 static void
@@ -119,6 +134,7 @@ main(void)
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_nothing_flagged),
 		cmocka_unit_test(test_kind_names),
 		cmocka_unit_test(test_status_names),
 	};

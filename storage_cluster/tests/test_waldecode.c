@@ -344,7 +344,7 @@ test_bad_bodies(void **state)
 	uint8_t		b[64] = {0};
 
 	(void) state;
-	refuse_body(b, 0, AU_CORRUPT, "main data");
+	refuse_body((const uint8_t *) "\377\2\1\2", 4, AU_CORRUPT, "main data");
 	refuse_body((const uint8_t *) "\377\2\1\0x", 5, AU_CORRUPT, "fill");
 	refuse_body((const uint8_t *) "\377\4\1\0", 4, AU_CORRUPT, "fill");
 	refuse_body((const uint8_t *) "\377\2\2\0", 4, AU_UNSUPPORTED, "newer");
