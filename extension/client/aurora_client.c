@@ -472,6 +472,7 @@ aurora_client_hold(XLogRecPtr lsn)
 	AuWriter	w;
 	AuFrame		answer;
 	uint64		id = aurora_conn_next_id();
+	bool		held = false;
 
 	q.verb = "hold an LSN";
 	q.lsn = lsn;
@@ -480,8 +481,19 @@ aurora_client_hold(XLogRecPtr lsn)
 
 	au_writer_start(&w, memory, sizeof(memory));
 	(void) au_enc_hold(&w, id, &req);
-	return ask(&q, id, &w, AU_MSG_HOLD_OK, &answer) &&
-		au_dec_hold_ok(&answer, &got) && got.lsn == lsn;
+	PG_TRY();
+	{
+		held = ask(&q, id, &w, AU_MSG_HOLD_OK, &answer) &&
+			au_dec_hold_ok(&answer, &got) && got.lsn == lsn;
+	}
+	PG_CATCH();
+	{
+		/* it may hold for us, and nobody would ever tell it to stop */
+		aurora_client_drop_hold();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return held;
 }
 
 void
