@@ -31,7 +31,7 @@ class Svg:
         self.parts.append('<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="%s"/>'
                           % (x1, y1, x2, y2, colour))
 
-    def legend(self, y, names, left=220):
+    def legend(self, y, names, left):
         for i, n in enumerate(names):
             self.bar(left + 120 * (i % 5), y + 18 * (i // 5) - 10, 12, 12,
                      COLOURS[i % len(COLOURS)])
@@ -43,10 +43,10 @@ class Svg:
 
 def grouped(title, rows, names, mark=None):
     """rows: (label, {name: value}); horizontal bars, one group a row."""
-    left, width, thick = 220, 860, 13
+    left, width, thick = 270, 910, 13
     height = 70 + sum(10 + thick * max(1, len(v)) for _, v in rows)
     svg = Svg(width, height, title)
-    svg.legend(44, names)
+    svg.legend(44, names, left)
     top = max([v for _, by in rows for v in by.values()] + [mark or 0, 1e-9])
     scale = (width - left - 80) / top
     if mark:
@@ -65,10 +65,10 @@ def grouped(title, rows, names, mark=None):
 
 def stacked(title, rows, names):
     """rows: (label, {name: value}); one bar a row, its parts side by side."""
-    left, width, thick = 220, 860, 26
+    left, width, thick = 120, 860, 26
     head = 62 + 18 * ((len(names) - 1) // 5)
     svg = Svg(width, head + len(rows) * (thick + 10) + 10, title)
-    svg.legend(44, names)
+    svg.legend(44, names, left)
     top = max([sum(by.values()) for _, by in rows] + [1e-9])
     scale = (width - left - 80) / top
     y = head
