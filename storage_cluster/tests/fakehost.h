@@ -57,6 +57,7 @@ typedef struct FakeVolume
 	int			writes;
 	bool		full;
 	AuStatus	apply_status;
+	uint64_t	apply_cost_us;	/* the clock moves so far with each record */
 	AuStatus	reopen_status;
 	int			reopens;
 	AuStatus	read_status;
@@ -309,7 +310,7 @@ fake_store_apply(void *ctx, void *vol, const AuWalRecord *rec)
 {
 	FakeVolume *v = vol;
 
-	(void) ctx;
+	((FakeHost *) ctx)->now += v->apply_cost_us;
 	if (v->apply_status != AU_OK)
 		return v->apply_status;
 	if (rec->kind == AU_WAL_OURS && rec->end > v->applied && v->ntaken < FAKE_RECORDS_MAX)

@@ -1106,6 +1106,49 @@ test_reads_under_way(void **state)
 	finish();
 }
 
+/* A read never waits for more than a slice of applying and one piece of log,
+ * however much there is to apply. */
+static void
+test_slices(void **state)
+{
+	FakeConn	w;
+	AuLsn		from,
+				end;
+	uint64_t	longest = 0;
+	int			runs = 0;
+
+	(void) state;
+	begin(true);
+	open_as(&w, AU_ROLE_WRITER);
+	(void) get_term(&w);
+	from = wal_start;
+	end = add_records(8000);
+	for (uint64_t id = 10; from < end; id++)
+	{
+		AuLsn		to = end - from < 100000 ? end : from + 100000;
+
+		append(&w, id, 1, from, to, 0);
+		from = to;
+	}
+	H.vol.apply_cost_us = 1;
+	run();
+	fake_sync_done(&H, AU_OK);
+	do
+	{
+		uint64_t	start = H.now;
+
+		(void) au_node_run(H.node);
+		longest = H.now - start > longest ? H.now - start : longest;
+		runs++;
+	} while (stats().applied < end && runs < 1000);
+	assert_int_equal(stats().applied, end);
+	/* 64 kB are some 1,000 records of a microsecond each */
+	assert_true(longest <= 2500);
+	assert_true(runs >= 4 && runs <= 16);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
 /* Not all reads are under way at a time; none is forgotten. */
 static void
 test_reads_bounded(void **state)
@@ -1169,6 +1212,7 @@ main(void)
 		cmocka_unit_test(test_fatal),
 		cmocka_unit_test(test_reads_under_way),
 		cmocka_unit_test(test_reads_bounded),
+		cmocka_unit_test(test_slices),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

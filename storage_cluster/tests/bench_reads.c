@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bench_reads.c: how long reads take over a Unix socket, by what is asked for
+ * and by what the node does meanwhile:
+ *
+ *   quiet     nothing else
+ *   ingest    a writer sends log as fast as the node takes it: decode, apply,
+ *             write, flush and compaction run all the time
+ *   after     the second that follows: writing and compaction go on
+ *
+ *     make bench-reads
+ *     build/tests/bench_reads [SECONDS of a phase, default 3]
+ *
+ * AU_BENCH_MEMORY is the node's --memory, 128 by default.
+ *
+ * Not a test: it compares nothing but the pages' status.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <time.h>
+
+#include "common/au_page.h"
+#include "core/au_hist.h"
+#include "tests/testnode.h"
+
+#define SYSID 7123456789012345682ULL
+#define REL 16392u
+#define BLOCKS 12000u
+#define HOT 128u				/* blocks that stay in memory */
+#define PATCH 3000
+
+typedef enum Kind
+{
+	KIND_HOT,
+	KIND_RANDOM,
+	KIND_RUN,
+	KINDS
+} Kind;
+
+static const char *const kind_names[KINDS] = {"1 page in memory", "1 page anywhere", "64 in a row"};
+
+typedef struct Reader
+{
+	pthread_t	thread;
+	Kind		kind;
+	AuHist		hist;
+	bool		failed;
+} Reader;
+
+static double seconds = 3;
+static _Atomic bool stop;
+
+static uint64_t
+now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+}
+
+static void *
+read_all_the_time(void *arg)
+{
+	Reader	   *r = arg;
+	AuMsgHello	hello = {.system_identifier = SYSID,.role = AU_ROLE_READER,.name = "bench"};
+	AuMsgGetPages m = {.rel = {1663, 5, REL, 0}};
+	unsigned	seed = 17 + r->kind;
+	Client		c;
+	AuFrame		f;
+
+	r->failed = !client_connect(&c, tn.sock) || !CLIENT_SEND(&c, au_enc_hello, &hello) ||
+		!client_receive(&c, &f, 10000);
+	while (!stop && !r->failed)
+	{
+		uint32_t	first = (uint32_t) rand_r(&seed);
+		uint64_t	start;
+
+		m.nblocks = r->kind == KIND_RUN ? 64 : 1;
+		first = r->kind == KIND_HOT ? first % HOT : first % (BLOCKS - m.nblocks);
+		for (uint16_t i = 0; i < m.nblocks; i++)
+			m.blocks[i] = first + i;
+		start = now_us();
+		r->failed = !CLIENT_SEND(&c, au_enc_get_pages, &m) || !client_receive(&c, &f, 60000) ||
+			f.type != AU_MSG_PAGES;
+		au_hist_add(&r->hist, now_us() - start);
+		usleep(200);			/* a rate that leaves the node time */
+	}
+	client_close(&c);
+	return NULL;
+}
+
+static void
+add_log(uint32_t records)
+{
+	static uint8_t bytes[PATCH];
+
+	for (uint32_t i = 0; i < records; i++)
+	{
+		uint8_t		memory[AU_OPS_MAX];
+		uint32_t	blk = i < BLOCKS ? i : testnode_rnd(BLOCKS);
+		AuOps		ops;
+
+		for (int k = 0; k < PATCH; k += 4)
+			bytes[k] = (uint8_t) testnode_rnd(256);
+		au_ops_start(&ops, memory, sizeof(memory));
+		au_ops_init(&ops, 4000);	/* patches may lie there */
+		au_ops_patch(&ops, 5000, PATCH, bytes);
+		walmake_ours(&tn.wal, REL, blk, ops.data, (uint16_t) ops.len);
+	}
+}
+
+/* From `from` to `end`, at most 16 appends ahead of the answers. */
+static void
+ship(Client *w, uint64_t term, AuLsn from, AuLsn end)
+{
+	AuLsn		durable = from;
+
+	while (durable < end)
+	{
+		AuMsgAppendOk ok;
+		AuFrame		f;
+
+		while (from < end && from - durable < 16 * 131072)
+		{
+			uint32_t	n = end - from < 131072 ? (uint32_t) (end - from) : 131072;
+
+			assert_true(testnode_append(w, term, from, n));
+			from += n;
+		}
+		testnode_expect(w, &f, AU_MSG_APPEND_OK, "APPEND");
+		assert_true(au_dec_append_ok(&f, &ok));
+		durable = ok.durable_lsn;
+	}
+}
+
+static void
+start_readers(Reader *r)
+{
+	memset(r, 0, KINDS * sizeof(*r));
+	stop = false;
+	for (int k = 0; k < KINDS; k++)
+	{
+		r[k].kind = (Kind) k;
+		assert_int_equal(pthread_create(&r[k].thread, NULL, read_all_the_time, &r[k]), 0);
+	}
+}
+
+static void
+end_readers(Reader *r, const char *phase)
+{
+	stop = true;
+	for (int k = 0; k < KINDS; k++)
+	{
+		pthread_join(r[k].thread, NULL);
+		assert_false(r[k].failed);
+		printf("%-8s %-18s %8lu %8lu %8lu %8lu %8lu\n", phase, kind_names[k],
+			   (unsigned long) r[k].hist.count,
+			   (unsigned long) au_hist_quantile_us(&r[k].hist, 500),
+			   (unsigned long) au_hist_quantile_us(&r[k].hist, 990),
+			   (unsigned long) au_hist_quantile_us(&r[k].hist, 999),
+			   (unsigned long) r[k].hist.max_us);
+	}
+}
+
+static void
+bench(void **state)
+{
+	Reader		readers[KINDS];
+	AuMsgHelloOk hello;
+	AuMsgTermOk t;
+	AuLsn		from,
+				end;
+	uint64_t	start;
+	Client		w;
+
+	(void) state;
+	testnode_start_log(0x1000000);
+	add_log(BLOCKS);
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &t);
+	end = walmake_pos(&tn.wal);
+	ship(&w, t.term, tn.wal_start, end);
+	sleep(2);
+
+	printf("%-8s %-18s %8s %8s %8s %8s %8s   (us)\n", "phase", "read", "count", "p50", "p99",
+		   "p999", "longest");
+	start_readers(readers);
+	usleep((useconds_t) (seconds * 1e6));
+	end_readers(readers, "quiet");
+
+	from = end;
+	add_log((uint32_t) (seconds * 20000));
+	end = walmake_pos(&tn.wal);
+	start_readers(readers);
+	start = now_us();
+	ship(&w, t.term, from, end);
+	start = now_us() - start;
+	end_readers(readers, "ingest");
+	start_readers(readers);
+	sleep(1);
+	end_readers(readers, "after");
+	printf("ingest: %.0f MB/s\n", (double) (end - from) / (double) start);
+	client_close(&w);
+	assert_int_equal(testnode_end(SIGTERM), 0);
+}
+
+static int
+setup(void **state)
+{
+	(void) state;
+	tn.rng = 5;
+	if (testnode_setup("bench_reads", "") != 0)
+		return -1;
+	testnode_start("--memory", getenv("AU_BENCH_MEMORY"));
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	testnode_teardown();
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bench),
+	};
+
+	if (argc > 1)
+		seconds = atof(argv[1]);
+	setenv("AU_BENCH_MEMORY", "128", 0);
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
