@@ -55,7 +55,12 @@ group=
 clean_up() {
 	cd "$top"
 	rm -rf "$work"
-	[ -z "$group" ] || rmdir "$group" 2>/dev/null || true
+	[ -n "$group" ] || return 0
+	# (The kernel may still be burying the last of its processes.)
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		rmdir "$group" 2>/dev/null && return 0
+		sleep 0.2
+	done
 }
 trap clean_up EXIT
 # The program cleans up after itself on a signal; wait for it.
