@@ -116,6 +116,9 @@ BEGIN
                 AND p.proname ~ '^redirected_' LOOP
         EXECUTE format('COMMENT ON FUNCTION %s IS %L', f,
             'called in place of the original, which does not know pages on storage');
+        -- also where default privileges say otherwise: the twin itself asks
+        -- for the right to execute the original
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', f);
     END LOOP;
 END $$;
 
@@ -464,6 +467,7 @@ REVOKE ALL ON FUNCTION aurora.storage_address() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.storage_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.shipper_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.cache_stats() FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.fetch_latency_stats() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.sync(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.read_page(regclass, bigint, pg_lsn) FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.verify_pages(regclass) FROM PUBLIC;
@@ -475,4 +479,6 @@ GRANT EXECUTE ON FUNCTION aurora.storage_address() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.storage_status() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.shipper_status() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.cache_stats() TO pg_monitor;
-GRANT SELECT ON aurora.shipper, aurora.cache, aurora.tables, aurora.nodes TO pg_monitor;
+GRANT EXECUTE ON FUNCTION aurora.fetch_latency_stats() TO pg_monitor;
+GRANT SELECT ON aurora.shipper, aurora.cache, aurora.tables, aurora.nodes,
+    aurora.fetch_latency, aurora.storage_latency TO pg_monitor;

@@ -78,9 +78,18 @@ SELECT aurora.read_page('err_aur', 0) IS NULL;
 SELECT state FROM aurora.shipper;
 SELECT aurora.relation_size('err_aur') > 0 AS size;
 RESET ROLE;
+SELECT p.oid::regprocedure AS for_everybody FROM pg_proc p
+ WHERE p.pronamespace = 'aurora'::regnamespace AND p.proname !~ '^redirected_'
+   AND has_function_privilege('err_user', p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C";
+SELECT count(*) AS views_for_everybody FROM pg_class c
+ WHERE c.relnamespace = 'aurora'::regnamespace AND has_table_privilege('err_user', c.oid, 'SELECT');
 GRANT pg_monitor TO err_user;
 SET ROLE err_user;
 SELECT state FROM aurora.shipper;
+SELECT kind FROM aurora.fetch_latency;
+SELECT count(*) > 0 AS stages FROM aurora.storage_latency;
+SELECT c.relname AS not_for_pg_monitor FROM pg_class c
+ WHERE c.relnamespace = 'aurora'::regnamespace AND c.relkind = 'v' AND NOT has_table_privilege(c.oid, 'SELECT');
 RESET ROLE;
 
 -- the extension stays as long as there are tables

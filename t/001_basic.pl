@@ -65,6 +65,21 @@ my $after = $node->safe_psql('postgres', 'SELECT aurora.sync(); SELECT appends F
 $after = (split /\n/, $after)[-1];
 cmp_ok($after - $appends, '<', $commits / 2, "$commits commits that don't wait are sent in fewer messages");
 
+# ... also after somebody has asked for an LSN that will never come
+$node->safe_psql('postgres', <<'SQL');
+CREATE ROLE anybody;
+CREATE PROCEDURE slow_commits(n int) LANGUAGE plpgsql AS
+  $$ BEGIN FOR i IN 1..n LOOP INSERT INTO s VALUES (i); COMMIT; PERFORM pg_sleep(0.001); END LOOP; END $$;
+SQL
+is($node->safe_psql('postgres', "SET ROLE anybody; SELECT aurora.wait_for_applied('FFFFFFFF/FFFFFFF0', '0')"),
+	'f', 'an LSN that is not written is not waited for');
+$appends = $node->safe_psql('postgres', 'SELECT appends FROM aurora.shipper');
+my $began = time;
+$node->safe_psql('postgres', 'CALL slow_commits(300)');
+my $ms = 1000 * (time - $began);
+$after = $node->safe_psql('postgres', 'SELECT appends FROM aurora.shipper');
+cmp_ok($after - $appends, '<', $ms / 5 + 40, sprintf('log is gathered for 5 ms still (%.0f ms)', $ms));
+
 # ---- synchronous commit through PostgreSQL's own replication
 $node->append_conf('postgresql.conf', "synchronous_standby_names = 'aurora'");
 $node->reload;

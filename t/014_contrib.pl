@@ -88,6 +88,17 @@ $node->safe_psql('postgres', 'VACUUM (FREEZE) aur');
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_check_visible('aur')"), '0', 'a new map is right again');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM aur'), '2998', 'truncating the map cuts no rows off');
 
+# ---- twins are for everybody who has the original, whatever default
+# privileges say
+$node->safe_psql('postgres', 'CREATE DATABASE strict; CREATE ROLE anybody');
+is($node->safe_psql('strict', <<'SQL'), "t|t", 'default privileges take no size away');
+ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+CREATE EXTENSION aurora;
+SET ROLE anybody;
+SELECT pg_relation_size('pg_class') > 0, pg_database_size('strict') > 0;
+SQL
+$node->safe_psql('postgres', 'DROP DATABASE strict');
+
 # ---- storage does not answer
 my $size = $node->safe_psql('postgres', "SELECT aurora.sync() IS NOT NULL AND pg_database_size('postgres') > 0");
 is($size, 't', 'the size of a database is known');

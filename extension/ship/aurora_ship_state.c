@@ -275,6 +275,15 @@ aurora_ship_throttle_slow(void)
 	ConditionVariableCancelSleep();
 }
 
+/* What was not even written yet nobody can hurry: an LSN that never comes
+ * (callers take it from anybody) would keep the shipper in a hurry for ever. */
+static void
+want_applied(XLogRecPtr lsn)
+{
+	if (!RecoveryInProgress())
+		aurora_ship_want(Min(lsn, GetFlushRecPtr(NULL)), true);
+}
+
 bool
 aurora_ship_wait_applied(XLogRecPtr lsn, int64 timeout_ms)
 {
@@ -283,7 +292,6 @@ aurora_ship_wait_applied(XLogRecPtr lsn, int64 timeout_ms)
 
 	if (aurora_ship == NULL)
 		return false;
-	aurora_ship_want(lsn, true);
 	ConditionVariablePrepareToSleep(&aurora_ship->progress);
 	for (;;)
 	{
@@ -292,6 +300,7 @@ aurora_ship_wait_applied(XLogRecPtr lsn, int64 timeout_ms)
 		done = pg_atomic_read_u64(&aurora_ship->applied_lsn) >= lsn;
 		if (done)
 			break;
+		want_applied(lsn);
 		if (timeout_ms >= 0)
 		{
 			int64		left = timeout_ms -
