@@ -30,7 +30,7 @@
 
 #define AU_LINK_BUFFER_MIN (16u << 10)
 #define AU_LINK_BUFFER_MAX ((4u << 20) + 64)
-#define AU_LINK_LINGER_MS 5000
+#define AU_LINK_LINGER_MS 1000
 
 typedef struct AuLink AuLink;
 typedef struct AuListener AuListener;

@@ -274,6 +274,30 @@ for (1 .. 18)
 	$h->finish;
 }
 finish($others);
+
+# ---- cursors that stand still keep nobody from reading ------------------------------
+
+# 32 MB leave 4 MB for answers that are not taken.
+$node->append_conf('postgresql.conf', "aurora.storaged_options = '--memory 32'\n");
+my $pid = daemon_pid($node);
+$node->restart;
+wait_for_daemon($node, not => $pid);
+my @idle;
+my $began = time();
+for (1 .. 5)
+{
+	my $session = $node->background_psql('postgres');
+	$session->query_safe(<<'SQL');
+SET effective_io_concurrency = 8; SET aurora.scan_prefetch = 64; SET enable_indexonlyscan = off;
+BEGIN; DECLARE c CURSOR FOR SELECT id, v FROM a;
+SQL
+	$session->query_safe('MOVE 3000 IN c');
+	push @idle, $session;
+}
+my $t = time() - $began;
+cmp_ok($t, '<', 20, sprintf('5 cursors that stand still are opened in %.1f s', $t));
+is($_->query_safe('MOVE ALL IN c; COMMIT'), '', 'and go on') foreach @idle;
+$_->quit foreach @idle;
 check_all($node, 'at the end', no_pgbench => 1, tiny_cache => 1);
 $node->stop;
 done_testing();

@@ -36,8 +36,12 @@
 #define AU_NODE_VOLUMES_MAX 16
 #define AU_NODE_CONN_OUT_MAX (8u << 20) /* unsent answer bytes of a connection */
 #define AU_NODE_OUT_MAX ((uint64_t) 256 << 20)	/* ... of all together */
-#define AU_NODE_OUT_STUCK_US ((uint64_t) 30 * 1000000)	/* a client that takes nothing for
-													 * so long goes if memory is short */
+/*
+ * A client that takes nothing for so long goes if memory is short, for all
+ * others wait for it.  Not long: a session that stands still in the middle of
+ * a cursor leaves unread what it read ahead, and does not mind.
+ */
+#define AU_NODE_OUT_STUCK_US ((uint64_t) 2 * 1000000)
 #define AU_NODE_CONN_WAITS_MAX 64	/* waiting reads of a connection */
 #define AU_NODE_CONN_WAIT_BLOCKS_MAX 1024	/* ... and the blocks they ask for */
 #define AU_NODE_WAITS_MAX 16384 /* waiting reads of all together */
