@@ -88,6 +88,20 @@ $node->safe_psql('postgres', 'VACUUM (FREEZE) aur');
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_check_visible('aur')"), '0', 'a new map is right again');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM aur'), '2998', 'truncating the map cuts no rows off');
 
+# ---- an error while a session looks for the twins is not remembered
+my $oid = $node->safe_psql('postgres', "SELECT 'aur'::regclass::oid");
+my $size_query = "SELECT pg_relation_size(CAST($oid AS regclass)) > 0";
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+is($session->query("SET aurora.redirect_functions = off; SET lock_timeout = '200ms'; $size_query"), 'f', 'not redirected');
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE pg_namespace IN ACCESS EXCLUSIVE MODE');
+$session->query("SET aurora.redirect_functions = on; $size_query");
+like($session->{stderr}, qr/canceling statement due to lock timeout/, 'an error');
+$locker->query_safe('ROLLBACK');
+is($session->query($size_query), 't', 'redirected after an error');
+$session->quit;
+$locker->quit;
+
 # ---- twins are for everybody who has the original, whatever default
 # privileges say
 $node->safe_psql('postgres', 'CREATE DATABASE strict; CREATE ROLE anybody');

@@ -121,8 +121,10 @@ static const Redirect redirects[AURORA_ORIGINALS] = {
 	.library = "$libdir/pg_visibility",.symbol = "pg_check_visible"},
 };
 
-/* What they are in this database; InvalidOid: not there. */
-static bool resolved = false;
+/* What they are in this database; InvalidOid: not there.  Valid if nothing in
+ * pg_proc has changed since. */
+static uint64 proc_changes = 1;
+static uint64 resolved_at = 0;	/* proc_changes of then */
 static Oid	originals[AURORA_ORIGINALS];
 static Oid	twins[AURORA_ORIGINALS];
 
@@ -206,18 +208,19 @@ find_original(const Redirect *r)
 static void
 proc_changed(Datum arg, int cacheid, uint32 hashvalue)
 {
-	resolved = false;
+	proc_changes++;
 }
 
-/* A change that arrives while we look makes us look again next time. */
+/* A change that arrives while we look, or an error, makes us look again next
+ * time. */
 static void
 resolve(void)
 {
+	uint64		changes = proc_changes;
 	Oid			schema;
 
-	if (resolved)
+	if (resolved_at == changes)
 		return;
-	resolved = true;
 	schema = get_namespace_oid("aurora", true);
 	for (int i = 0; i < AURORA_ORIGINALS; i++)
 	{
@@ -226,6 +229,7 @@ resolve(void)
 		originals[i] = OidIsValid(twins[i]) ? find_original(&redirects[i]) :
 			InvalidOid;
 	}
+	resolved_at = changes;
 }
 
 static inline bool
