@@ -507,17 +507,15 @@ trim(AuVolume *v)
 {
 	const AuNodeHost *h = &v->node->host;
 	AuLsn		applied,
-				restart;
+				restart,
+				keep;
 	char		err[512];
 
 	h->store_persisted(h->ctx, v->handle, &applied, &restart);
-	if (v->meta.group.n > 1)
-	{
-		/* Others of the group may need it. */
-		AuLsn		keep = v->commit > AU_NODE_KEEP_BYTES ? v->commit - AU_NODE_KEEP_BYTES : 0;
-
-		restart = keep < restart ? keep : restart;
-	}
+	/* A server that comes back is compared with it; others of the group may
+	 * have missed it. */
+	keep = v->meta.group.n > 1 ? AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
+	restart = restart < keep ? 0 : restart - keep;
 	if (v->syncing || restart <= v->trimmed)
 		return;
 	v->trimmed = restart;

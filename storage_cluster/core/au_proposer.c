@@ -256,7 +256,7 @@ elected(AuProposer *p, uint32_t i, const AuMsgElectOk *m)
 	n->durable = m->received_lsn;
 	n->applied = m->applied_lsn;
 	n->commit_told = p->commit;
-	n->fenced_by = 0;
+	n->fenced = false;
 	n->retry_us = 0;
 	n->told_at = 0;				/* a heartbeat is due */
 }
@@ -290,36 +290,38 @@ appended(AuProposer *p, uint32_t i, uint64_t id, const AuMsgAppendOk *m)
 	see_durable(p);
 }
 
+/*
+ * Who still holds a quorum is the writer, and takes the node back with a newer
+ * term; who has lost it must not ask again: two copies of one server would
+ * take turns.
+ */
+void
+au_pr_fenced(AuProposer *p, uint32_t i, const char *what)
+{
+	uint32_t	fenced = 0;
+
+	p->nodes[i].fenced = true;
+	for (uint32_t j = 0; j < p->opt.nodes; j++)
+		fenced += p->nodes[j].fenced;
+	au_pr_end(p, p->opt.nodes - fenced >= p->opt.write_quorum ? AU_PROPOSER_AGAIN : AU_PROPOSER_FENCED,
+			  "Only one server may write a volume; make sure that the other one is meant to.",
+			  "storage node \"%s\": %s", p->opt.addresses[i], what);
+}
+
 static void
 refused(AuProposer *p, uint32_t i, const AuMsgError *e)
 {
 	AuPNode    *n = &p->nodes[i];
-	uint32_t	fenced = 0;
-
 	AuProposerNodeState was = n->state;
 
 	n->full = e->status == AU_FULL || e->status == AU_NOMEM;
-	if (e->status == AU_FENCED && n->fenced_by == 0)
-		n->fenced_by = n->promised > p->term ? n->promised : p->term + 1;
 	au_pr_drop(p, i, (AuStatus) e->status, e->hint, "%s", e->message);
 	/* Log that differs, a timeline that is over, another group: not to be
 	 * mended by asking again. */
 	if (e->status == AU_REFUSED && (was == AU_PNODE_STREAM || was == AU_PNODE_VOTING))
 		au_pr_end(p, AU_PROPOSER_REFUSED, e->hint, "storage node \"%s\": %s", p->opt.addresses[i], e->message);
-	for (uint32_t j = 0; j < p->opt.nodes; j++)
-		fenced += p->nodes[j].fenced_by != 0;
 	if (e->status == AU_FENCED && p->state == AU_PROPOSER_LEADING)
-	{
-		/*
-		 * Who still holds a quorum is the writer, and takes the node back with
-		 * a newer term; who has lost it must not ask again: two copies of one
-		 * server would take turns.
-		 */
-		if (p->opt.nodes - fenced >= p->opt.write_quorum)
-			au_pr_end(p, AU_PROPOSER_AGAIN, NULL, "storage node \"%s\": %s", p->opt.addresses[i], e->message);
-		else
-			au_pr_end(p, AU_PROPOSER_FENCED, e->hint, "storage node \"%s\": %s", p->opt.addresses[i], e->message);
-	}
+		au_pr_fenced(p, i, e->message);
 }
 
 static void
@@ -434,7 +436,9 @@ shrink_window(AuProposer *p, size_t need)
 	AuLsn		half = p->window_end - p->opt.window_bytes / 2;
 	AuLsn		keep = p->commit;
 
-	if (au_proposer_room(p) >= need)
+	/* Until the server is known to continue the elected log, what is to be
+	 * compared stays. */
+	if (au_proposer_room(p) >= need || !p->continues)
 		return;
 	for (uint32_t i = 0; i < p->opt.nodes; i++)
 		if (p->nodes[i].state == AU_PNODE_STREAM && p->nodes[i].sent < keep)

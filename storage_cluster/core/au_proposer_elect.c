@@ -387,21 +387,25 @@ au_pr_voted(AuProposer *p, uint32_t i, const AuMsgVoteOk *m)
 		n->promised = m->term;
 	n->volume_known = true;
 	n->start_lsn = m->start_lsn;
+	n->state = AU_PNODE_GREETED;
 	if (m->granted && m->term != p->term)
 	{
 		/* an answer to an older campaign of ours */
-		n->state = AU_PNODE_GREETED;
+		au_pr_greeted(p, i);
 		return;
 	}
-	n->state = m->granted ? AU_PNODE_VOTED : AU_PNODE_GREETED;
-	n->voted = m->granted;
-	n->vote = *m;
+	if (m->granted)
+	{
+		n->state = AU_PNODE_VOTED;
+		n->voted = true;
+		n->vote = *m;
+	}
 	if (p->state == AU_PROPOSER_LEADING)
 	{
 		if (m->granted)
 			au_pr_elect_node(p, i);
 		else
-			n->fenced_by = m->term;
+			au_pr_fenced(p, i, "it has promised a newer term to another writer");
 		return;
 	}
 	if (p->state != AU_PROPOSER_VOTING)

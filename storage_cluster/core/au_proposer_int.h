@@ -23,7 +23,7 @@ typedef struct AuPNode
 	uint64_t	promised;		/* newest term it told of */
 	AuMsgVoteOk vote;			/* of this campaign, if voted */
 	bool		voted;
-	uint64_t	fenced_by;		/* a newer term it follows; 0: none */
+	bool		fenced;			/* it follows a newer term */
 	bool		full;			/* its disk; until it takes log again */
 
 	AuLsn		sent;
@@ -90,6 +90,8 @@ void		au_pr_drop(AuProposer *p, uint32_t i, AuStatus status, const char *hint,
 /* Send the frame that was encoded; an answer is due within us. */
 void		au_pr_send(AuProposer *p, uint32_t i, const AuWriter *w, uint64_t us);
 uint64_t	au_pr_now(const AuProposer *p);
+/* While LEADING: a node follows a newer term. */
+void		au_pr_fenced(AuProposer *p, uint32_t i, const char *what);
 
 /* au_proposer_elect.c */
 void		au_pr_greeted(AuProposer *p, uint32_t i);

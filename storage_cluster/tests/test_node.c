@@ -926,7 +926,8 @@ test_persist_and_trim(void **state)
 	assert_true(H.vol.trimmed <= wal_start);
 	fake_write_done(&H, AU_OK);
 	run();
-	assert_int_equal(H.vol.trimmed, end);
+	/* but for what a server that comes back is compared with */
+	assert_int_equal(H.vol.trimmed, end - AU_NODE_COMPARE_BYTES);
 	/* nothing new: nothing to write */
 	H.now += 10 * AU_NODE_PERSIST_US;
 	run();
