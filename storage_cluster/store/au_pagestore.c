@@ -18,6 +18,15 @@
 /* So many entries of the map of times in the retention. */
 #define TIMES_APART 1024
 
+/* RocksDB's LOG gets its options at opening and nothing later: Debian's build
+ * has assertions, and one of them ends the process when a full disk did not
+ * take a line and another follows.  What fails is returned, and logged by the
+ * node. */
+#define LOG_HEADER_ONLY 5
+
+/* So many files that RocksDB never waits because of them. */
+#define AU_NEVER 1000000000
+
 #define FILE_BYTES_MIN ((uint64_t) 16 << 20)
 #define FILE_BYTES_MAX ((uint64_t) 64 << 20)
 
@@ -113,8 +122,7 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	rocksdb_options_set_bytes_per_sync(o, 1 << 20);
 	rocksdb_options_set_manifest_preallocation_size(o, 64 << 10);
 	rocksdb_options_set_keep_log_file_num(o, 4);
-	rocksdb_options_set_max_log_file_size(o, 4 << 20);
-	rocksdb_options_set_info_log_level(o, 2);	/* warnings */
+	rocksdb_options_set_info_log_level(o, LOG_HEADER_ONLY);
 	rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
 	rocksdb_options_set_compression(o, rocksdb_lz4_compression);
 	rocksdb_options_set_bottommost_compression(o, rocksdb_zstd_compression);
@@ -133,6 +141,11 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 		rocksdb_options_enable_statistics(o);
 		rocksdb_options_set_write_buffer_size(o, opt->write_buffer_bytes);
 		rocksdb_options_set_max_write_buffer_number(o, 3);
+		/* au_pagestore_write.c does the waiting; RocksDB's could be for ever */
+		rocksdb_options_set_level0_slowdown_writes_trigger(o, AU_NEVER);
+		rocksdb_options_set_level0_stop_writes_trigger(o, AU_NEVER);
+		rocksdb_options_set_soft_pending_compaction_bytes_limit(o, 0);
+		rocksdb_options_set_hard_pending_compaction_bytes_limit(o, 0);
 		rocksdb_options_set_target_file_size_base(o, file_size(opt));
 		rocksdb_options_set_max_bytes_for_level_base(o, file_size(opt) * 4);
 		if (opt->memory != NULL)

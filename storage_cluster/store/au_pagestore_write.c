@@ -7,12 +7,31 @@
  * one has a batch at a time (au_memory.h).  After each write the memtables
  * are counted; if they are too much this volume's are flushed to files at
  * once, by the same worker thread.
+ *
+ * A write waits while compactions are behind, as RocksDB would have it; but
+ * not RocksDB does that: its flush waits for compactions even when they fail
+ * because the disk is full, and what would make room, trimming the log, waits
+ * for the flush.  Here the wait is short once a compaction failed, and the
+ * flush goes on; so until there is room each write adds a file to level 0, up
+ * to a limit beyond which writes fail.
  */
 #include "store/au_pagestore_int.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
+
+/* Compactions are behind when level 0 has so many files, or when so many bytes
+ * await compaction. */
+#define LEVEL0_BEHIND 20
+#define BYTES_BEHIND ((uint64_t) 64 << 30)
+/* With compactions that fail, level 0 may grow to this; each read looks at
+ * all its files' filters. */
+#define LEVEL0_MAX 400
+#define LOOK_AGAIN_US 10000
+#define FAILING_WAIT_US 1000000
 
 bool
 au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
@@ -178,6 +197,41 @@ write_batch(AuPageStore *ps, char *err, size_t errlen)
 	return dberr == NULL ? AU_OK : db_failed(dberr, "write page versions", err, errlen);
 }
 
+static uint64_t
+level0_files(AuPageStore *ps)
+{
+	char	   *value = rocksdb_property_value(ps->db, "rocksdb.num-files-at-level0");
+	uint64_t	n = value != NULL ? strtoull(value, NULL, 10) : 0;
+
+	rocksdb_free(value);
+	return n;
+}
+
+/* Wait until compactions have caught up; not for long once one failed. */
+static AuStatus
+wait_for_compactions(AuPageStore *ps, char *err, size_t errlen)
+{
+	uint64_t	files;
+	uint64_t	waited_us = 0;
+
+	while ((files = level0_files(ps)) >= LEVEL0_BEHIND ||
+		   au_ps_property(ps, "rocksdb.estimate-pending-compaction-bytes") >= BYTES_BEHIND)
+	{
+		if (waited_us < FAILING_WAIT_US || au_ps_property(ps, "rocksdb.background-errors") == 0)
+		{
+			usleep(LOOK_AGAIN_US);
+			waited_us += LOOK_AGAIN_US;
+			continue;
+		}
+		if (files < LEVEL0_MAX)
+			return AU_OK;
+		snprintf(err, errlen, "could not write page versions: %" PRIu64 " files wait to be merged, which fails; it needs room on the disk",
+				 files);
+		return AU_FULL;
+	}
+	return AU_OK;
+}
+
 static AuStatus
 flush_memtables(AuPageStore *ps, char *err, size_t errlen)
 {
@@ -204,6 +258,9 @@ au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
 	AuStatus	status;
 
 	assert(ps->has_frozen);
+	status = wait_for_compactions(ps, err, errlen);
+	if (status != AU_OK)
+		return status;
 	if (ps->memory != NULL)
 		au_store_memory_write_begin(ps->memory);
 	status = write_batch(ps, err, errlen);

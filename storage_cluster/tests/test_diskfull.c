@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * test_diskfull.c: a real disk that is really full: a small tmpfs under the
- * daemon's directory (needs the right to mount; else the test is skipped).
+ * daemon's directory (needs the right to mount; else the tests are skipped).
  * The log or the page store hits the end; the writer is told; when there is
- * room again everything goes on, and every page is right.
+ * room again everything goes on, and every page is right.  A page store with
+ * room for a write but none for compactions goes on writing.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,16 +12,20 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 
 #include "common/au_page.h"
+#include "store/au_pagestore_int.h"
 #include "tests/testnode.h"
+#include "tests/teststore.h"
 
 #define SYSID 42424242ULL
 #define REL 16384u
 #define BLOCKS 400
 #define LOG_BYTES (70u << 20)
-#define FILLER_BYTES (95u << 20)
+#define FILLER_BYTES (255u << 20)
 
 static char disk[256];
 static bool mounted;
@@ -150,7 +155,7 @@ test_full_disk(void **state)
 	int			tries = 0;
 
 	(void) state;
-	if (mount("tmpfs", disk, "tmpfs", 0, "size=160m") != 0)
+	if (mount("tmpfs", disk, "tmpfs", 0, "size=320m") != 0)
 		skip();
 	mounted = true;
 	make_log();
@@ -180,6 +185,165 @@ test_full_disk(void **state)
 	assert_int_equal(testnode_end(SIGTERM), 0);
 }
 
+/* ---- room for a write, none for a compaction --------------------------- */
+
+#define STORE_BLOCKS 90
+#define STORE_ITEM 7000			/* random bytes of each block */
+#define STORE_FREE (3u << 19)	/* two generations and a bit */
+#define STORE_WRITES 26			/* RocksDB alone would wait at 20 files */
+#define STORE_WAIT_S 120
+
+static const AuRelId store_rel = {1663, 5, REL, 0};
+static uint8_t (*store_pages)[AU_PAGE_SIZE];
+static AuLsn store_lsn = 0x1000000;
+
+/* The one write that never ends. */
+static void
+give_up(int sig)
+{
+	static const char why[] = "a write waits for a compaction that has no room\n";
+
+	(void) sig;
+	(void) !write(STDERR_FILENO, why, sizeof(why) - 1);
+	umount2(disk, MNT_DETACH);
+	_exit(1);
+}
+
+/* Every block once, new. */
+static void
+store_change_all(AuPageStore *ps)
+{
+	static AuWalRecord w;
+	uint8_t		memory[AU_OPS_MAX];
+	uint8_t		item[STORE_ITEM];
+
+	for (uint32_t blk = 0; blk < STORE_BLOCKS; blk++)
+	{
+		AuOps		ops;
+
+		for (size_t i = 0; i < sizeof(item); i++)
+			item[i] = (uint8_t) testnode_rnd(256);
+		au_ops_start(&ops, memory, sizeof(memory));
+		au_ops_init(&ops, 0);
+		au_ops_add(&ops, 1, sizeof(item), item);
+		memset(&w, 0, sizeof(w));
+		w.kind = AU_WAL_OURS;
+		w.lsn = store_lsn;
+		w.end = store_lsn += 8000;
+		w.nblocks = 1;
+		w.blocks[0].page = (AuPageId) {store_rel, blk};
+		w.blocks[0].data = ops.data;
+		w.blocks[0].data_len = ops.len;
+		assert_int_equal(au_page_apply(store_pages[blk], ops.data, ops.len, NULL), AU_OK);
+		au_page_set_lsn(store_pages[blk], w.end);
+		assert_int_equal(au_pagestore_apply(ps, &w), AU_OK);
+		au_pagestore_set_applied(ps, w.end);
+	}
+}
+
+static void
+store_compare_all(AuPageStore *ps)
+{
+	uint8_t		page[AU_PAGE_SIZE];
+
+	for (uint32_t blk = 0; blk < STORE_BLOCKS; blk++)
+	{
+		AuPageId	id = {store_rel, blk};
+
+		assert_int_equal(au_pagestore_read(ps, &id, AU_LSN_MAX, page), AU_OK);
+		assert_memory_equal(page, store_pages[blk], AU_PAGE_SIZE);
+	}
+}
+
+/* Let the filler grow or shrink by what it takes to leave so much free, never
+ * more in between.  A compaction may write meanwhile: again, then. */
+static void
+leave_free(const char *filler, off_t bytes)
+{
+	int			fd = open(filler, O_WRONLY | O_CREAT, 0600);
+	int			result = ENOSPC;
+
+	assert_true(fd >= 0);
+	for (int i = 0; i < 1000 && result == ENOSPC; i++)
+	{
+		struct statvfs fs;
+		off_t		size = lseek(fd, 0, SEEK_END);
+		off_t		more;
+
+		assert_int_equal(statvfs(disk, &fs), 0);
+		more = (off_t) (fs.f_bavail * fs.f_bsize) - bytes;
+		if (more <= 0)
+			result = ftruncate(fd, size + more) == 0 ? 0 : errno;
+		else
+			result = posix_fallocate(fd, size, more);
+		usleep(result == 0 ? 0 : 10000);
+	}
+	assert_int_equal(result, 0);
+	close(fd);
+}
+
+static AuPageStore *
+store_open(const char *dir)
+{
+	AuPageStoreOptions opt = {
+		.dir = dir,.system_identifier = SYSID,.start_lsn = store_lsn,
+		.pending_bytes = 8 << 20,.write_buffer_bytes = 4 << 20,.retention_bytes = 64 << 20
+	};
+	AuPageStore *ps;
+	char		err[512];
+
+	if (au_pagestore_open(&ps, &opt, err, sizeof(err)) != AU_OK)
+		fail_msg("open: %s", err);
+	return ps;
+}
+
+static void
+test_no_room_for_compactions(void **state)
+{
+	char		dir[300];
+	char		filler[300];
+	AuPageStore *ps;
+
+	(void) state;
+	if (mount("tmpfs", disk, "tmpfs", 0, "size=64m") != 0)
+		skip();
+	mounted = true;
+	store_pages = calloc(STORE_BLOCKS, AU_PAGE_SIZE);
+	snprintf(dir, sizeof(dir), "%s/pages", disk);
+	snprintf(filler, sizeof(filler), "%s/filler", disk);
+	signal(SIGALRM, give_up);
+	alarm(STORE_WAIT_S);
+	ps = store_open(dir);
+	for (int i = 0; i < STORE_WRITES; i++)
+	{
+		store_change_all(ps);
+		leave_free(filler, STORE_FREE);
+		teststore_write(ps, store_lsn, true);
+		assert_int_equal(au_pagestore_persisted_applied(ps), store_lsn);
+		/* four files: a compaction starts, and fails; none will start again */
+		while (i == 3 && au_ps_property(ps, "rocksdb.background-errors") == 0)
+			usleep(10000);
+	}
+	store_compare_all(ps);
+	au_pagestore_close(ps);
+	ps = store_open(dir);
+	store_compare_all(ps);
+
+	/* with room they catch up, and writes go on */
+	assert_int_equal(unlink(filler), 0);
+	for (int i = 0; i < 3; i++)
+	{
+		store_change_all(ps);
+		teststore_write(ps, store_lsn, true);
+	}
+	alarm(0);
+	store_compare_all(ps);
+	au_pagestore_close(ps);
+	free(store_pages);
+	umount2(disk, MNT_DETACH);
+	mounted = false;
+}
+
 static int
 setup(void **state)
 {
@@ -206,6 +370,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_no_room_for_compactions),
 		cmocka_unit_test(test_full_disk),
 	};
 
