@@ -103,7 +103,8 @@ endif
 else
 
 MODULE_big = aurora
-SOURCES = $(sort $(wildcard extension/*/*.c) $(wildcard storage_cluster/common/*.c))
+SOURCES = $(sort $(wildcard extension/*/*.c) $(wildcard storage_cluster/common/*.c) \
+	storage_cluster/core/au_proposer.c storage_cluster/core/au_proposer_elect.c)
 OBJS = $(SOURCES:.c=.o)
 
 EXTENSION = extension/aurora

@@ -129,16 +129,36 @@ CREATE FUNCTION aurora.storage_address() RETURNS text
     AS 'MODULE_PATHNAME', 'aurora_sql_storage_address'
     LANGUAGE C STRICT STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION aurora.storage_address() IS
-    'where the storage node is: host:port, or the socket of the embedded daemon';
+    'where the storage nodes are: aurora.storage_nodes, or the socket of the embedded daemon';
 
-CREATE FUNCTION aurora.storage_status() RETURNS jsonb
+CREATE FUNCTION aurora.storage_status(number integer DEFAULT 0) RETURNS jsonb
     AS 'MODULE_PATHNAME', 'aurora_sql_storage_status'
     LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION aurora.storage_status() IS
-    'the storage node''s own status as JSON; null if it does not answer';
+COMMENT ON FUNCTION aurora.storage_status(integer) IS
+    'a storage node''s own status as JSON, by its number in aurora.nodes (0: the one this session reads from); null if it does not answer';
+
+CREATE FUNCTION aurora.storage_nodes(
+    OUT number integer,
+    OUT address text,
+    OUT node text,
+    OUT shipping text,
+    OUT shipping_problem text,
+    OUT sent_lsn pg_lsn,
+    OUT durable_lsn pg_lsn,
+    OUT applied_lsn pg_lsn,
+    OUT reads bigint,
+    OUT read_errors bigint,
+    OUT read_latency double precision)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'aurora_sql_storage_nodes'
+    LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION aurora.storage_nodes() IS
+    'the storage nodes as this server sees them, without asking them; see view aurora.nodes';
 
 CREATE VIEW aurora.nodes AS
-    SELECT n.address, n.status ->> 'node_id' AS node,
+    SELECT n.number, n.address, coalesce(n.status ->> 'node_id', n.node) AS node,
+           n.shipping, n.shipping_problem, n.sent_lsn,
+           n.reads, n.read_errors, n.read_latency,
            CASE WHEN n.status IS NULL THEN 'unreachable'
                 WHEN v.volume IS NULL THEN 'no volume'
                 ELSE v.volume ->> 'state' END AS state,
@@ -169,15 +189,22 @@ CREATE VIEW aurora.nodes AS
            (n.status ->> 'connections')::bigint AS connections,
            make_interval(secs => (n.status ->> 'uptime_s')::double precision) AS uptime,
            n.status ->> 'directory' AS directory
-      FROM (SELECT aurora.storage_address() AS address,
-                   aurora.storage_status() AS status) n
+      FROM (SELECT s.*, aurora.storage_status(s.number) AS status
+              FROM aurora.storage_nodes() s) n
            LEFT JOIN LATERAL
            (SELECT e.volume
               FROM jsonb_array_elements(n.status -> 'volumes') e(volume)
              WHERE e.volume ->> 'system_identifier'
                    = (SELECT system_identifier::text FROM pg_control_system())) v ON true;
 COMMENT ON VIEW aurora.nodes IS
-    'the storage node and this server''s volume on it, as the node itself tells; one row, also if it does not answer';
+    'the storage nodes and this server''s volume on them, as the log shipper sees them and as they themselves tell; a row for each, also if it does not answer';
+COMMENT ON COLUMN aurora.nodes.number IS 'place in aurora.storage_nodes, from 1 on; for aurora.read_node';
+COMMENT ON COLUMN aurora.nodes.shipping IS 'stream (gets log), behind (gets it from the other nodes first), down, or unknown (there is no shipper yet)';
+COMMENT ON COLUMN aurora.nodes.shipping_problem IS 'why shipping is not stream';
+COMMENT ON COLUMN aurora.nodes.sent_lsn IS 'end of the log that was sent to it';
+COMMENT ON COLUMN aurora.nodes.reads IS 'questions of backends that it has answered';
+COMMENT ON COLUMN aurora.nodes.read_errors IS 'questions that it failed to answer, and attempts to connect';
+COMMENT ON COLUMN aurora.nodes.read_latency IS 'how long its answers take of late, in milliseconds';
 COMMENT ON COLUMN aurora.nodes.address IS 'host:port, or the socket of the embedded daemon';
 COMMENT ON COLUMN aurora.nodes.node IS 'the node''s own id';
 COMMENT ON COLUMN aurora.nodes.state IS 'ok, unreachable, no volume (the node does not know this server), or what is wrong with the volume';
@@ -347,8 +374,8 @@ CREATE VIEW aurora.storage_latency AS
            (l.value ->> 'p90_us')::double precision AS p90_us,
            (l.value ->> 'p99_us')::double precision AS p99_us,
            (l.value ->> 'max_us')::bigint AS max_us
-      FROM (SELECT aurora.storage_address() AS address,
-                   aurora.storage_status() AS status) n,
+      FROM (SELECT s.address, aurora.storage_status(s.number) AS status
+              FROM aurora.storage_nodes() s) n,
            LATERAL jsonb_array_elements(n.status -> 'volumes') e(volume),
            LATERAL jsonb_each(e.volume -> 'latency') l(stage, value)
      WHERE e.volume ->> 'system_identifier'
@@ -464,7 +491,8 @@ COMMENT ON FUNCTION aurora.evict(regclass) IS
     'drop the table''s pages from shared_buffers, so that the next reads come from storage; returns their number. Takes an AccessExclusiveLock';
 
 REVOKE ALL ON FUNCTION aurora.storage_address() FROM PUBLIC;
-REVOKE ALL ON FUNCTION aurora.storage_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.storage_status(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.storage_nodes() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.shipper_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.cache_stats() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.fetch_latency_stats() FROM PUBLIC;
@@ -476,7 +504,8 @@ REVOKE ALL ON FUNCTION aurora.verify_all() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.evict(regclass) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION aurora.storage_address() TO pg_monitor;
-GRANT EXECUTE ON FUNCTION aurora.storage_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION aurora.storage_status(integer) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION aurora.storage_nodes() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.shipper_status() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.cache_stats() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.fetch_latency_stats() TO pg_monitor;

@@ -13,10 +13,12 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "storage/bufpage.h"
 
 #include "client/aurora_client.h"
 #include "client/aurora_conn.h"
+#include "client/aurora_nodes.h"
 #include "common/au_page.h"
 #include "module/aurora_guc.h"
 
@@ -24,6 +26,9 @@
 #define PAUSE_MAX_MS 1000
 /* After this the log says that somebody waits. */
 #define TELL_AFTER_MS 10000
+/* How long one node of several may take, at first and at most. */
+#define PATIENCE_FIRST_MS 1000
+#define PATIENCE_MAX_MS 30000
 
 #define REQUEST_BYTES_MAX (AU_WIRE_HEADER + 64 + 4 * AU_WIRE_BLOCKS_MAX)
 
@@ -37,6 +42,9 @@ typedef struct Question
 	XLogRecPtr	lsn;
 	bool		noerror;
 	bool		any_volume;		/* the node need not know our volume */
+	bool		measured;		/* its time tells how fast the node reads */
+	bool		one_node;		/* only `node` is asked */
+	int			node;			/* if one_node */
 	int64		deadline_ms;
 } Question;
 
@@ -74,7 +82,7 @@ raise_unreachable(const Question *q)
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("could not %s from storage node \"%s\": %s",
-					describe(q), aurora_client_target(), aurora_conn_error()),
+					describe(q), aurora_conn_target(), aurora_conn_error()),
 			 errdetail("Gave up after aurora.storage_timeout (%d ms).",
 					   aurora_storage_timeout_ms),
 			 aurora_storage_nodes[0] != '\0' ?
@@ -90,7 +98,7 @@ raise_refusal(const Question *q, const AuMsgError *e)
 					 e->status == AU_GONE ? ERRCODE_SNAPSHOT_TOO_OLD :
 					 ERRCODE_IO_ERROR),
 			 errmsg("could not %s from storage node \"%s\": %s",
-					describe(q), aurora_client_target(), e->message),
+					describe(q), aurora_conn_target(), e->message),
 			 e->hint[0] != '\0' ? errhint("%s", e->hint) : 0));
 }
 
@@ -100,42 +108,69 @@ raise_unknown_volume(const Question *q)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("could not %s: storage node \"%s\" does not hold this database cluster",
-					describe(q), aurora_client_target()),
+					describe(q), aurora_conn_target()),
 			 errhint("Check aurora.storage_nodes, or aurora.storage_directory of the embedded daemon.")));
 }
 
-/*
- * One attempt.  True: *answer is the node's answer, of the expected type, or
- * an ERROR that the caller may retry.  False: no answer; the connection's
- * error says why.  Raises what a retry cannot mend, unless noerror.
- */
-static bool
-ask_once(Question *q, uint64 id, const AuWriter *w, int64 deadline_ms,
-		 AuFrame *answer, bool *final)
+typedef enum Outcome
+{
+	ANSWERED,
+	NO_ANSWER,					/* the connection's error says why */
+	TURNED_AWAY,				/* e says why */
+	UNKNOWN_VOLUME
+} Outcome;
+
+/* One attempt at one node. */
+static Outcome
+ask_once(const Question *q, uint64 id, const AuWriter *w, int64 deadline_ms,
+		 AuFrame *answer, AuMsgError *e)
 {
 	AuMsgHelloOk hello;
-	AuMsgError	refusal;
+	instr_time	start,
+				end;
 
-	*final = false;
-	if (!aurora_conn_open(deadline_ms, &hello, &refusal))
+	if (!aurora_conn_open(deadline_ms, &hello, e))
 	{
 		/* a node that has no room for us just now may have soon */
-		*final = refusal.status != AU_OK && refusal.status != AU_FULL &&
-			refusal.status != AU_NOMEM;
-		if (*final && !q->noerror)
-			raise_refusal(q, &refusal);
-		return false;
+		return e->status != AU_OK && e->status != AU_FULL &&
+			e->status != AU_NOMEM ? TURNED_AWAY : NO_ANSWER;
 	}
 	if (!hello.volume_known && !q->any_volume)
 	{
-		aurora_conn_close();	/* it may know more next time */
-		*final = true;
-		if (!q->noerror)
-			raise_unknown_volume(q);
-		return false;
+		aurora_conn_leave();	/* it may know more next time */
+		return UNKNOWN_VOLUME;
 	}
-	return aurora_conn_send(w->data, w->len, deadline_ms) &&
-		aurora_conn_receive(id, answer, deadline_ms);
+	INSTR_TIME_SET_CURRENT(start);
+	if (!aurora_conn_send(w->data, w->len, deadline_ms) ||
+		!aurora_conn_receive(id, answer, deadline_ms))
+		return NO_ANSWER;
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	if (q->measured)
+		aurora_node_answered(aurora_conn_node(), INSTR_TIME_GET_MICROSEC(end));
+	return ANSWERED;
+}
+
+/* What an answer of another type than was expected says. */
+static void
+explain_answer(const AuFrame *answer, AuMsgError *e)
+{
+	if (answer->type == AU_MSG_ERROR && au_dec_error(answer, e))
+		return;
+	e->status = AU_INVALID;
+	snprintf(e->message, sizeof(e->message), "unexpected answer (type %u)", answer->type);
+	e->hint[0] = '\0';
+}
+
+/* Raise what the last attempt ended with. */
+static void
+give_up(const Question *q, Outcome outcome, const AuMsgError *e)
+{
+	if (outcome == TURNED_AWAY || outcome == ANSWERED)
+		raise_refusal(q, e);
+	if (outcome == UNKNOWN_VOLUME)
+		raise_unknown_volume(q);
+	raise_unreachable(q);
 }
 
 /*
@@ -147,63 +182,62 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 {
 	int64		started = aurora_now_ms();
 	long		pause = PAUSE_FIRST_MS;
+	int64		patience = PATIENCE_FIRST_MS;
+	int			nodes;
+	int			tried = 0;
+	bool		mendable = false;	/* time may help, at one node at least */
 	bool		told = false;
-	bool		final;
 
 	Assert(CritSectionCount == 0);
 	if (w->overflow)
 		elog(ERROR, "request does not fit %zu bytes", w->cap);
+	aurora_conn_want(q->one_node ? q->node : -1);
+	nodes = q->one_node || aurora_read_node > 0 ? 1 : aurora_nodes_count();
 
 	for (;;)
 	{
-		char	   *trouble;
+		AuMsgError	e;
+		Outcome		outcome;
+		int64		deadline_ms = q->deadline_ms;
 
 		aurora_check_interrupts();
-		if (ask_once(q, id, w, q->deadline_ms, answer, &final))
-		{
-			AuMsgError	e;
-
-			if (answer->type == answer_type)
-				break;
-			if (answer->type != AU_MSG_ERROR || !au_dec_error(answer, &e))
-			{
-				e.status = AU_INVALID;
-				snprintf(e.message, sizeof(e.message),
-						 "unexpected answer (type %u)", answer->type);
-				e.hint[0] = '\0';
-			}
-			if (q->noerror)
-				return false;
-			/* "refused" means: log up to that LSN is not there yet */
-			if (e.status != AU_REFUSED || aurora_now_ms() >= q->deadline_ms)
-				raise_refusal(q, &e);
-			trouble = psprintf("%s", e.message);
-			pause = PAUSE_FIRST_MS;
-		}
-		else
-		{
-			if (q->noerror)
-				return false;
-			if (aurora_now_ms() >= q->deadline_ms)
-				raise_unreachable(q);
-			trouble = psprintf("%s", aurora_conn_error());
-		}
+		if (nodes > 1)
+			deadline_ms = Min(deadline_ms, aurora_now_ms() + patience);
+		outcome = ask_once(q, id, w, deadline_ms, answer, &e);
+		if (outcome == ANSWERED && answer->type == answer_type)
+			break;
+		if (outcome == ANSWERED)
+			explain_answer(answer, &e);
+		if (outcome == ANSWERED && nodes > 1)
+			aurora_conn_leave();
+		/* "refused" means: log up to that LSN is not there yet */
+		mendable = mendable || outcome == NO_ANSWER ||
+			(outcome == ANSWERED && e.status == AU_REFUSED);
+		if (++tried < nodes && aurora_now_ms() < q->deadline_ms)
+			continue;			/* the next node, at once */
+		if (q->noerror)
+			return false;
+		if (!mendable || aurora_now_ms() >= q->deadline_ms)
+			give_up(q, outcome, &e);
 
 		if (!told && aurora_now_ms() - started > TELL_AFTER_MS)
 		{
 			ereport(LOG,
 					(errmsg("still waiting to %s from storage node \"%s\": %s",
-							describe(q), aurora_client_target(), trouble)));
+							describe(q), aurora_conn_target(),
+							outcome == ANSWERED ? e.message : aurora_conn_error())));
 			told = true;
 		}
-		pfree(trouble);
+		tried = 0;
+		mendable = false;
+		patience = Min(patience * 2, PATIENCE_MAX_MS);
 		aurora_nap(pause);
-		pause = Min(pause * 2, PAUSE_MAX_MS);
+		pause = outcome == ANSWERED ? PAUSE_FIRST_MS : Min(pause * 2, PAUSE_MAX_MS);
 	}
 	if (told)
 		ereport(LOG,
 				(errmsg("storage node \"%s\" answered after " INT64_FORMAT " ms",
-						aurora_client_target(), aurora_now_ms() - started)));
+						aurora_conn_target(), aurora_now_ms() - started)));
 	return true;
 }
 
@@ -215,7 +249,7 @@ raise_malformed(const Question *q)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("could not %s from storage node \"%s\": malformed answer",
-					describe(q), aurora_client_target())));
+					describe(q), aurora_conn_target())));
 }
 
 static void
@@ -227,27 +261,69 @@ rel_of(const RelFileNode *rnode, AuRelId *rel)
 	rel->fork = 0;
 }
 
-/* A page as storage gave it, or an error that names it. */
-static void
+/* A page as storage gave it, or an error that names it; noerror: false. */
+static bool
 check_page(const RelFileNode *rnode, BlockNumber blk, const uint8 *page,
-		   XLogRecPtr as_of)
+		   XLogRecPtr as_of, bool noerror)
 {
 	const char *why = NULL;
 
-	if (!au_page_valid(page, &why))
+	if (au_page_valid(page, &why) && au_page_lsn(page) <= as_of)
+		return true;
+	if (noerror)
+		return false;
+	if (why != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("invalid page in block %u of relation %u/%u/%u from storage node \"%s\": %s",
 						blk, rnode->spcNode, rnode->dbNode, rnode->relNode,
-						aurora_client_target(), why)));
-	if (au_page_lsn(page) > as_of)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("block %u of relation %u/%u/%u from storage node \"%s\" has LSN %X/%X, newer than asked for (%X/%X)",
-						blk, rnode->spcNode, rnode->dbNode, rnode->relNode,
-						aurora_client_target(),
-						LSN_FORMAT_ARGS(au_page_lsn(page)),
-						LSN_FORMAT_ARGS(as_of))));
+						aurora_conn_target(), why)));
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("block %u of relation %u/%u/%u from storage node \"%s\" has LSN %X/%X, newer than asked for (%X/%X)",
+					blk, rnode->spcNode, rnode->dbNode, rnode->relNode,
+					aurora_conn_target(),
+					LSN_FORMAT_ARGS(au_page_lsn(page)),
+					LSN_FORMAT_ARGS(as_of))));
+	return false;
+}
+
+/*
+ * Take the pages out of an answer.  What a node cannot give, or gives wrong, is
+ * an error; noerror (there are other nodes): false.
+ */
+static bool
+take_answer(const Question *q, const BlockNumber *blocks, const AuMsgPages *got,
+			XLogRecPtr limit, char *pages, uint8 *status, bool noerror)
+{
+	const RelFileNode *rnode = q->rnode;
+
+	for (int i = 0; i < q->nblocks; i++)
+	{
+		char	   *page = pages + (Size) i * BLCKSZ;
+
+		status[i] = got->status[i];
+		if (status[i] == AU_OK)
+		{
+			if (!check_page(rnode, blocks[i], got->page[i], limit, noerror))
+				return false;
+			memcpy(page, got->page[i], BLCKSZ);
+		}
+		else if (status[i] == AU_NOT_FOUND)
+			MemSet(page, 0, BLCKSZ);
+		else if (noerror)
+			return false;
+		else
+			ereport(ERROR,
+					(errcode(status[i] == AU_CORRUPT ? ERRCODE_DATA_CORRUPTED :
+							 ERRCODE_IO_ERROR),
+					 errmsg("could not read block %u of relation %u/%u/%u (LSN %X/%X) from storage node \"%s\": %s",
+							blocks[i], rnode->spcNode, rnode->dbNode,
+							rnode->relNode, LSN_FORMAT_ARGS(q->lsn),
+							aurora_conn_target(),
+							au_status_name(status[i]))));
+	}
+	return true;
 }
 
 XLogRecPtr
@@ -259,10 +335,7 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	static AuMsgPages got;
 	Question	q = {0};
 	uint8		memory[REQUEST_BYTES_MAX];
-	AuWriter	w;
-	AuFrame		answer;
-	uint64		id = aurora_conn_next_id();
-	XLogRecPtr	limit;
+	int			others = aurora_read_node > 0 ? 0 : aurora_nodes_count() - 1;
 
 	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
 	q.rnode = rnode;
@@ -270,43 +343,34 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	q.nblocks = n;
 	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
 	q.deadline_ms = default_deadline();
+	q.measured = true;
 
 	rel_of(rnode, &req.rel);
 	req.not_before = not_before;
 	req.read_lsn = read_lsn;
 	req.nblocks = n;
 	memcpy(req.blocks, blocks, n * sizeof(uint32));
-	au_writer_start(&w, memory, sizeof(memory));
-	(void) au_enc_get_pages(&w, id, &req);
-	(void) ask(&q, id, &w, AU_MSG_PAGES, &answer);
-	if (!au_dec_pages(&answer, &got) || got.nblocks != n ||
-		got.as_of < not_before)
-		raise_malformed(&q);
-
-	limit = XLogRecPtrIsInvalid(read_lsn) ? got.as_of : read_lsn;
-	for (int i = 0; i < n; i++)
+	for (;; others--)
 	{
-		char	   *page = pages + (Size) i * BLCKSZ;
+		uint64		id = aurora_conn_next_id();
+		AuWriter	w;
+		AuFrame		answer;
+		XLogRecPtr	limit;
 
-		status[i] = got.status[i];
-		if (status[i] == AU_OK)
-		{
-			check_page(rnode, blocks[i], got.page[i], limit);
-			memcpy(page, got.page[i], BLCKSZ);
-		}
-		else if (status[i] == AU_NOT_FOUND)
-			MemSet(page, 0, BLCKSZ);
-		else
-			ereport(ERROR,
-					(errcode(status[i] == AU_CORRUPT ? ERRCODE_DATA_CORRUPTED :
-							 ERRCODE_IO_ERROR),
-					 errmsg("could not read block %u of relation %u/%u/%u (LSN %X/%X) from storage node \"%s\": %s",
-							blocks[i], rnode->spcNode, rnode->dbNode,
-							rnode->relNode, LSN_FORMAT_ARGS(q.lsn),
-							aurora_client_target(),
-							au_status_name(status[i]))));
+		au_writer_start(&w, memory, sizeof(memory));
+		(void) au_enc_get_pages(&w, id, &req);
+		(void) ask(&q, id, &w, AU_MSG_PAGES, &answer);
+		if (!au_dec_pages(&answer, &got) || got.nblocks != n ||
+			got.as_of < not_before)
+			raise_malformed(&q);
+		limit = XLogRecPtrIsInvalid(read_lsn) ? got.as_of : read_lsn;
+		if (take_answer(&q, blocks, &got, limit, pages, status, others > 0))
+			return got.as_of;
+		ereport(LOG,
+				(errmsg("could not %s from storage node \"%s\": it has no sound page; asking another node",
+						describe(&q), aurora_conn_target())));
+		aurora_conn_leave();
 	}
-	return got.as_of;
 }
 
 /* ---- read-ahead ---- */
@@ -318,6 +382,14 @@ in_vain(const Question *q)
 {
 	if (aurora_now_ms() >= q->deadline_ms)
 		raise_unreachable(q);
+}
+
+/* A favour is not waited for as long as another node could do it. */
+static int64
+soon(int64 deadline_ms)
+{
+	return aurora_nodes_count() == 1 ? deadline_ms :
+		Min(deadline_ms, aurora_now_ms() + PATIENCE_FIRST_MS);
 }
 
 uint64
@@ -347,9 +419,10 @@ aurora_client_ask_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	q.nblocks = n;
 	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
 	q.deadline_ms = default_deadline();
+	aurora_conn_want(-1);
 	sent = aurora_conn_open(q.deadline_ms, &hello, &refusal) &&
 		hello.volume_known && aurora_conn_keep(id) &&
-		aurora_conn_send(w.data, w.len, q.deadline_ms);
+		aurora_conn_send(w.data, w.len, soon(q.deadline_ms));
 	if (!sent)
 	{
 		aurora_conn_forget(id);
@@ -369,7 +442,7 @@ aurora_client_take_pages(uint64 id, const RelFileNode *rnode,
 	q.first = blocks[0];
 	q.nblocks = n;
 	q.deadline_ms = default_deadline();
-	if (!aurora_conn_take(id, &answer, q.deadline_ms))
+	if (!aurora_conn_take(id, &answer, soon(q.deadline_ms)))
 	{
 		in_vain(&q);
 		return false;
@@ -419,6 +492,7 @@ aurora_client_get_size(const RelFileNode *rnode, XLogRecPtr not_before,
 	q.rnode = rnode;
 	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
 	q.deadline_ms = default_deadline();
+	q.measured = true;
 
 	rel_of(rnode, &req.rel);
 	req.not_before = not_before;
@@ -493,6 +567,8 @@ aurora_client_hold(XLogRecPtr lsn)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	if (held)
+		aurora_conn_stay(lsn != InvalidXLogRecPtr);
 	return held;
 }
 
@@ -503,7 +579,7 @@ aurora_client_drop_hold(void)
 }
 
 char *
-aurora_client_status_json(int timeout_ms)
+aurora_client_status_json(int node, int timeout_ms)
 {
 	Question	q = {0};
 	uint8		memory[REQUEST_BYTES_MAX];
@@ -514,6 +590,8 @@ aurora_client_status_json(int timeout_ms)
 	q.verb = "read the status";
 	q.noerror = true;
 	q.any_volume = true;
+	q.one_node = node >= 0;
+	q.node = node;
 	q.deadline_ms = aurora_now_ms() + timeout_ms;
 
 	au_writer_start(&w, memory, sizeof(memory));

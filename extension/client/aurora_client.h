@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * aurora_client.h: a backend's connection to the storage cluster.
+ * aurora_client.h: a backend's questions to the storage nodes.
  *
  * One connection a process, opened at first use and again after a failure,
  * closed at exit; blocking calls on WaitLatchOrSocket.  Every wait ends with
  * the answer, with the user's cancel (also while an LWLock holds off
  * interrupts: QueryCancelPending and ProcDiePending are looked at directly),
- * or after aurora.storage_timeout.  While the node is unreachable a call
- * retries with a bounded back-off until then.  Errors are raised with
+ * or after aurora.storage_timeout.  A node that cannot be reached, does not
+ * answer soon, or has not got what is asked for, is left for the next one, with
+ * a bounded back-off after each round, until then.  Errors are raised with
  * ERRCODE_CONNECTION_FAILURE (node unreachable, timeout),
  * ERRCODE_DATA_CORRUPTED (AU_CORRUPT) or ERRCODE_IO_ERROR, always naming the
  * relation, block, LSN and node.
@@ -81,15 +82,16 @@ extern bool aurora_client_hold(XLogRecPtr lsn);
 /* The same as giving it up, without waiting for anybody: for error paths. */
 extern void aurora_client_drop_hold(void);
 
-/* Status of the node as JSON text, palloc'd; NULL if it cannot be reached
- * within timeout_ms. */
-extern char *aurora_client_status_json(int timeout_ms);
+/* Status of a node (-1: the one that is read from) as JSON text, palloc'd;
+ * NULL if it cannot be reached within timeout_ms. */
+extern char *aurora_client_status_json(int node, int timeout_ms);
 
-/* Where to connect: "host:port" from aurora.storage_nodes, or the embedded
- * daemon's socket path.  Opens a connected, non-blocking, close-on-exec
- * socket or returns -1 with *err (palloc'd) set.  For the shipper too. */
-extern int	aurora_client_open_socket(int timeout_ms, char **err);
-extern const char *aurora_client_target(void);	/* "host:port" or the socket path */
+/* aurora.storage_nodes, or the embedded daemon's socket: for messages. */
+extern const char *aurora_client_target(void);
+/* A connected, non-blocking, close-on-exec socket; -1 with *err (palloc'd). */
+extern int	aurora_client_open_unix(const char *path, char **err);
+/* Without them it works as well: no error. */
+extern void aurora_client_tcp_options(int fd);
 /* Take "host:port" (also "[v6]:port") apart; false: not of that form. */
 extern bool aurora_client_split_node(const char *node, char *host, size_t hostlen,
 									 char *port, size_t portlen);

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
@@ -24,6 +23,7 @@
 
 #include "client/aurora_client.h"
 #include "client/aurora_conn.h"
+#include "client/aurora_nodes.h"
 #include "module/aurora_guc.h"
 
 /* No wait is longer than this before the deadline is looked at again. */
@@ -34,10 +34,20 @@
 /* Answers on their way that nobody waits for any more: with more, a new
  * connection is better than to read them. */
 #define ABANDONED_MAX 8
+/* A node that failed us is left alone for a moment, if there are others. */
+#define AVOID_MS 3000
+/* With others to ask nobody waits long for one to let us in. */
+#define ADMIT_MS 1000
+/* After so long another node may be the better one. */
+#define CHOOSE_AGAIN_MS 10000
 
 static struct
 {
 	int			fd;				/* -1: closed */
+	int			node;			/* whose it is, or was last */
+	int			wanted;			/* node to ask; -1: any */
+	bool		stay;			/* this connection holds something */
+	int64		chosen_at;		/* when the node was chosen, ms */
 	bool		greeted;		/* HELLO is answered */
 	bool		halfway;		/* in the middle of a frame sent */
 	int			unanswered;		/* requests sent, no answer yet */
@@ -50,7 +60,10 @@ static struct
 	size_t		in_cap;
 	size_t		in_done;		/* bytes of the frame given out last */
 	char		error[AU_WIRE_TEXT_MAX];
-} conn = {.fd = -1};
+} conn = {.fd = -1,.wanted = -1};
+
+/* When nodes that failed us may be asked again, aurora_now_ms(). */
+static int64 avoid_until[AU_GROUP_MAX];
 
 /* A request whose answer is taken later. */
 typedef struct Kept
@@ -163,37 +176,15 @@ aurora_client_split_node(const char *node, char *host, size_t hostlen,
 	return true;
 }
 
-/*
- * A Unix socket's path has room for 107 bytes.  Below a data directory with a
- * longer name the embedded daemon's socket moves to /tmp, under a name made
- * of the data directory's hash and our user; who else might create it there
- * is kept out by the check of the peer's user.
- */
+/* What the settings say, for messages about storage as a whole. */
 const char *
 aurora_client_target(void)
 {
-	static char path[MAXPGPATH];
-	struct sockaddr_un un;
-
-	if (aurora_storage_nodes[0] != '\0')
-		return aurora_storage_nodes;
-	if (aurora_storage_socket[0] != '\0')
-		return aurora_storage_socket;
-	if (path[0] == '\0')
-	{
-		snprintf(path, sizeof(path), "%s/aurora/storaged.sock", DataDir);
-		if (strlen(path) >= sizeof(un.sun_path))
-			snprintf(path, sizeof(path),
-					 "/tmp/.aurora-%u-" UINT64_FORMAT ".sock",
-					 (unsigned) geteuid(),
-					 hash_bytes_extended((const unsigned char *) DataDir,
-										 strlen(DataDir), 0));
-	}
-	return path;
+	return aurora_storage_nodes[0] != '\0' ? aurora_storage_nodes : aurora_node_address(0);
 }
 
-static int
-open_unix(const char *path, char **err)
+int
+aurora_client_open_unix(const char *path, char **err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	uid_t		uid;
@@ -220,7 +211,7 @@ open_unix(const char *path, char **err)
 		return -1;
 	}
 	/* the default path is ours alone; a configured one is the user's word */
-	if (aurora_storage_socket[0] == '\0' &&
+	if (aurora_storage_nodes[0] == '\0' && aurora_storage_socket[0] == '\0' &&
 		(getpeereid(fd, &uid, &gid) != 0 || uid != geteuid()))
 	{
 		*err = psprintf("the process behind \"%s\" runs as another user", path);
@@ -262,8 +253,8 @@ finish_connect(int fd, int64 deadline_ms)
 
 /* A node that vanished without a word is noticed after about 25 s, although
  * we may wait much longer for one that is only slow. */
-static void
-set_tcp_options(int fd)
+void
+aurora_client_tcp_options(int fd)
 {
 	static const struct
 	{
@@ -316,7 +307,7 @@ open_tcp(const char *node, int64 deadline_ms, char **err)
 			*err = psprintf("could not create socket: %m");
 			continue;
 		}
-		set_tcp_options(half_open_fd);
+		aurora_client_tcp_options(half_open_fd);
 		if (connect(half_open_fd, a->ai_addr, a->ai_addrlen) != 0)
 			failed = errno;
 		if (failed == EINPROGRESS)
@@ -337,17 +328,20 @@ open_tcp(const char *node, int64 deadline_ms, char **err)
 	return rc;
 }
 
-int
-aurora_client_open_socket(int timeout_ms, char **err)
+/* A connected, non-blocking, close-on-exec socket; -1 with *err (palloc'd). */
+static int
+open_socket(int node, int timeout_ms, char **err)
 {
+	const char *address = aurora_node_address(node);
+
 	if (half_open_fd >= 0)
 	{
 		close(half_open_fd);
 		half_open_fd = -1;
 	}
-	if (aurora_storage_nodes[0] != '\0')
-		return open_tcp(aurora_storage_nodes, aurora_now_ms() + timeout_ms, err);
-	return open_unix(aurora_client_target(), err);
+	if (address[0] == '/')
+		return aurora_client_open_unix(address, err);
+	return open_tcp(address, aurora_now_ms() + timeout_ms, err);
 }
 
 /* ---- the connection ---- */
@@ -356,6 +350,35 @@ const char *
 aurora_conn_error(void)
 {
 	return conn.error;
+}
+
+int
+aurora_conn_node(void)
+{
+	return conn.node;
+}
+
+const char *
+aurora_conn_target(void)
+{
+	return aurora_node_address(conn.node);
+}
+
+void
+aurora_conn_want(int node)
+{
+	conn.wanted = node >= 0 ? node : aurora_read_node - 1;
+	if (conn.wanted >= aurora_nodes_count())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("aurora.read_node is %d, but there are %d storage nodes",
+						aurora_read_node, aurora_nodes_count())));
+}
+
+void
+aurora_conn_stay(bool on)
+{
+	conn.stay = on;
 }
 
 uint64
@@ -376,12 +399,20 @@ aurora_conn_close(void)
 		ReleaseExternalFD();
 	}
 	conn.fd = -1;
-	conn.greeted = conn.halfway = false;
+	conn.greeted = conn.halfway = conn.stay = false;
 	conn.unanswered = 0;
 	conn.in_len = conn.in_done = 0;
 	for (int i = 0; i < lengthof(kept) && nkept > 0; i++)
 		if (kept[i].id != 0 && kept[i].state == KEPT_AWAITED)
 			kept[i].state = KEPT_LOST;
+}
+
+void
+aurora_conn_leave(void)
+{
+	aurora_node_failed(conn.node);
+	avoid_until[conn.node] = aurora_now_ms() + AVOID_MS;
+	aurora_conn_close();
 }
 
 static bool fail(const char *fmt,...) __attribute__((format(printf, 1, 2)));
@@ -397,7 +428,7 @@ fail(const char *fmt,...)
 	errno = save_errno;
 	vsnprintf(conn.error, sizeof(conn.error), fmt, args);
 	va_end(args);
-	aurora_conn_close();
+	aurora_conn_leave();
 	return false;
 }
 
@@ -777,46 +808,87 @@ exchange_hello(int64 deadline_ms, AuMsgError *refusal)
 	return true;
 }
 
+static int
+choose_node(int64 now)
+{
+	uint32		avoid = 0;
+
+	if (conn.wanted >= 0)
+		return conn.wanted;
+	for (int i = 0; i < aurora_nodes_count(); i++)
+		if (avoid_until[i] > now)
+			avoid |= 1u << i;
+	return aurora_node_choose(avoid);
+}
+
+/* Close a connection that errors have left unusable, or that leads to another
+ * node than is to be asked now. */
+static void
+close_unfit(void)
+{
+	int64		now;
+
+	if (!conn.greeted || conn.halfway || abandoned() > ABANDONED_MAX ||
+		(conn.wanted >= 0 && conn.wanted != conn.node))
+		aurora_conn_close();
+	else if (aurora_nodes_count() > 1 && conn.wanted < 0 && !conn.stay && nkept == 0 &&
+			 (now = aurora_now_ms()) - conn.chosen_at > CHOOSE_AGAIN_MS)
+	{
+		conn.chosen_at = now;
+		if (choose_node(now) != conn.node)
+			aurora_conn_close();
+	}
+}
+
+static bool
+connect_node(int64 deadline_ms, AuMsgError *refusal)
+{
+	char	   *err = NULL;
+	int64		now = aurora_now_ms();
+	long		ms;
+
+	if (aurora_nodes_count() > 1)
+		deadline_ms = Min(deadline_ms, now + ADMIT_MS);
+	ms = slice_until(deadline_ms);
+	if (ms == 0)
+	{
+		/* why the attempt before failed says more */
+		if (conn.error[0] == '\0')
+			strlcpy(conn.error, "no connection in time", sizeof(conn.error));
+		return false;
+	}
+	conn.chosen_at = now;
+	conn.node = choose_node(now);
+	conn.fd = open_socket(conn.node, (int) ms, &err);
+	if (conn.fd < 0)
+	{
+		(void) fail("%s", err);
+		pfree(err);
+		return false;
+	}
+	ReserveExternalFD();
+	reserve_input(0);
+	conn.waits = CreateWaitEventSet(TopMemoryContext, 3);
+	AddWaitEventToSet(conn.waits, WL_LATCH_SET, PGINVALID_SOCKET,
+					  MyLatch, NULL);
+	AddWaitEventToSet(conn.waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
+					  NULL, NULL);
+	conn.fd_pos = AddWaitEventToSet(conn.waits, WL_SOCKET_READABLE,
+									conn.fd, NULL, NULL);
+	if (!exchange_hello(deadline_ms, refusal))
+		return false;
+	conn.greeted = true;
+	return true;
+}
+
 bool
 aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello, AuMsgError *refusal)
 {
-	char	   *err = NULL;
-	long		ms;
-
 	refusal->status = AU_OK;
-	if (conn.fd >= 0 &&
-		(!conn.greeted || conn.halfway || abandoned() > ABANDONED_MAX))
-		aurora_conn_close();	/* left so by errors */
-	if (conn.fd < 0)
-	{
-		ms = slice_until(deadline_ms);
-		if (ms == 0)
-		{
-			/* why the attempt before failed says more */
-			if (conn.error[0] == '\0')
-				strlcpy(conn.error, "no connection in time", sizeof(conn.error));
-			return false;
-		}
-		conn.fd = aurora_client_open_socket((int) ms, &err);
-		if (conn.fd < 0)
-		{
-			strlcpy(conn.error, err, sizeof(conn.error));
-			pfree(err);
-			return false;
-		}
-		ReserveExternalFD();
-		reserve_input(0);
-		conn.waits = CreateWaitEventSet(TopMemoryContext, 3);
-		AddWaitEventToSet(conn.waits, WL_LATCH_SET, PGINVALID_SOCKET,
-						  MyLatch, NULL);
-		AddWaitEventToSet(conn.waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
-						  NULL, NULL);
-		conn.fd_pos = AddWaitEventToSet(conn.waits, WL_SOCKET_READABLE,
-										conn.fd, NULL, NULL);
-		if (!exchange_hello(deadline_ms, refusal))
-			return false;
-		conn.greeted = true;
-	}
+	if (conn.fd >= 0)
+		close_unfit();
+	if (conn.fd < 0 && !connect_node(deadline_ms, refusal))
+		return false;
 	conn.error[0] = '\0';
 	*hello = conn.hello;
 	return true;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * aurora_conn.h: the process's one connection to the storage node: opening
- * it, frames out, frames in, waiting.  Used by aurora_client.c only.
+ * aurora_conn.h: the process's one connection to a storage node: choosing the
+ * node, opening it, frames out, frames in, waiting.  Used by aurora_client.c
+ * only.
  *
  *	closed ──aurora_conn_open──▶ open ◀──┐ send, receive, keep, take
  *	   ▲                          │  └───────┘
@@ -73,6 +74,20 @@ extern void aurora_conn_forget_memory(void);
 
 extern void aurora_conn_close(void);
 extern const char *aurora_conn_error(void);
+
+/*
+ * Several nodes.  aurora_conn_want says which one is to be asked from now on
+ * (-1: aurora.read_node, or any); it is looked at by aurora_conn_open.
+ * aurora_conn_leave closes a connection whose node failed; another one is asked
+ * next, if there is one.  A failure that these functions see by themselves does
+ * the same.  aurora_conn_stay: this connection holds something on its node and
+ * is not given up for a faster one; ends with the connection.
+ */
+extern void aurora_conn_want(int node);
+extern void aurora_conn_leave(void);
+extern void aurora_conn_stay(bool on);
+extern int	aurora_conn_node(void);	/* asked now, or last */
+extern const char *aurora_conn_target(void);	/* its address */
 extern uint64 aurora_conn_next_id(void);
 
 #endif							/* AURORA_CONN_H */

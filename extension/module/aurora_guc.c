@@ -7,16 +7,17 @@
 #include "postgres.h"
 
 #include <limits.h>
-#include <netdb.h>
 #include <sys/un.h>
 
 #include "replication/slot.h"
 #include "utils/guc.h"
 
-#include "client/aurora_client.h"
+#include "client/aurora_nodes.h"
 #include "module/aurora_guc.h"
 
 char	   *aurora_storage_nodes = "";
+int			aurora_write_quorum = 0;
+int			aurora_read_node = 0;
 char	   *aurora_storage_socket = "";
 char	   *aurora_storage_dir = "";
 char	   *aurora_storaged_path = "";
@@ -47,18 +48,18 @@ refuse(const char *name, const char *value, const char *rule)
 static void
 check_values(void)
 {
-	char		host[NI_MAXHOST];
-	char		port[NI_MAXSERV];
 	struct sockaddr_un un;
+	const char *wrong = aurora_nodes_define();
+	int			nodes;
 
-	if (strchr(aurora_storage_nodes, ',') != NULL)
-		refuse("aurora.storage_nodes", aurora_storage_nodes,
-			   "This version works with one storage node.");
-	if (aurora_storage_nodes[0] != '\0' &&
-		!aurora_client_split_node(aurora_storage_nodes, host, sizeof(host),
-								  port, sizeof(port)))
-		refuse("aurora.storage_nodes", aurora_storage_nodes,
-			   "The form is host:port.");
+	if (wrong != NULL)
+		refuse("aurora.storage_nodes", aurora_storage_nodes, wrong);
+	nodes = aurora_nodes_count();
+	if (aurora_write_quorum != 0 &&
+		(aurora_write_quorum > nodes || aurora_write_quorum * 2 <= nodes))
+		refuse("aurora.write_quorum", psprintf("%d", aurora_write_quorum),
+			   psprintf("With %d storage nodes it can be %d to %d; 0 stands for %d, the majority.",
+						nodes, nodes / 2 + 1, nodes, nodes / 2 + 1));
 	if (aurora_storage_socket[0] != '\0' &&
 		!is_absolute_path(aurora_storage_socket))
 		refuse("aurora.storage_socket", aurora_storage_socket,
@@ -76,11 +77,25 @@ static void
 define_storage(void)
 {
 	DefineCustomStringVariable("aurora.storage_nodes",
-							   "Address of the storage node.",
-							   "host:port; empty: the server runs its own node on a Unix-domain socket.",
+							   "Addresses of the storage nodes.",
+							   "host:port,...; empty: the server runs its own node on a Unix-domain socket.",
 							   &aurora_storage_nodes, "",
 							   PGC_POSTMASTER, 0,
 							   NULL, NULL, NULL);
+	DefineCustomIntVariable("aurora.write_quorum",
+							"Storage nodes that must hold log before it counts as durable.",
+							"0: more than half of them.",
+							&aurora_write_quorum,
+							0, 0, AU_GROUP_MAX,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("aurora.read_node",
+							"The storage node that this session reads from.",
+							"Its number in aurora.storage_nodes, from 1 on; 0: the fastest, and another one if it fails.",
+							&aurora_read_node,
+							0, 0, AU_GROUP_MAX,
+							PGC_USERSET, 0,
+							NULL, NULL, NULL);
 	DefineCustomStringVariable("aurora.storage_socket",
 							   "Unix-domain socket of the server's own storage node.",
 							   "Empty: aurora/storaged.sock in the data directory.",

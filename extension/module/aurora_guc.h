@@ -6,7 +6,9 @@
 
 #include "postgres.h"
 
-extern char *aurora_storage_nodes;		/* aurora.storage_nodes: 'host:port', '' = embedded */
+extern char *aurora_storage_nodes;		/* aurora.storage_nodes: 'host:port,...', '' = embedded; see aurora_nodes.h */
+extern int	aurora_write_quorum;		/* aurora.write_quorum, 0 = majority */
+extern int	aurora_read_node;			/* aurora.read_node, 1 .., 0 = any */
 extern char *aurora_storage_socket;		/* aurora.storage_socket: embedded daemon's socket; '' = <data>/aurora/storaged.sock */
 extern char *aurora_storage_dir;		/* aurora.storage_directory: embedded daemon's data; '' = <data>/aurora */
 extern char *aurora_storaged_path;		/* aurora.storaged_path: '' = beside the postgres binary */

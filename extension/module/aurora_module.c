@@ -21,6 +21,7 @@
 #include "storage/shmem.h"
 
 #include "cache/aurora_cache_internal.h"
+#include "client/aurora_nodes.h"
 #include "module/aurora_guc.h"
 #include "module/aurora_hooks.h"
 #include "module/aurora_module.h"
@@ -54,6 +55,7 @@ shmem_request(void)
 		prev_shmem_request();
 	RequestAddinShmemSpace(aurora_pagecache_shmem_size());
 	RequestAddinShmemSpace(aurora_ship_shmem_size());
+	RequestAddinShmemSpace(aurora_nodes_shmem_size());
 }
 
 static void
@@ -64,6 +66,7 @@ shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	aurora_pagecache_shmem_init();
 	aurora_ship_shmem_init();
+	aurora_nodes_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -25,6 +25,7 @@
 #include "am/aurora_am.h"
 #include "cache/aurora_pagecache.h"
 #include "client/aurora_client.h"
+#include "client/aurora_nodes.h"
 #include "module/aurora_module.h"
 #include "module/aurora_verify.h"
 #include "ship/aurora_ship_state.h"
@@ -37,6 +38,7 @@ PG_FUNCTION_INFO_V1(aurora_sql_cache_stats);
 PG_FUNCTION_INFO_V1(aurora_sql_fetch_latency);
 PG_FUNCTION_INFO_V1(aurora_sql_shipper_status);
 PG_FUNCTION_INFO_V1(aurora_sql_storage_status);
+PG_FUNCTION_INFO_V1(aurora_sql_storage_nodes);
 PG_FUNCTION_INFO_V1(aurora_sql_storage_address);
 PG_FUNCTION_INFO_V1(aurora_sql_relation_size);
 PG_FUNCTION_INFO_V1(aurora_sql_wait_for_applied);
@@ -179,14 +181,60 @@ aurora_sql_shipper_status(PG_FUNCTION_ARGS)
 	return make_row(fcinfo, i, values, nulls);
 }
 
-/* Status of the storage node as jsonb; null if it does not answer. */
+/* What this server knows of its storage nodes, without asking them. */
+Datum
+aurora_sql_storage_nodes(PG_FUNCTION_ARGS)
+{
+	static const char *const shipping[] = {
+		[AURORA_NODE_UNKNOWN] = "unknown",
+		[AURORA_NODE_STREAM] = "stream",
+		[AURORA_NODE_BEHIND] = "behind",
+		[AURORA_NODE_DOWN] = "down"
+	};
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	aurora_require_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int k = 0; k < aurora_nodes_count(); k++)
+	{
+		AuroraNodeFigures f;
+		Datum		values[11];
+		bool		nulls[11] = {false};
+		int			i = 0;
+
+		aurora_node_figures(k, &f);
+		values[i++] = Int32GetDatum(k + 1);
+		put_text(values, nulls, i++, aurora_node_address(k));
+		put_text(values, nulls, i++, f.node_id != 0 ?
+				 psprintf("%016" INT64_MODIFIER "X", f.node_id) : "");
+		put_text(values, nulls, i++, shipping[f.shipping]);
+		put_text(values, nulls, i++, f.problem);
+		put_lsn(values, nulls, i++, f.sent);
+		put_lsn(values, nulls, i++, f.durable);
+		put_lsn(values, nulls, i++, f.applied);
+		values[i++] = Int64GetDatum((int64) f.reads);
+		values[i++] = Int64GetDatum((int64) f.errors);
+		nulls[i] = f.latency_us == 0;
+		values[i++] = Float8GetDatum(f.latency_us / 1000.0);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* Status of a storage node as jsonb; null if it does not answer. */
 Datum
 aurora_sql_storage_status(PG_FUNCTION_ARGS)
 {
+	int			number = PG_GETARG_INT32(0);
 	char	   *json;
 
 	aurora_require_preloaded();
-	json = aurora_client_status_json(STATUS_TIMEOUT_MS);
+	if (number < 0 || number > aurora_nodes_count())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there is no storage node number %d", number),
+				 errhint("View aurora.nodes has their numbers.")));
+	json = aurora_client_status_json(number - 1, STATUS_TIMEOUT_MS);
 	if (json == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));

@@ -146,7 +146,7 @@ slot_create(void)
 					aurora_slot_name)));
 }
 
-AuroraLinkTrouble
+AuroraTrouble
 aurora_slot_ensure(AuroraShipFailure *failure)
 {
 	TimestampTz start = GetCurrentTimestamp();
@@ -158,9 +158,9 @@ aurora_slot_ensure(AuroraShipFailure *failure)
 		{
 			case SLOT_MISSING:
 				slot_create();
-				return AURORA_LINK_OK;
+				return AURORA_TROUBLE_NONE;
 			case SLOT_LOGICAL:
-				return aurora_trouble(failure, AURORA_LINK_REFUSED,
+				return aurora_trouble(failure, AURORA_TROUBLE_REFUSED,
 									  "Drop it, or choose another name with aurora.slot_name.",
 									  "replication slot \"%s\" is a logical slot",
 									  aurora_slot_name);
@@ -174,11 +174,11 @@ aurora_slot_ensure(AuroraShipFailure *failure)
 				continue;
 			case SLOT_USABLE:
 				if (active_pid == 0)
-					return AURORA_LINK_OK;
+					return AURORA_TROUBLE_NONE;
 				break;
 		}
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SLOT_WAIT_MS))
-			return aurora_trouble(failure, AURORA_LINK_LOST,
+			return aurora_trouble(failure, AURORA_TROUBLE_LOST,
 								  "Only the log shipper may use this slot; see pg_stat_replication.",
 								  "replication slot \"%s\" is in use by process %d",
 								  aurora_slot_name, (int) active_pid);
@@ -186,15 +186,11 @@ aurora_slot_ensure(AuroraShipFailure *failure)
 	}
 }
 
-bool
-aurora_wal_available(XLogRecPtr lsn, List *history)
+static bool
+segment_exists(XLogSegNo segno, List *history)
 {
-	XLogSegNo	segno;
 	ListCell   *lc;
 
-	if (lsn >= GetFlushRecPtr(NULL))
-		return true;
-	XLByteToSeg(lsn, segno, wal_segment_size);
 	foreach(lc, history)
 	{
 		TimeLineHistoryEntry *entry = lfirst(lc);
@@ -206,6 +202,20 @@ aurora_wal_available(XLogRecPtr lsn, List *history)
 			return true;
 	}
 	return false;
+}
+
+XLogRecPtr
+aurora_wal_start(List *history)
+{
+	XLogRecPtr	end = GetFlushRecPtr(NULL);
+	XLogSegNo	segno;
+	XLogRecPtr	start;
+
+	XLByteToSeg(end, segno, wal_segment_size);
+	while (segno > 1 && segment_exists(segno - 1, history))
+		segno--;
+	XLogSegNoOffsetToRecPtr(segno, 0, wal_segment_size, start);
+	return start;
 }
 
 char *

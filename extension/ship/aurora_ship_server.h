@@ -10,7 +10,6 @@
 #include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
 
-#include "ship/aurora_ship_link.h"
 #include "ship/aurora_ship_state.h"
 
 /* As CHECK_FOR_INTERRUPTS, but a request to stop ends the process without a
@@ -32,9 +31,10 @@ extern char *aurora_server_conninfo(const char *superuser);
  * its WAL is made anew: whether storage can go on is decided by whether the
  * WAL it needs is still there.
  */
-extern AuroraLinkTrouble aurora_slot_ensure(AuroraShipFailure *failure);
+extern AuroraTrouble aurora_slot_ensure(AuroraShipFailure *failure);
 
-/* Is the WAL from lsn on still in pg_wal?  history: readTimeLineHistory. */
-extern bool aurora_wal_available(XLogRecPtr lsn, List *history);
+/* Beginning of the WAL that is in pg_wal without a gap up to its end.
+ * history: readTimeLineHistory. */
+extern XLogRecPtr aurora_wal_start(List *history);
 
 #endif							/* AURORA_SHIP_SERVER_H */

@@ -149,6 +149,19 @@ aurora_ship_status(AuroraShipStatus *out)
 	out->throttle_us = pg_atomic_read_u64(&aurora_ship->throttle_us);
 }
 
+AuroraTrouble
+aurora_trouble(AuroraShipFailure *failure, AuroraTrouble kind,
+			   const char *hint, const char *fmt,...)
+{
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(failure->message, sizeof(failure->message), fmt, args);
+	va_end(args);
+	strlcpy(failure->hint, hint ? hint : "", sizeof(failure->hint));
+	return kind;
+}
+
 void
 aurora_ship_set_state(AuroraShipState state, const AuroraShipFailure *failure)
 {

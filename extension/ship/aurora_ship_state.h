@@ -53,6 +53,21 @@ typedef struct AuroraShipFailure
 	char		hint[512];		/* "" = none */
 } AuroraShipFailure;
 
+typedef enum AuroraTrouble
+{
+	AURORA_TROUBLE_NONE,
+	AURORA_TROUBLE_LOST,		/* not reachable, closed, timed out: try again */
+	AURORA_TROUBLE_FULL,		/* storage cannot take more: try again later */
+	AURORA_TROUBLE_FENCED,		/* another writer has the volume */
+	AURORA_TROUBLE_REFUSED		/* somebody must do something first */
+} AuroraTrouble;
+
+/* Put a failure into words; returns kind. */
+extern AuroraTrouble aurora_trouble(AuroraShipFailure *failure,
+									AuroraTrouble kind,
+									const char *hint, const char *fmt,...)
+			__attribute__((format(printf, 4, 5)));
+
 /* Only the shipper: new state; failure may be NULL (clears last_error when
  * the new state is STREAMING). */
 extern void aurora_ship_set_state(AuroraShipState state,

@@ -3,27 +3,33 @@
  * aurora_shipper.c: the log shipper, a background worker that streams the
  * server's own WAL to storage and tells the server what is durable there.
  *
- *	  backend ──commit──▶ WAL ──▶ walsender ──"w" bytes──▶ shipper ──APPEND──▶ node
+ *	  backend ──commit──▶ WAL ──▶ walsender ──"w" bytes──▶ shipper ──APPEND──▶ nodes
  *	  backend ◀──released── walsender ◀──"r" flush, apply── shipper ◀──APPEND_OK──
+ *
+ * What is sent to which node, and what counts as durable, is decided by
+ * core/au_proposer.c; this file feeds it with WAL.
  *
  * To the server it is an ordinary physical standby: slot aurora.slot_name
  * keeps the WAL that storage does not have yet, and with
  * synchronous_standby_names = 'aurora' a commit waits until it is durable on
  * storage.
  *
- *	  run_session:   slot ─▶ HELLO ─▶ connect ─▶ TERM ─▶ stream ──┐
- *	                  ▲                                           │ trouble
- *	                  └────── back-off by kind of trouble ◀───────┘
+ *	  run_session:   slot ─▶ connect to server ─▶ win a term ─▶ stream ──┐
+ *	                  ▲                                                  │ trouble
+ *	                  └────────── back-off by kind of trouble ◀──────────┘
+ *
+ * Lost nodes do not end a session: they are connected to again, and while a
+ * quorum is missing the session waits.
  *
  * Invariants:
- *  1. flush and write positions reported to the server are positions the
- *     node has called durable, in the term that was granted to this process.
+ *  1. flush and write positions reported to the server are positions that a
+ *     quorum of nodes has called durable, in the term this process won.
  *  2. The slot exists before the volume does, and the volume begins at a redo
  *     pointer, where a WAL record begins and from which WAL is kept.
  *  3. A volume is created once in the life of a server: after that (marker
  *     file) a node that does not know it is refused, not filled anew.
- *  4. At most INFLIGHT_MAX bytes and two frames are on their way; beyond that
- *     the server's socket is not read.
+ *  4. At most WINDOW_BYTES and one batch are not durable; beyond that the
+ *     server's socket is not read.
  */
 #include "postgres.h"
 
@@ -50,18 +56,19 @@
 #include "utils/wait_event.h"
 
 #include "client/aurora_client.h"
+#include "client/aurora_nodes.h"
 #include "module/aurora_guc.h"
-#include "ship/aurora_ship_link.h"
+#include "ship/aurora_ship_host.h"
 #include "ship/aurora_ship_server.h"
 #include "ship/aurora_ship_state.h"
 
-#define INFLIGHT_MAX (16 * 1024 * 1024)
+#define WINDOW_BYTES (16 * 1024 * 1024)
+/* Longest message of a walsender, and more. */
+#define MESSAGE_BYTES_MAX (256 * 1024)
 
 /* Back-off after trouble, by kind. */
 #define LOST_DELAY_MIN_MS 50
 #define LOST_DELAY_MAX_MS 1000
-#define FULL_DELAY_MIN_MS 1000
-#define FULL_DELAY_MAX_MS 5000
 #define REFUSED_DELAY_MS 30000
 /* A session that streamed this long was a good one: back-off starts anew. */
 #define GOOD_SESSION_MS 2000
@@ -78,13 +85,10 @@
 #define GATHER_MS 5
 #define GATHER_BYTES (32 * 1024)
 
-/* Asking for positions: after log was sent, and now and then when idle. */
-#define POLL_MIN_MS 50
-#define POLL_IDLE_MS 1000
 /* Whoever waited for pages may soon do so again. */
 #define APPLY_INTEREST_MS 10000
-/* No answer to an append or a poll for so long: the connection is dead. */
-#define ANSWER_TIMEOUT_MS 60000
+/* The views show what nodes have done at most this much later. */
+#define REPORT_MS 500
 /* Status to the server at least this often, whatever
  * wal_receiver_status_interval says. */
 #define STATUS_MAX_MS 10000
@@ -93,46 +97,43 @@ typedef struct Shipper
 {
 	uint64		writer_id;
 	char	   *superuser;
-	AuroraLink *link;
+	AuroraShipHost *host;
 	AuroraShipFailure failure;
 
 	/* One session */
 	MemoryContext session_cxt;
 	WalReceiverConn *conn;
+	AuProposer *proposer;
 	pgsocket	server_fd;		/* PGINVALID_SOCKET until known */
-	WaitEventSet *wait_storage; /* latch, storage */
-	WaitEventSet *wait_both;	/* latch, storage, server */
+	List	   *history;		/* of the server's timelines */
 	TimeLineID	timeline;		/* of the server */
 	TimeLineID	stream_timeline;	/* of what is streamed; older in history */
-	char	   *nodes;			/* settings the session was made with */
-	char	   *conninfo;
+	bool		streams;		/* the server does */
+	char	   *conninfo;		/* setting the session was made with */
 	bool		marked;			/* storage has made our volume before */
-	bool		ended;			/* the server ended the stream */
 	bool		reply_requested;
 	TimestampTz streaming_since;	/* 0: this session did not get there */
-	XLogRecPtr	begin;			/* where this session goes on */
-	bool		was_full;		/* the last one ended because storage was full */
+	AuroraTrouble shown;		/* trouble that the state tells of */
+	char		shown_why[sizeof(((AuroraShipFailure *) NULL)->message)];
 
-	/* WAL received, not yet in a frame; it begins at link->sent */
+	/* WAL received, not yet given to the proposer; it begins at
+	 * au_proposer_next() */
 	uint8	   *batch;
 	size_t		batch_len;
 
 	/* What the server and shared memory were told last */
+	XLogRecPtr	durable;
+	XLogRecPtr	applied;
 	XLogRecPtr	told_durable;
 	XLogRecPtr	told_applied;
 	TimestampTz last_status;
-	TimestampTz next_poll;
-	int			poll_ms;
+	TimestampTz reported;		/* the nodes' states */
 	TimestampTz gather_until;	/* the batch is sent then; 0: at once */
-	size_t		last_append;	/* bytes of the last append */
+	size_t		last_append;	/* bytes of the last batch */
 	TimestampTz apply_interest; /* when somebody last waited for pages */
-	XLogRecPtr	asked_applied;	/* the node will tell when log up to here is in */
 	uint64		appends;
 	uint64		bytes;
 } Shipper;
-
-/* Positions in both wait event sets */
-#define EV_STORAGE 1
 
 /* ---- small things ---- */
 
@@ -143,36 +144,40 @@ shipper_exit(int code, Datum arg)
 	aurora_ship_set_state(AURORA_SHIP_STOPPED, NULL);
 }
 
-static AuroraLinkTrouble
-link_failed(Shipper *s, AuroraLinkTrouble kind)
+static bool
+leading(const Shipper *s)
 {
-	s->failure = s->link->failure;
-	return kind;
+	return au_proposer_state(s->proposer) == AU_PROPOSER_LEADING;
+}
+
+/* End of the WAL that the server gave us. */
+static XLogRecPtr
+taken(const Shipper *s)
+{
+	return au_proposer_next(s->proposer) + s->batch_len;
+}
+
+/* What the proposer says of its trouble, in our words. */
+static AuroraTrouble
+proposer_trouble(Shipper *s)
+{
+	const char *text;
+	const char *hint;
+	AuProposerKind kind = au_proposer_trouble(s->proposer, &text, &hint);
+
+	if (kind == AU_PROPOSER_OK)
+		return AURORA_TROUBLE_NONE;
+	return aurora_trouble(&s->failure,
+						  kind == AU_PROPOSER_FULL ? AURORA_TROUBLE_FULL :
+						  kind == AU_PROPOSER_FENCED ? AURORA_TROUBLE_FENCED :
+						  kind == AU_PROPOSER_REFUSED ? AURORA_TROUBLE_REFUSED :
+						  AURORA_TROUBLE_LOST, hint, "%s", text);
 }
 
 /* ---- session: from nothing to streaming ---- */
 
-/* Say HELLO: is the node there, and does it hold our volume? */
-static AuroraLinkTrouble
-greet_storage(Shipper *s)
-{
-	AuroraLink *link = s->link;
-	AuroraLinkTrouble rc;
-
-	rc = aurora_link_open(link, GetSystemIdentifier());
-	if (rc != AURORA_LINK_OK)
-		return link_failed(s, rc);
-	s->marked = aurora_ship_marker_exists();
-	if (s->marked && !link->volume_known)
-		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
-							  "Give the storage node its data directory back, or correct aurora.storage_nodes. Only if no aurora table is left, stop the server, remove file \"" AURORA_VOLUME_MARKER "\" from the data directory and start again with a new volume.",
-							  "storage node \"%s\" does not hold the volume of this server (system identifier " UINT64_FORMAT ")",
-							  aurora_client_target(), GetSystemIdentifier());
-	return AURORA_LINK_OK;
-}
-
 /* Connect to our own server as a standby. */
-static AuroraLinkTrouble
+static AuroraTrouble
 join_server(Shipper *s)
 {
 	char	   *err = NULL;
@@ -182,82 +187,128 @@ join_server(Shipper *s)
 
 	s->conn = walrcv_connect(aurora_server_conninfo(s->superuser), false, "aurora", &err);
 	if (s->conn == NULL)
-		return aurora_trouble(&s->failure, AURORA_LINK_LOST,
+		return aurora_trouble(&s->failure, AURORA_TROUBLE_LOST,
 							  "The log shipper connects to its own server like a standby: pg_hba.conf must permit replication connections for this user; aurora.shipper_conninfo sets another way.",
 							  "log shipper could not connect to its own server: %s",
 							  err ? err : "out of memory");
 	sysid = walrcv_identify_system(s->conn, &tli);
 	snprintf(ours, sizeof(ours), UINT64_FORMAT, GetSystemIdentifier());
 	if (strcmp(sysid, ours) != 0 || tli != s->timeline)
-		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
+		return aurora_trouble(&s->failure, AURORA_TROUBLE_REFUSED,
 							  "Correct aurora.shipper_conninfo: it must lead to this server.",
 							  "log shipper reached another server: system identifier %s, timeline %u, expected %s, timeline %u",
 							  sysid, tli, ours, s->timeline);
-	return AURORA_LINK_OK;
+	return AURORA_TROUBLE_NONE;
 }
 
-/* Win a term; then link->sent is where to go on. */
-static AuroraLinkTrouble
-join_storage(Shipper *s, List *history)
+/* Begin to connect to the nodes; they are to let us in as their writer. */
+static void
+join_storage(Shipper *s)
 {
-	AuroraLink *link = s->link;
-	AuMsgTerm	term = {0};
-	AuroraLinkTrouble rc;
+	AuProposerOptions o = {
+		.system_identifier = GetSystemIdentifier(),.writer_id = s->writer_id,
+		.timeline = s->timeline,.wal_segment_size = wal_segment_size,
+		.local_end = GetFlushRecPtr(NULL),.create_lsn = GetRedoRecPtr(),
+		.window_bytes = WINDOW_BYTES
+	};
 
-	term.writer_id = s->writer_id;
-	term.timeline = s->timeline;
-	term.switch_lsn = ((TimeLineHistoryEntry *) linitial(history))->begin;
-	term.start_lsn = GetRedoRecPtr();
-	term.local_end = GetFlushRecPtr(NULL);
-	term.wal_segment_size = wal_segment_size;
-	term.may_create = !s->marked;
-	rc = aurora_link_term(link, &term);
-	if (rc != AURORA_LINK_OK)
-		return link_failed(s, rc);
-	if (!link->volume_known)
-		link->start_lsn = term.start_lsn;
-	if (!s->marked)
-		aurora_ship_marker_write(link->start_lsn);
-
-	if (!aurora_wal_available(link->received, history))
-		return aurora_trouble(&s->failure, AURORA_LINK_REFUSED,
-							  "Copy the missing segments from the WAL archive into pg_wal, or restore server and storage from a backup. To avoid this, keep the replication slot and leave max_slot_wal_keep_size at -1.",
-							  "the volume on storage node \"%s\" cannot be continued: it ends at %X/%X, and that WAL has been removed from this server",
-							  aurora_client_target(), LSN_FORMAT_ARGS(link->received));
-	return AURORA_LINK_OK;
+	s->marked = aurora_ship_marker_exists();
+	o.may_create = !s->marked;
+	o.switch_lsn = ((TimeLineHistoryEntry *) linitial(s->history))->begin;
+	o.local_start = aurora_wal_start(s->history);
+	snprintf(o.name, sizeof(o.name), "shipper %d", MyProcPid);
+	s->proposer = aurora_ship_host_begin(s->host, &o, s->session_cxt);
 }
 
-static AuroraLinkTrouble
-start_stream(Shipper *s, List *history)
+/* Ask the server for the log from where it was taken to. */
+static AuroraTrouble
+start_stream(Shipper *s)
 {
 	WalRcvStreamOptions options = {0};
 
 	/* Log of an older timeline is streamed as such, up to its end. */
-	s->stream_timeline = tliOfPointInHistory(s->link->sent, history);
+	s->stream_timeline = tliOfPointInHistory(taken(s), s->history);
 	options.logical = false;
 	options.slotname = aurora_slot_name;
-	options.startpoint = s->link->sent;
+	options.startpoint = taken(s);
 	options.proto.physical.startpointTLI = s->stream_timeline;
 	if (!walrcv_startstreaming(s->conn, &options))
-		return aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
+		return aurora_trouble(&s->failure, AURORA_TROUBLE_LOST, NULL,
 							  "server has no log to stream on timeline %u at %X/%X",
-							  s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
-	return AURORA_LINK_OK;
+							  s->stream_timeline, LSN_FORMAT_ARGS(taken(s)));
+	s->streams = true;
+	return AURORA_TROUBLE_NONE;
+}
+
+/* The server sent all of an older timeline: the next one follows. */
+static AuroraTrouble
+next_timeline(Shipper *s)
+{
+	TimeLineID	next;
+
+	s->streams = false;
+	walrcv_endstreaming(s->conn, &next);
+	if (s->stream_timeline == s->timeline)
+		return aurora_trouble(&s->failure, AURORA_TROUBLE_LOST, NULL,
+							  "server ended the stream of timeline %u at %X/%X",
+							  s->stream_timeline, LSN_FORMAT_ARGS(taken(s)));
+	return start_stream(s);
+}
+
+/* We have won a term. */
+static AuroraTrouble
+begin_stream(Shipper *s)
+{
+	if (!s->marked)
+		aurora_ship_marker_write(au_proposer_start_lsn(s->proposer));
+	s->marked = true;
+	SpinLockAcquire(&aurora_ship->mutex);
+	aurora_ship->st.term = au_proposer_term(s->proposer);
+	aurora_ship->st.timeline = s->timeline;
+	aurora_ship->st.start_lsn = au_proposer_start_lsn(s->proposer);
+	SpinLockRelease(&aurora_ship->mutex);
+	return start_stream(s);
+}
+
+static AuroraNodeShipping
+shipping_of(AuProposerNodeState state)
+{
+	return state == AU_PNODE_STREAM ? AURORA_NODE_STREAM :
+		state == AU_PNODE_BEHIND ? AURORA_NODE_BEHIND : AURORA_NODE_DOWN;
+}
+
+/* What the views show of the nodes, and backends go by. */
+static void
+report_nodes(Shipper *s)
+{
+	s->reported = GetCurrentTimestamp();
+	for (int i = 0; i < aurora_nodes_count(); i++)
+	{
+		AuProposerNode n;
+		AuroraNodeFigures f = {0};
+
+		au_proposer_node(s->proposer, i, &n);
+		f.shipping = shipping_of(n.state);
+		f.node_id = n.node_id;
+		f.sent = n.sent;
+		f.durable = n.durable;
+		f.applied = n.applied;
+		strlcpy(f.problem, n.problem, sizeof(f.problem));
+		aurora_node_report(i, &f);
+	}
 }
 
 static void
 publish(Shipper *s)
 {
-	AuroraLink *link = s->link;
-
 	SpinLockAcquire(&aurora_ship->mutex);
 	aurora_ship->st.appends += s->appends;
 	aurora_ship->st.bytes_sent += s->bytes;
-	aurora_ship->st.last_ack = link->last_answer;
+	aurora_ship->st.last_ack = aurora_ship_host_heard(s->host);
 	SpinLockRelease(&aurora_ship->mutex);
 	s->appends = 0;
 	s->bytes = 0;
-	aurora_ship_publish(link->sent, link->durable, link->applied);
+	aurora_ship_publish(au_proposer_next(s->proposer), s->durable, s->applied);
 }
 
 /* ---- session: streaming ---- */
@@ -265,20 +316,20 @@ publish(Shipper *s)
 static void
 append_batch(Shipper *s)
 {
-	aurora_link_append(s->link, s->timeline, s->batch, s->batch_len);
+	au_proposer_log(s->proposer, s->batch, s->batch_len);
 	s->appends++;
 	s->bytes += s->batch_len;
 	s->last_append = s->batch_len;
 	s->batch_len = 0;
 	s->gather_until = 0;
-	pg_atomic_write_u64(&aurora_ship->sent_lsn, s->link->sent);
+	pg_atomic_write_u64(&aurora_ship->sent_lsn, au_proposer_next(s->proposer));
 }
 
 static bool
 may_take_more(const Shipper *s)
 {
-	return aurora_link_has_room(s->link) &&
-		s->link->sent + s->batch_len - s->link->durable < INFLIGHT_MAX;
+	return s->streams && leading(s) &&
+		au_proposer_room(s->proposer) >= s->batch_len + MESSAGE_BYTES_MAX;
 }
 
 static uint64
@@ -305,17 +356,17 @@ server_message(Shipper *s, const char *buf, int len)
 		const char *bytes = buf + 25;
 		size_t		left = len - 25;
 
-		if (start != s->link->sent + s->batch_len)
+		if (start != taken(s))
 			ereport(ERROR,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
 					 errmsg("server sent WAL from %X/%X, expected %X/%X",
 							LSN_FORMAT_ARGS(start),
-							LSN_FORMAT_ARGS(s->link->sent + s->batch_len))));
-		if (left > AU_WIRE_APPEND_MAX)
+							LSN_FORMAT_ARGS(taken(s)))));
+		if (left > MESSAGE_BYTES_MAX)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
 					 errmsg("server sent %zu bytes of WAL in one message", left)));
-		/* The caller has seen that a frame fits. */
+		/* The caller has seen that there is room for both. */
 		if (s->batch_len + left > AU_WIRE_APPEND_MAX)
 			append_batch(s);
 		memcpy(s->batch + s->batch_len, bytes, left);
@@ -340,8 +391,8 @@ static bool
 in_a_hurry(const Shipper *s)
 {
 	return commits_wait() ||
-		pg_atomic_read_u64(&aurora_ship->wanted_lsn) > s->link->sent ||
-		s->ended || s->reply_requested;
+		pg_atomic_read_u64(&aurora_ship->wanted_lsn) > au_proposer_next(s->proposer) ||
+		s->reply_requested;
 }
 
 /*
@@ -351,7 +402,7 @@ in_a_hurry(const Shipper *s)
 static void
 send_or_gather(Shipper *s)
 {
-	if (s->batch_len == 0 || !aurora_link_has_room(s->link))
+	if (s->batch_len == 0)
 		return;
 	if (s->batch_len < GATHER_BYTES && s->last_append < GATHER_BYTES &&
 		!in_a_hurry(s))
@@ -375,16 +426,16 @@ gathering(const Shipper *s)
 }
 
 /*
- * Take what the server has sent and put it into frames, about one frame a
- * turn.  Returns true if there may be more at once.
+ * Take what the server has sent, about one batch a turn.  *more: there may be
+ * more at once.
  */
-static bool
-take_wal(Shipper *s)
+static AuroraTrouble
+take_wal(Shipper *s, bool *more)
 {
-	XLogRecPtr	before = s->link->sent;
-	bool		more = false;
+	XLogRecPtr	before = au_proposer_next(s->proposer);
 
-	while (!s->ended && may_take_more(s) && !gathering(s))
+	*more = false;
+	while (may_take_more(s) && !gathering(s))
 	{
 		char	   *buf;
 		int			len = walrcv_receive(s->conn, &buf, &s->server_fd);
@@ -392,17 +443,19 @@ take_wal(Shipper *s)
 		if (len == 0)
 			break;
 		if (len < 0)
-			s->ended = true;
-		else
-			server_message(s, buf, len);
-		if (s->link->sent != before)
 		{
-			more = true;
+			*more = true;
+			return next_timeline(s);
+		}
+		server_message(s, buf, len);
+		if (au_proposer_next(s->proposer) != before)
+		{
+			*more = true;
 			break;
 		}
 	}
 	send_or_gather(s);
-	return more;
+	return AURORA_TROUBLE_NONE;
 }
 
 /* Tell the server: written = flushed = durable on storage, applied. */
@@ -412,8 +465,8 @@ send_status(Shipper *s)
 	char		msg[1 + 4 * 8 + 1];
 	uint64		fields[4];
 
-	s->told_durable = s->link->durable;
-	s->told_applied = s->link->applied;
+	s->told_durable = s->durable;
+	s->told_applied = s->applied;
 	s->last_status = GetCurrentTimestamp();
 	s->reply_requested = false;
 
@@ -448,7 +501,7 @@ apply_interest(Shipper *s)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (pg_atomic_read_u64(&aurora_ship->wanted_applied) > s->link->applied ||
+	if (pg_atomic_read_u64(&aurora_ship->wanted_applied) > s->applied ||
 		(commits_wait() &&
 		 !SHMQueueEmpty(&WalSndCtl->SyncRepQueue[SYNC_REP_WAIT_APPLY])))
 		s->apply_interest = now;
@@ -456,222 +509,176 @@ apply_interest(Shipper *s)
 		!TimestampDifferenceExceeds(s->apply_interest, now, APPLY_INTEREST_MS);
 }
 
-/*
- * synchronous_commit = remote_apply and aurora.sync() wait until pages reflect
- * the log.  Of what is durable but not applied the node tells when it is.
- */
-static void
-ask_for_applied(Shipper *s)
-{
-	AuroraLink *link = s->link;
-
-	if (link->applied >= link->durable || s->asked_applied >= link->sent ||
-		!apply_interest(s) || !aurora_link_has_room(link))
-		return;
-	aurora_link_append(link, s->timeline, NULL, 0);
-	s->asked_applied = link->sent;
-}
-
-/*
- * After answers: pass on what is new, and plan the next question about the
- * positions.
- */
+/* Pass on what is new. */
 static void
 pass_on_positions(Shipper *s)
 {
-	AuroraLink *link = s->link;
-	bool		moved = link->durable != s->told_durable ||
-		link->applied != s->told_applied;
+	XLogRecPtr	commit = au_proposer_commit(s->proposer);
 
-	if (moved || s->reply_requested)
+	/* 0: not known yet in this session; what was durable before still is. */
+	if (commit != InvalidXLogRecPtr)
+	{
+		s->durable = commit;
+		s->applied = au_proposer_applied(s->proposer);
+	}
+	if (s->durable != s->told_durable || s->applied != s->told_applied)
+	{
 		send_status(s);
-	if (moved)
 		publish(s);
-	if (moved)
-		s->poll_ms = POLL_MIN_MS;
-	ask_for_applied(s);
+	}
+	else if (s->reply_requested)
+		send_status(s);
+
+	/* synchronous_commit = remote_apply and aurora.sync() wait until pages
+	 * reflect the log: nodes then tell when they do. */
+	au_proposer_want_applied(s->proposer, s->applied < s->durable && apply_interest(s));
 }
 
-/* Timers; returns how long to wait at most, in ms. */
+/* Status and views; returns how long to wait at most, in ms. */
 static long
-timers(Shipper *s, AuroraLinkTrouble *rc)
+timers(Shipper *s)
 {
-	AuroraLink *link = s->link;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz due;
-	bool		asked = link->last_id != link->acked_id;
 
-	*rc = AURORA_LINK_OK;
-	if (aurora_link_pending(link))
-		return 0;				/* to send it */
-	due = TimestampTzPlusMilliseconds(s->last_status, status_interval_ms());
-	if (now >= due)
+	if (TimestampDifferenceExceeds(s->reported, now, REPORT_MS))
+		report_nodes(s);
+	due = TimestampTzPlusMilliseconds(s->reported, REPORT_MS);
+	if (s->streams)
 	{
-		send_status(s);
-		publish(s);
-		due = TimestampTzPlusMilliseconds(now, status_interval_ms());
-	}
+		TimestampTz status = TimestampTzPlusMilliseconds(s->last_status, status_interval_ms());
 
-	if (asked)
-	{
-		TimestampTz limit = TimestampTzPlusMilliseconds(link->last_answer,
-														ANSWER_TIMEOUT_MS);
-
-		s->next_poll = 0;
-		if (now >= limit)
-			*rc = aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
-								 "storage node \"%s\" has not answered for %d s",
-								 aurora_client_target(), ANSWER_TIMEOUT_MS / 1000);
-		due = Min(due, limit);
-	}
-	else
-	{
-		if (s->next_poll == 0)
+		if (now >= status)
 		{
-			int			ms = link->applied >= link->sent ? POLL_IDLE_MS : s->poll_ms;
-
-			s->next_poll = TimestampTzPlusMilliseconds(now, ms);
-			s->poll_ms = Min(s->poll_ms * 2, POLL_IDLE_MS);
+			send_status(s);
+			publish(s);
+			status = TimestampTzPlusMilliseconds(now, status_interval_ms());
 		}
-		if (now >= s->next_poll && aurora_link_has_room(link))
-		{
-			aurora_link_append(link, s->timeline, NULL, 0);
-			s->next_poll = 0;
-			return 0;			/* to send it */
-		}
-		due = Min(due, s->next_poll);
+		due = Min(due, status);
 	}
 	if (s->gather_until != 0)
 		due = Min(due, s->gather_until);
 	return Max(TimestampDifferenceMilliseconds(now, due), 0);
 }
 
-/* The sets are made when the server's socket is known: at the first moment
- * there is nothing to read. */
 static void
-wait_for_events(Shipper *s, long timeout_ms)
+begin_streaming_state(Shipper *s)
 {
-	WaitEventSet *set;
-	WaitEvent	ev[3];
-	bool		both = s->server_fd != PGINVALID_SOCKET && may_take_more(s) &&
-		!gathering(s);
-	uint32		want = WL_SOCKET_READABLE |
-		(aurora_link_pending(s->link) ? WL_SOCKET_WRITEABLE : 0);
-	WaitEventSet **slot = both ? &s->wait_both : &s->wait_storage;
-
-	if (*slot == NULL)
-	{
-		*slot = CreateWaitEventSet(s->session_cxt, 4);
-		AddWaitEventToSet(*slot, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(*slot, WL_SOCKET_READABLE, s->link->sock, NULL, NULL);
-		AddWaitEventToSet(*slot, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-		if (both)
-			AddWaitEventToSet(*slot, WL_SOCKET_READABLE, s->server_fd, NULL, NULL);
-	}
-	set = *slot;
-	ModifyWaitEvent(set, EV_STORAGE, want, NULL);
-	(void) WaitEventSetWait(set, timeout_ms, ev, lengthof(ev), PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-}
-
-/*
- * Are we shipping now?  If storage was full, it is no news that it lets us
- * connect: then only when it has taken something.
- */
-static void
-see_success(Shipper *s)
-{
-	AuroraLink *link = s->link;
-
-	if (s->was_full && link->durable <= s->begin &&
-		link->durable < GetFlushRecPtr(NULL))
-		return;
-	s->was_full = false;
 	s->streaming_since = GetCurrentTimestamp();
 	SpinLockAcquire(&aurora_ship->mutex);
-	aurora_ship->st.term = link->term;
-	aurora_ship->st.timeline = s->timeline;
-	aurora_ship->st.start_lsn = link->start_lsn;
 	aurora_ship->st.sessions++;
 	SpinLockRelease(&aurora_ship->mutex);
 	aurora_ship_set_state(AURORA_SHIP_STREAMING, NULL);
+	report_nodes(s);
 	ereport(LOG,
 			(errmsg("log shipping to storage node \"%s\" started at %X/%X, timeline %u, term " UINT64_FORMAT,
-					aurora_client_target(), LSN_FORMAT_ARGS(s->begin),
-					s->stream_timeline, link->term)));
+					aurora_client_target(), LSN_FORMAT_ARGS(s->durable),
+					s->stream_timeline, au_proposer_term(s->proposer))));
 }
 
-/* Ship until something goes wrong. */
-static AuroraLinkTrouble
-stream(Shipper *s)
+static void log_trouble(const Shipper *s, AuroraTrouble kind);
+
+/*
+ * Are we shipping now?  That is, does a quorum take log, and has it agreed that
+ * ours continues its own?  If not, the state says why; the session goes on.
+ */
+static void
+see_state(Shipper *s)
 {
-	AuroraLinkTrouble rc;
+	AuroraTrouble kind = proposer_trouble(s);
+	bool		known = au_proposer_commit(s->proposer) != InvalidXLogRecPtr;
 
-	send_status(s);
-	publish(s);
-	see_success(s);
-	for (;;)
+	/* While it all begins there is nothing to tell. */
+	if (kind == AURORA_TROUBLE_NONE ? !known : s->failure.message[0] == '\0')
+		return;
+	if (kind == AURORA_TROUBLE_NONE && (s->shown != kind || s->streaming_since == 0))
+		begin_streaming_state(s);
+	else if (kind != AURORA_TROUBLE_NONE &&
+			 (kind != s->shown || strcmp(s->failure.message, s->shown_why) != 0))
 	{
-		bool		more;
-		long		timeout;
-
-		aurora_ship_check_interrupts();
-		if (ConfigReloadPending)
+		strlcpy(s->shown_why, s->failure.message, sizeof(s->shown_why));
+		if (s->shown == AURORA_TROUBLE_NONE && s->streaming_since != 0)
 		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			if (strcmp(s->nodes, aurora_storage_nodes) != 0 ||
-				strcmp(s->conninfo, aurora_shipper_conninfo) != 0)
-				return aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
-									  "connection settings of the log shipper have changed");
+			SpinLockAcquire(&aurora_ship->mutex);
+			aurora_ship->st.reconnects++;
+			SpinLockRelease(&aurora_ship->mutex);
+			report_nodes(s);
 		}
-
-		more = take_wal(s);
-		rc = aurora_link_flush(s->link);
-		if (rc == AURORA_LINK_OK)
-			rc = aurora_link_receive(s->link);
-		if (rc != AURORA_LINK_OK)
-			return link_failed(s, rc);
-		pass_on_positions(s);
-		if (s->streaming_since == 0)
-			see_success(s);
-		if (s->ended && s->batch_len == 0 && !aurora_link_pending(s->link))
-			return aurora_trouble(&s->failure, AURORA_LINK_LOST, NULL,
-								  "server ended the stream of timeline %u at %X/%X",
-								  s->stream_timeline, LSN_FORMAT_ARGS(s->link->sent));
-		timeout = timers(s, &rc);
-		if (rc != AURORA_LINK_OK)
-			return rc;
-		if (!more)
-			wait_for_events(s, timeout);
+		aurora_ship_set_state(kind == AURORA_TROUBLE_FULL ? AURORA_SHIP_WAITING :
+							  kind == AURORA_TROUBLE_REFUSED ? AURORA_SHIP_REFUSED :
+							  AURORA_SHIP_CONNECTING, &s->failure);
+		log_trouble(s, kind);
 	}
+	s->shown = kind;
 }
 
-static AuroraLinkTrouble
+/* New settings; trouble if they concern this session. */
+static AuroraTrouble
+reload(Shipper *s)
+{
+	if (!ConfigReloadPending)
+		return AURORA_TROUBLE_NONE;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	if (strcmp(s->conninfo, aurora_shipper_conninfo) == 0)
+		return AURORA_TROUBLE_NONE;
+	return aurora_trouble(&s->failure, AURORA_TROUBLE_LOST, NULL,
+						  "connection settings of the log shipper have changed");
+}
+
+/* One turn; trouble ends the session. */
+static AuroraTrouble
+turn(Shipper *s)
+{
+	AuroraTrouble rc;
+	bool		more = false;
+	long		timeout;
+	long		acts_in;
+
+	aurora_ship_check_interrupts();
+	rc = reload(s);
+	if (rc != AURORA_TROUBLE_NONE)
+		return rc;
+	aurora_ship_host_receive(s->host);
+	if (!s->streams && leading(s))
+		rc = begin_stream(s);
+	if (rc == AURORA_TROUBLE_NONE && s->streams)
+	{
+		pass_on_positions(s);
+		rc = take_wal(s, &more);
+	}
+	if (rc != AURORA_TROUBLE_NONE)
+		return rc;
+	acts_in = aurora_ship_host_run(s->host);
+	if (au_proposer_state(s->proposer) == AU_PROPOSER_ENDED)
+		return proposer_trouble(s);
+	see_state(s);
+	timeout = timers(s);
+	if (acts_in >= 0)
+		timeout = Min(timeout, acts_in);
+	aurora_ship_host_wait(s->host, may_take_more(s) && !gathering(s) ?
+						  s->server_fd : PGINVALID_SOCKET, more ? 0 : timeout);
+	return AURORA_TROUBLE_NONE;
+}
+
+static AuroraTrouble
 run_session(Shipper *s)
 {
-	AuroraLinkTrouble rc;
-	List	   *history;
+	AuroraTrouble rc;
 
-	s->nodes = pstrdup(aurora_storage_nodes);
 	s->conninfo = pstrdup(aurora_shipper_conninfo);
 	(void) GetFlushRecPtr(&s->timeline);
-	history = readTimeLineHistory(s->timeline);
+	s->history = readTimeLineHistory(s->timeline);
 
 	rc = aurora_slot_ensure(&s->failure);
-	if (rc == AURORA_LINK_OK)
-		rc = greet_storage(s);
-	if (rc == AURORA_LINK_OK)
+	if (rc == AURORA_TROUBLE_NONE)
 		rc = join_server(s);
-	if (rc == AURORA_LINK_OK)
-		rc = join_storage(s, history);
-	if (rc == AURORA_LINK_OK)
-		rc = start_stream(s, history);
-	if (rc != AURORA_LINK_OK)
+	if (rc != AURORA_TROUBLE_NONE)
 		return rc;
-
-	s->begin = s->link->sent;
-	return stream(s);
+	join_storage(s);
+	while (rc == AURORA_TROUBLE_NONE)
+		rc = turn(s);
+	return rc;
 }
 
 /* ---- around sessions ---- */
@@ -680,33 +687,29 @@ run_session(Shipper *s)
 static void
 end_session(Shipper *s)
 {
-	if (s->wait_storage != NULL)
-		FreeWaitEventSet(s->wait_storage);
-	if (s->wait_both != NULL)
-		FreeWaitEventSet(s->wait_both);
-	s->wait_storage = s->wait_both = NULL;
+	if (s->proposer != NULL)
+		report_nodes(s);
+	aurora_ship_host_end(s->host);
+	s->proposer = NULL;
 	if (s->conn != NULL)
 		walrcv_disconnect(s->conn);
 	s->conn = NULL;
 	s->server_fd = PGINVALID_SOCKET;
-	aurora_link_close(s->link);
 	s->batch_len = 0;
-	s->ended = s->reply_requested = false;
-	s->next_poll = 0;
-	s->poll_ms = POLL_MIN_MS;
+	s->streams = s->reply_requested = false;
 	s->gather_until = 0;
 	s->last_append = 0;
-	s->asked_applied = InvalidXLogRecPtr;
 	MemoryContextReset(s->session_cxt);
 }
 
 /* Run a session; an error in it is trouble like any other. */
-static AuroraLinkTrouble
+static AuroraTrouble
 run_guarded_session(Shipper *s)
 {
-	volatile AuroraLinkTrouble rc = AURORA_LINK_LOST;
+	volatile AuroraTrouble rc = AURORA_TROUBLE_LOST;
 
 	s->streaming_since = 0;
+	s->shown = AURORA_TROUBLE_NONE;
 	MemoryContextSwitchTo(s->session_cxt);
 	PG_TRY();
 	{
@@ -724,7 +727,7 @@ run_guarded_session(Shipper *s)
 		if (MyReplicationSlot != NULL)
 			ReplicationSlotRelease();
 		AtEOXact_Files(false);
-		rc = aurora_trouble(&s->failure, AURORA_LINK_LOST, edata->hint, "log shipping failed: %s",
+		rc = aurora_trouble(&s->failure, AURORA_TROUBLE_LOST, edata->hint, "log shipping failed: %s",
 							edata->message);
 		RESUME_INTERRUPTS();
 	}
@@ -736,44 +739,43 @@ run_guarded_session(Shipper *s)
 
 /* Report trouble in the log: when it changes, and every now and then. */
 static void
-log_trouble(const Shipper *s, AuroraLinkTrouble kind)
+log_trouble(const Shipper *s, AuroraTrouble kind)
 {
 	static char last[sizeof(s->failure.message)];
-	static AuroraLinkTrouble last_kind;
+	static AuroraTrouble last_kind;
 	static TimestampTz last_time = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	/* While node and server come up together this is no news. */
-	if (kind == AURORA_LINK_LOST && s->streaming_since == 0 &&
+	if (kind == AURORA_TROUBLE_LOST && s->streaming_since == 0 &&
 		!TimestampDifferenceExceeds(PgStartTime, now, QUIET_START_MS))
 		return;
 	/* A full disk's message counts bytes, which change each time. */
 	if (kind == last_kind &&
-		(kind == AURORA_LINK_FULL || strcmp(last, s->failure.message) == 0) &&
+		(kind == AURORA_TROUBLE_FULL || strcmp(last, s->failure.message) == 0) &&
 		!TimestampDifferenceExceeds(last_time, now, LOG_INTERVAL_MS))
 		return;
 	last_kind = kind;
 	strlcpy(last, s->failure.message, sizeof(last));
 	last_time = now;
-	ereport(kind == AURORA_LINK_LOST ? LOG : WARNING,
+	ereport(kind == AURORA_TROUBLE_LOST ? LOG : WARNING,
 			(errmsg("%s", s->failure.message),
 			 s->failure.hint[0] ? errhint("%s", s->failure.hint) : 0));
 }
 
 /* Say what happened, then wait as long as the kind of trouble asks for. */
 static void
-recover(Shipper *s, AuroraLinkTrouble kind)
+recover(Shipper *s, AuroraTrouble kind)
 {
 	static int	delay_ms = LOST_DELAY_MIN_MS;
-	static AuroraLinkTrouble last_kind = AURORA_LINK_OK;
+	static AuroraTrouble last_kind = AURORA_TROUBLE_NONE;
 	bool		good = s->streaming_since != 0 &&
 		TimestampDifferenceExceeds(s->streaming_since, GetCurrentTimestamp(),
 								   GOOD_SESSION_MS);
 	bool		again = kind == last_kind && !good;
 
 	last_kind = kind;
-	s->was_full = kind == AURORA_LINK_FULL;
-	if (s->streaming_since != 0)
+	if (s->streaming_since != 0 && s->shown == AURORA_TROUBLE_NONE)
 	{
 		SpinLockAcquire(&aurora_ship->mutex);
 		aurora_ship->st.reconnects++;
@@ -782,22 +784,18 @@ recover(Shipper *s, AuroraLinkTrouble kind)
 	log_trouble(s, kind);
 	switch (kind)
 	{
-		case AURORA_LINK_OK:
-		case AURORA_LINK_LOST:
+		case AURORA_TROUBLE_NONE:
+		case AURORA_TROUBLE_LOST:
+		case AURORA_TROUBLE_FULL:	/* does not end a session */
 			aurora_ship_set_state(AURORA_SHIP_CONNECTING, &s->failure);
 			delay_ms = again ? Min(delay_ms * 2, LOST_DELAY_MAX_MS) : LOST_DELAY_MIN_MS;
 			aurora_ship_pause(delay_ms, true);
 			break;
-		case AURORA_LINK_FULL:
-			aurora_ship_set_state(AURORA_SHIP_WAITING, &s->failure);
-			delay_ms = again ? Min(delay_ms * 2, FULL_DELAY_MAX_MS) : FULL_DELAY_MIN_MS;
-			aurora_ship_pause(delay_ms, true);
-			break;
-		case AURORA_LINK_REFUSED:
+		case AURORA_TROUBLE_REFUSED:
 			aurora_ship_set_state(AURORA_SHIP_REFUSED, &s->failure);
 			aurora_ship_pause(REFUSED_DELAY_MS, true);
 			break;
-		case AURORA_LINK_FENCED:
+		case AURORA_TROUBLE_FENCED:
 
 			/*
 			 * Another writer was granted a newer term.  To ask for one again
@@ -844,11 +842,12 @@ aurora_shipper_main(Datum arg)
 	MemoryContextSwitchTo(TopMemoryContext);
 	s = palloc0(sizeof(Shipper));
 	s->server_fd = PGINVALID_SOCKET;
-	s->poll_ms = POLL_MIN_MS;
 	s->session_cxt = AllocSetContextCreate(TopMemoryContext, "aurora shipper session",
 										   ALLOCSET_DEFAULT_SIZES);
 	s->batch = palloc(AU_WIRE_APPEND_MAX);
-	s->link = aurora_link_create();
+	s->host = aurora_ship_host_create();
+	s->durable = pg_atomic_read_u64(&aurora_ship->durable_lsn);
+	s->applied = pg_atomic_read_u64(&aurora_ship->applied_lsn);
 	if (!pg_strong_random(&s->writer_id, sizeof(s->writer_id)))
 		elog(ERROR, "could not generate a writer id");
 	aurora_ship_set_state(AURORA_SHIP_CONNECTING, NULL);
@@ -860,7 +859,7 @@ aurora_shipper_main(Datum arg)
 
 	for (;;)
 	{
-		AuroraLinkTrouble kind = run_guarded_session(s);
+		AuroraTrouble kind = run_guarded_session(s);
 
 		recover(s, kind);
 		if (ConfigReloadPending)

@@ -38,7 +38,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "client/aurora_client.h"
+#include "client/aurora_nodes.h"
 #include "module/aurora_guc.h"
 #include "ship/aurora_ship_state.h"
 
@@ -120,7 +120,7 @@ find_paths(Supervisor *sup)
 
 	sup->dir = aurora_ship_path(aurora_storage_dir, "aurora");
 	sup->log_path = psprintf("%s/storaged.log", sup->dir);
-	sup->socket = pstrdup(aurora_client_target());
+	sup->socket = pstrdup(aurora_node_address(0));
 	/* beside the data, if a socket's path may be that long */
 	sup->http_socket = psprintf("%s/http.sock", sup->dir);
 	if (strlen(sup->http_socket) >= sizeof(un.sun_path))

@@ -149,7 +149,7 @@ typedef struct AuMsgError
 #define AU_ROLE_NODE 4			/* another storage node */
 
 /* HELLO: which volume, in which role.  A volume unknown to the node is only
- * created by a WRITER's TERM with may_create. */
+ * created by a WRITER's VOTE (or TERM) with may_create. */
 typedef struct AuMsgHello
 {
 	uint64_t	system_identifier;
@@ -170,7 +170,8 @@ typedef struct AuMsgHelloOk
 } AuMsgHelloOk;
 
 /*
- * TERM: a writer asks for the right to append.  The node grants a term
+ * TERM: for tools and tests of a node alone; the log shipper uses VOTE and
+ * ELECT.  A writer asks for the right to append.  The node grants a term
  * greater than any it has granted, forgets the old writer (whose appends are
  * AU_FENCED from then on), and says how far its log goes.  start_lsn is used
  * only when the volume is created: it must be the beginning of a WAL record.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * au_node_term.c: who may write a volume that one node keeps: TERM, and the
- * making of volumes.  au_node_vote.c is about volumes that several nodes keep.
+ * au_node_term.c: the making of volumes, and TERM: the right to append to a
+ * volume that this node keeps alone, without a vote.  Only tools (bench/walfeed.c)
+ * and tests send TERM; the log shipper uses VOTE and ELECT, au_node_vote.c.
  *
  * A TERM is decided when everything received is durable (so that what the old
  * writer sent is either acknowledged or gone) and no cut is under way:

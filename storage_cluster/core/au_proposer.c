@@ -227,6 +227,8 @@ choose_stream(AuProposer *p, uint32_t i, AuLsn end)
 	n->verify_id = 0;
 	n->verify_until = end;
 	n->state = AU_PNODE_STREAM;
+	if (n->full)
+		return;					/* until it takes log again */
 	n->problem[0] = '\0';
 	n->problem_status = AU_OK;
 }
@@ -259,6 +261,7 @@ elected(AuProposer *p, uint32_t i, const AuMsgElectOk *m)
 	n->fenced = false;
 	n->retry_us = 0;
 	n->told_at = 0;				/* a heartbeat is due */
+	n->asked = 0;
 }
 
 static void
@@ -279,9 +282,14 @@ appended(AuProposer *p, uint32_t i, uint64_t id, const AuMsgAppendOk *m)
 		p->continues = p->continues || n->verify_until >= p->elected_end;
 	}
 	n->answer_due = n->acked_id == n->last_id ? 0 : au_pr_now(p) + AU_PROPOSER_ANSWER_US;
+	if (n->full && (m->durable_lsn > n->durable || m->durable_lsn >= p->window_end))
+	{
+		n->full = false;
+		n->problem[0] = '\0';
+		n->problem_status = AU_OK;
+	}
 	n->durable = m->durable_lsn;
 	n->applied = m->applied_lsn;
-	n->full = false;
 	if (n->state == AU_PNODE_BEHIND && m->received_lsn >= p->window_start)
 	{
 		au_pr_log(p, false, "storage node \"%s\" has caught up", p->opt.addresses[i]);
@@ -314,7 +322,9 @@ refused(AuProposer *p, uint32_t i, const AuMsgError *e)
 	AuPNode    *n = &p->nodes[i];
 	AuProposerNodeState was = n->state;
 
-	n->full = e->status == AU_FULL || e->status == AU_NOMEM;
+	/* On a full disk a node cannot persist what it is asked to promise, either. */
+	n->full = e->status == AU_FULL || e->status == AU_NOMEM ||
+		(n->full && e->status == AU_IO);
 	au_pr_drop(p, i, (AuStatus) e->status, e->hint, "%s", e->message);
 	/* Log that differs, a timeline that is over, another group: not to be
 	 * mended by asking again. */
@@ -501,6 +511,8 @@ send_append(AuProposer *p, AuPNode *n, uint32_t i, size_t len)
 	if (!au_enc_append(&w, ++n->last_id, &m))
 		assert(false);
 	n->sent += len;
+	if (len == 0)
+		n->asked = n->sent;
 	n->commit_told = p->commit;
 	n->told_at = au_pr_now(p);
 	if (n->state == AU_PNODE_STREAM && n->verify_id == 0 && n->sent >= n->verify_until)
@@ -534,7 +546,10 @@ send_log(AuProposer *p, uint32_t i, uint64_t now)
 	}
 	if (n->state < AU_PNODE_STREAM || n->out_bytes > 0)
 		return;
-	if (n->commit_told < p->commit || now - n->told_at >= AU_PROPOSER_HEARTBEAT_US)
+	/* A lone node knows by itself what is committed. */
+	if ((n->commit_told < p->commit && p->opt.nodes > 1) ||
+		(p->want_applied && n->applied < n->durable && n->asked < n->sent) ||
+		now - n->told_at >= AU_PROPOSER_HEARTBEAT_US)
 	{
 		/* A node that is behind is told up to where others have it. */
 		if (n->state == AU_PNODE_BEHIND)
@@ -678,36 +693,52 @@ au_proposer_state(const AuProposer *p)
 	return p->state;
 }
 
-AuProposerKind
-au_proposer_trouble(const AuProposer *p, const char **text, const char **hint)
+/* Why nothing can be committed, from the node that can tell most. */
+static AuProposerKind
+trouble_of(AuProposer *p, const AuPNode *n, const char *address)
 {
-	const AuPNode *worst = NULL;
+	if (n == NULL)
+		return AU_PROPOSER_LOST;
+	snprintf(p->text, sizeof(p->text), "storage node \"%s\": %s", address, n->problem);
+	snprintf(p->hint, sizeof(p->hint), "%s", n->hint);
+	if (n->full)
+		return AU_PROPOSER_FULL;
+	return n->problem_status == AU_OK || n->problem_status == AU_IO ||
+		n->problem_status == AU_FENCED ? AU_PROPOSER_LOST : AU_PROPOSER_REFUSED;
+}
+
+AuProposerKind
+au_proposer_trouble(AuProposer *p, const char **text, const char **hint)
+{
+	uint32_t	worst = p->opt.nodes;
 	uint32_t	well = 0;
 
 	*text = p->text;
 	*hint = p->hint;
 	if (p->state == AU_PROPOSER_ENDED)
 		return p->kind;
-	*text = *hint = "";
+	p->text[0] = p->hint[0] = '\0';
 	for (uint32_t i = 0; i < p->opt.nodes; i++)
 	{
 		const AuPNode *n = &p->nodes[i];
 
-		well += n->state == AU_PNODE_STREAM;
+		well += n->state == AU_PNODE_STREAM && !n->full;
 		/* A refusal tells more than a lost connection. */
-		if (n->problem[0] != '\0' && (worst == NULL || worst->problem_status == AU_IO))
-		{
-			worst = n;
-		}
+		if (n->problem[0] != '\0' &&
+			(worst == p->opt.nodes || p->nodes[worst].problem_status == AU_IO ||
+			 p->nodes[worst].problem_status == AU_OK))
+			worst = i;
 	}
 	if (well >= p->opt.write_quorum)
 		return AU_PROPOSER_OK;
-	if (worst != NULL)
-	{
-		*text = worst->problem;
-		*hint = worst->hint;
-	}
-	return worst != NULL && worst->full ? AU_PROPOSER_FULL : AU_PROPOSER_LOST;
+	return worst == p->opt.nodes ? AU_PROPOSER_LOST :
+		trouble_of(p, &p->nodes[worst], p->opt.addresses[worst]);
+}
+
+void
+au_proposer_want_applied(AuProposer *p, bool on)
+{
+	p->want_applied = on;
 }
 
 uint64_t

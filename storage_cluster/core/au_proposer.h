@@ -154,10 +154,14 @@ uint64_t	au_proposer_run(AuProposer *p);
 
 AuProposerState au_proposer_state(const AuProposer *p);
 /* Why it ENDED; or, while it is not, why nothing can be committed now (LOST,
- * FULL), OK if it can. */
-AuProposerKind au_proposer_trouble(const AuProposer *p, const char **text, const char **hint);
+ * FULL, REFUSED: nodes are asked again, but somebody must do something first),
+ * OK if it can.  The texts stay until the next call. */
+AuProposerKind au_proposer_trouble(AuProposer *p, const char **text, const char **hint);
 uint64_t	au_proposer_term(const AuProposer *p);
 AuLsn		au_proposer_start_lsn(const AuProposer *p);	/* of the volume */
+/* Somebody waits for pages: nodes are asked to tell when they have applied what
+ * they hold. */
+void		au_proposer_want_applied(AuProposer *p, bool on);
 /* A quorum holds, and has applied, this much of the server's log; 0: not known
  * yet. */
 AuLsn		au_proposer_commit(const AuProposer *p);

@@ -33,6 +33,7 @@ typedef struct AuPNode
 	AuLsn		verify_until;	/* its end when it accepted the term */
 	uint64_t	verify_id;		/* the append that reached it; 0: not sent yet */
 	AuLsn		applied;
+	AuLsn		asked;			/* it will tell when it has applied log up to here */
 	uint64_t	last_id;		/* of the newest request */
 	uint64_t	acked_id;
 	uint64_t	answer_due;		/* time by which an answer must have come */
@@ -68,6 +69,7 @@ struct AuProposer
 	AuLsn		commit;
 	uint64_t	stuck_since;	/* 0: a quorum streams */
 	bool		continues;		/* the server's WAL continues the elected log */
+	bool		want_applied;
 	bool		confirmed;		/* a quorum is verified: commit is ours, too */
 
 	uint8_t    *window;			/* ring; byte at LSN x is at x % size */

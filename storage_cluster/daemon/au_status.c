@@ -54,6 +54,7 @@ static const Figure figures[] = {
 	{"holds", V(holds), false, "connections that hold an old LSN"},
 	{"holds_broken", V(holds_broken), true, "holds broken because they kept too much log"},
 	{"appends", V(appends), true, "appends of log"},
+	{"peer_bytes", V(peer_bytes), true, "bytes of log taken from other nodes"},
 	{"append_bytes", V(append_bytes), true, "bytes of log stored"},
 	{"syncs", V(syncs), true, "syncs of the landing log"},
 	{"sync_us", V(sync_us), true, "microseconds spent in syncs"},

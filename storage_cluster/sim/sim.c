@@ -236,6 +236,7 @@ static void
 calm(Sim *s)
 {
 	bool		one = false;
+	SimWriter  *right = NULL;
 
 	s->quiet = true;
 	sim_say(s, "quiet");
@@ -255,20 +256,25 @@ calm(Sim *s)
 		one = one || (s->writers[i].exists && !s->writers[i].stopped);
 	}
 	/*
-	 * Copies may have ended each other.  A DBA then starts the right one: the
-	 * one whose log holds everything that was acknowledged.
+	 * Copies may have ended each other.  A DBA then starts the right one: one
+	 * whose log holds everything that was acknowledged.  Another such one if
+	 * that is refused: storage may hold more than it told anybody.
 	 */
 	for (int i = 0; i < SIM_WRITERS_MAX && !one; i++)
 	{
 		SimWriter  *w = &s->writers[i];
 
 		if (w->exists && w->flushed >= SIM_BASE + s->truth_len &&
-			memcmp(w->wal.buf, s->truth, s->truth_len) == 0)
-		{
-			sim_say(s, "writer %d is started again", i);
-			w->stopped = false;
-			one = true;
-		}
+			memcmp(w->wal.buf, s->truth, s->truth_len) == 0 &&
+			(right == NULL || w->started < right->started))
+			right = w;
+	}
+	if (right != NULL)
+	{
+		sim_say(s, "writer %d is started again", right->index);
+		right->started++;
+		right->stopped = false;
+		one = true;
 	}
 	if (!one)
 		sim_fail(s, "no server is left that has all acknowledged log");

@@ -187,6 +187,7 @@ typedef struct SimWriter
 	bool		exists;			/* a copy may appear later */
 	bool		up;
 	bool		stopped;		/* fenced or refused: waits for somebody */
+	uint32_t	started;		/* times that somebody did */
 	uint64_t	start_at;
 	uint64_t	retry_at;
 	uint64_t	paused_until;
