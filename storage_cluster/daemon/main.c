@@ -278,14 +278,16 @@ end(AuDaemon *d)
 
 /*
  * What is freed goes back to the system: few arenas (each keeps what it once
- * had), large blocks by mmap at a threshold that stays where it is.
+ * had), large blocks by mmap at a threshold that stays where it is: above an
+ * answer of a long read, which would otherwise be mapped, faulted in page by
+ * page and unmapped for each.
  */
 static void
 tame_malloc(void)
 {
 	mallopt(M_ARENA_MAX, 2);
-	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+	mallopt(M_MMAP_THRESHOLD, 640 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 4 * 1024 * 1024);
 }
 
 int

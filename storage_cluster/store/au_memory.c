@@ -11,6 +11,9 @@
  * together are over; with 16 volumes they exceed by one generation. */
 #define SMALL_PART 16
 
+#define CACHE_SHARD_MIN ((uint64_t) 16 << 20)
+#define CACHE_SHARD_BITS_MAX 6
+
 void
 au_memory_plan(AuMemoryPlan *plan, uint64_t total)
 {
@@ -23,6 +26,28 @@ au_memory_plan(AuMemoryPlan *plan, uint64_t total)
 	};
 }
 
+/*
+ * A shard of the cache takes blocks up to its own size only, and keeps
+ * important ones (indexes, up to half a megabyte each) in half of it.  RocksDB
+ * by itself makes shards so small that an index is dropped as soon as it was
+ * read, and each read of a page loads it again.
+ */
+static rocksdb_cache_t *
+new_cache(uint64_t bytes)
+{
+	rocksdb_lru_cache_options_t *o = rocksdb_lru_cache_options_create();
+	rocksdb_cache_t *cache;
+	int			bits = 0;
+
+	while (bits < CACHE_SHARD_BITS_MAX && bytes >> (bits + 1) >= CACHE_SHARD_MIN)
+		bits++;
+	rocksdb_lru_cache_options_set_capacity(o, bytes);
+	rocksdb_lru_cache_options_set_num_shard_bits(o, bits);
+	cache = rocksdb_cache_create_lru_opts(o);
+	rocksdb_lru_cache_options_destroy(o);
+	return cache;
+}
+
 AuStoreMemory *
 au_store_memory_new(uint64_t total)
 {
@@ -32,7 +57,7 @@ au_store_memory_new(uint64_t total)
 		return NULL;
 	au_memory_plan(&m->plan, total);
 	pthread_mutex_init(&m->turn, NULL);
-	m->cache = rocksdb_cache_create_lru(m->plan.cache);
+	m->cache = new_cache(m->plan.cache);
 	return m;
 }
 

@@ -135,6 +135,12 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	rocksdb_block_based_options_set_format_version(t, 5);
 	rocksdb_block_based_options_set_filter_policy(t, rocksdb_filterpolicy_create_bloom_full(10));
 	rocksdb_block_based_options_set_whole_key_filtering(t, 0);
+	/* Compressed well, a file of 64 MB holds a gigabyte of pages.  With keys
+	 * abbreviated its index stays below 500 kB; otherwise it is three times
+	 * as long and a burden to the block cache (au_memory.c).  An index in
+	 * parts would be lighter, but with it test_diskfull found the daemon
+	 * dead more often, of an assertion in RocksDB about a failed file. */
+	rocksdb_block_based_options_set_index_block_restart_interval(t, 16);
 	if (opt != NULL)
 	{
 		au_ps_filter_install(ps);
@@ -168,7 +174,7 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	rocksdb_readoptions_set_prefix_same_as_start(ps->cached_options, 1);
 	rocksdb_readoptions_set_read_tier(ps->cached_options, AU_TIER_CACHE);
 	ps->run_options = rocksdb_readoptions_create();
-	rocksdb_readoptions_set_prefix_same_as_start(ps->run_options, 1);
+	rocksdb_readoptions_set_total_order_seek(ps->run_options, 1);
 	rocksdb_readoptions_set_readahead_size(ps->run_options, AU_READ_RUN_AHEAD);
 	ps->scan_options = rocksdb_readoptions_create();
 	rocksdb_readoptions_set_total_order_seek(ps->scan_options, 1);

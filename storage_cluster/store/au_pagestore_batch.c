@@ -107,6 +107,17 @@ free_read(AuPageRead *r)
 	free(r);
 }
 
+/* Are so many blocks, in order, so close together that an iterator had better
+ * go through them? */
+static bool
+is_run(const uint32_t *blocks, uint16_t n)
+{
+	for (uint16_t i = 1; i < n; i++)
+		if (blocks[i] <= blocks[i - 1])
+			return false;
+	return n >= AU_READ_RUN_BLOCKS && blocks[n - 1] - blocks[0] < 2u * n;
+}
+
 AuPageRead *
 au_pagestore_read_begin(AuPageStore *ps, const AuRelId *rel, const uint32_t *blocks,
 						uint16_t nblocks, AuLsn lsn, bool newest)
@@ -124,6 +135,7 @@ au_pagestore_read_begin(AuPageStore *ps, const AuRelId *rel, const uint32_t *blo
 	r->ctx.db = ps->db;
 	r->ctx.error = r->error;
 	r->ctx.error_len = sizeof(r->error);
+	r->ctx.run = is_run(blocks, nblocks);
 	if (look_at_all(r, blocks) != AU_OK)
 	{
 		free_read(r);
@@ -154,7 +166,7 @@ options_for(const AuPageRead *r, bool cached_only)
 {
 	if (cached_only)
 		return r->ps->cached_options;
-	return r->count >= AU_READ_RUN_BLOCKS ? r->ps->run_options : r->ps->read_options;
+	return r->ctx.run ? r->ps->run_options : r->ps->read_options;
 }
 
 /* Into r->ctx.refs; release afterwards. */

@@ -72,9 +72,14 @@ au_chain_units(uint32_t len)
 #define AU_TIER_CACHE 1			/* memtables and block cache */
 #define AU_TIER_PERSISTED 2
 
-/* Blocks a batch must ask for before its read-ahead in files pays. */
-#define AU_READ_RUN_BLOCKS 16
-#define AU_READ_RUN_AHEAD (256 * 1024)
+/* A batch is a run if it asks for so many blocks, in order, and at least for
+ * every other one between the first and the last: then one iterator goes
+ * through all files once, and each page is found by a few steps forward. */
+#define AU_READ_RUN_BLOCKS 8
+#define AU_READ_RUN_STEPS 8
+/* Read from a file at once: 4 pages that do not compress, sixty that do.
+ * What a batch does not use of it is copied for nothing. */
+#define AU_READ_RUN_AHEAD (32 * 1024)
 
 /* One item that a read has to apply; the bytes are in a generation, in the
  * iterator's current value or in scratch memory. */
@@ -101,6 +106,8 @@ typedef struct AuReadCtx
 	rocksdb_t  *db;
 	const rocksdb_readoptions_t *options;
 	rocksdb_iterator_t *iter;	/* made when needed, with `options` */
+	bool		run;			/* iter goes on from page to page */
+	uint8_t		sought[AU_KEY_LEN]; /* in a run: iter has passed nothing behind it */
 	AuReadRef  *refs;			/* newest first */
 	uint32_t	nrefs;
 	uint32_t	refs_cap;
@@ -186,7 +193,7 @@ struct AuPageStore
 	rocksdb_readoptions_t *scan_options;	/* across pages */
 	rocksdb_readoptions_t *persisted_options;
 	rocksdb_readoptions_t *cached_options;	/* within one page, no files */
-	rocksdb_readoptions_t *run_options; /* over many pages, in order */
+	rocksdb_readoptions_t *run_options; /* over many pages, in order: a run */
 
 	AuStoreMemory *memory;		/* NULL: this store counts by itself */
 	AuMemoryShare share;

@@ -227,16 +227,48 @@ iter_status(AuReadCtx *c, const AuCollect *what)
 	return status;
 }
 
+/* A few steps forward to the first key at or behind the wanted one. */
+static bool
+step_to(AuReadCtx *c, const uint8_t *seek)
+{
+	for (int i = 0; i < AU_READ_RUN_STEPS && rocksdb_iter_valid(c->iter); i++)
+	{
+		size_t		klen;
+		const uint8_t *at = (const uint8_t *) rocksdb_iter_key(c->iter, &klen);
+		uint8_t		key[AU_KEY_LEN];
+
+		if (klen != AU_KEY_LEN)
+			return false;
+		copy_out(key, at, AU_KEY_LEN);
+		if (memcmp(key, seek, AU_KEY_LEN) >= 0)
+			return true;
+		rocksdb_iter_next(c->iter);
+	}
+	return false;
+}
+
+/* In a run the wanted key is usually the next one, and a step costs a small
+ * part of a seek, which searches every file. */
+static void
+find_key(AuReadCtx *c, const uint8_t *seek)
+{
+	bool		onward = c->run && c->iter != NULL && memcmp(c->sought, seek, AU_KEY_LEN) < 0;
+
+	if (c->iter == NULL)
+		c->iter = rocksdb_create_iterator(c->db, c->options);
+	if (!onward || !step_to(c, seek))
+		rocksdb_iter_seek(c->iter, (const char *) seek, AU_KEY_LEN);
+	memcpy(c->sought, seek, AU_KEY_LEN);
+}
+
 AuStatus
 au_rc_collect_stored(AuReadCtx *c, AuCollect *what)
 {
 	uint8_t		seek[AU_KEY_LEN];
 	AuLsn		from = what->below <= what->lsn ? what->below - 1 : what->lsn;
 
-	if (c->iter == NULL)
-		c->iter = rocksdb_create_iterator(c->db, c->options);
 	au_key_encode(seek, what->keyspace, &what->page, from);
-	rocksdb_iter_seek(c->iter, (const char *) seek, AU_KEY_LEN);
+	find_key(c, seek);
 	while (!what->done && rocksdb_iter_valid(c->iter))
 	{
 		size_t		klen,

@@ -322,12 +322,14 @@ hand_out(AuPageStore *ps, int n)
 	AuLsn		horizon = au_pagestore_horizon(ps);
 	int			oldest = (int) ((horizon - HISTORY_START) / HISTORY_STEP);
 	bool		newest = rand() % 2 == 0;
+	bool		run;
 
 	assert_non_null(b);
 	b->as_of = newest || oldest > n - 1 ? n - 1 : oldest + rand() % (n - oldest);
-	b->nblocks = (uint16_t) (1 + rand() % HISTORY_BLOCKS);
+	run = rand() % 4 == 0;		/* one iterator for all */
+	b->nblocks = (uint16_t) (run ? HISTORY_BLOCKS : 1 + rand() % HISTORY_BLOCKS);
 	for (uint16_t k = 0; k < b->nblocks; k++)
-		b->blocks[k] = (uint32_t) rand() % HISTORY_BLOCKS;
+		b->blocks[k] = run ? k : (uint32_t) rand() % HISTORY_BLOCKS;
 	b->read = au_pagestore_read_begin(ps, &history_rel, b->blocks, b->nblocks,
 									  history_lsn(b->as_of), b->as_of == n - 1);
 	assert_non_null(b->read);
