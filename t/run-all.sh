@@ -129,7 +129,7 @@ suite_sim() {
 	rc=$?
 	count_step "simulated cluster, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/sim.log" | head -20
-	tail -1 "$logs/sim.log" | sed 's/^/    /'
+	grep 'seeds/s' "$logs/sim.log" | tail -1 | sed 's/^/    /'
 }
 
 suite_fuzz() {
