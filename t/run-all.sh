@@ -353,15 +353,15 @@ suite_core() {
 suite_bench() {
 	local t0=$SECONDS rc
 	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench BENCH_DOCS=0 BENCH_OPTIONS= timeout 600 \
-		bench/run.sh bench --mode smoke >"$logs/bench.log" 2>&1 &&
-		/usr/bin/python3 bench/check_result.py "$logs/bench/latest.json" >>"$logs/bench.log" 2>&1
+		"$top/bench/run.sh" bench --mode smoke >"$logs/bench.log" 2>&1 &&
+		/usr/bin/python3 "$top/bench/check_result.py" "$logs/bench/latest.json" >>"$logs/bench.log" 2>&1
 	rc=$?
 	count_step "make bench, a smoke run" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || tail -30 "$logs/bench.log"
 
 	t0=$SECONDS
 	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench SOAK_SECONDS=12 SOAK_OPTIONS= timeout 600 \
-		bench/run.sh soak --scale 1 --sample 1 --warm-up 0.5 --grow-mb 64 >"$logs/soak.log" 2>&1
+		"$top/bench/run.sh" soak --scale 1 --sample 1 --warm-up 0.5 --grow-mb 64 >"$logs/soak.log" 2>&1
 	rc=$?
 	count_step "make soak, 12 s" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || tail -30 "$logs/soak.log"
