@@ -259,7 +259,9 @@ elected(AuProposer *p, uint32_t i, const AuMsgElectOk *m)
 	n->applied = m->applied_lsn;
 	n->commit_told = p->commit;
 	n->fenced = false;
-	n->retry_us = 0;
+	/* A full disk lets us in and then takes nothing: pauses go on growing. */
+	if (!n->full)
+		n->retry_us = 0;
 	n->told_at = 0;				/* a heartbeat is due */
 	n->asked = 0;
 }
@@ -285,6 +287,7 @@ appended(AuProposer *p, uint32_t i, uint64_t id, const AuMsgAppendOk *m)
 	if (n->full && (m->durable_lsn > n->durable || m->durable_lsn >= p->window_end))
 	{
 		n->full = false;
+		n->retry_us = 0;
 		n->problem[0] = '\0';
 		n->problem_status = AU_OK;
 	}
