@@ -338,8 +338,8 @@ au_reader_done(const AuReader *r)
 }
 
 /* Begin to decode: the reader is bad at once if the type is another. */
-static void
-dec_start(AuReader *r, const AuFrame *f, uint16_t type)
+void
+au_dec_start(AuReader *r, const AuFrame *f, uint16_t type)
 {
 	au_reader_start(r, f->payload, f->length);
 	if (f->type != type)
@@ -372,7 +372,7 @@ au_dec_error(const AuFrame *f, AuMsgError *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_ERROR);
+	au_dec_start(&r, f, AU_MSG_ERROR);
 	m->status = au_r_u16(&r);
 	au_r_text(&r, m->message, sizeof(m->message));
 	au_r_text(&r, m->hint, sizeof(m->hint));
@@ -395,7 +395,7 @@ au_dec_hello(const AuFrame *f, AuMsgHello *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_HELLO);
+	au_dec_start(&r, f, AU_MSG_HELLO);
 	m->system_identifier = au_r_u64(&r);
 	m->role = au_r_u8(&r);
 	au_r_text(&r, m->name, sizeof(m->name));
@@ -423,7 +423,7 @@ au_dec_hello_ok(const AuFrame *f, AuMsgHelloOk *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_HELLO_OK);
+	au_dec_start(&r, f, AU_MSG_HELLO_OK);
 	m->node_id = au_r_u64(&r);
 	m->ring_epoch = au_r_u64(&r);
 	m->volume_known = au_r_u8(&r);
@@ -454,7 +454,7 @@ au_dec_term(const AuFrame *f, AuMsgTerm *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_TERM);
+	au_dec_start(&r, f, AU_MSG_TERM);
 	m->writer_id = au_r_u64(&r);
 	m->timeline = au_r_u32(&r);
 	m->switch_lsn = au_r_u64(&r);
@@ -481,7 +481,7 @@ au_dec_term_ok(const AuFrame *f, AuMsgTermOk *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_TERM_OK);
+	au_dec_start(&r, f, AU_MSG_TERM_OK);
 	m->term = au_r_u64(&r);
 	m->received_lsn = au_r_u64(&r);
 	m->durable_lsn = au_r_u64(&r);
@@ -509,7 +509,7 @@ au_dec_append(const AuFrame *f, AuMsgAppend *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_APPEND);
+	au_dec_start(&r, f, AU_MSG_APPEND);
 	m->term = au_r_u64(&r);
 	m->timeline = au_r_u32(&r);
 	m->lsn = au_r_u64(&r);
@@ -537,7 +537,7 @@ au_dec_append_ok(const AuFrame *f, AuMsgAppendOk *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_APPEND_OK);
+	au_dec_start(&r, f, AU_MSG_APPEND_OK);
 	m->term = au_r_u64(&r);
 	m->received_lsn = au_r_u64(&r);
 	m->durable_lsn = au_r_u64(&r);
@@ -565,7 +565,7 @@ au_dec_get_pages(const AuFrame *f, AuMsgGetPages *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_GET_PAGES);
+	au_dec_start(&r, f, AU_MSG_GET_PAGES);
 	au_r_rel(&r, &m->rel);
 	m->not_before = au_r_u64(&r);
 	m->read_lsn = au_r_u64(&r);
@@ -622,7 +622,7 @@ au_dec_pages(const AuFrame *f, AuMsgPages *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_PAGES);
+	au_dec_start(&r, f, AU_MSG_PAGES);
 	m->as_of = au_r_u64(&r);
 	m->nblocks = au_r_u16(&r);
 	if (m->nblocks > AU_WIRE_BLOCKS_MAX)
@@ -653,7 +653,7 @@ au_dec_get_size(const AuFrame *f, AuMsgGetSize *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_GET_SIZE);
+	au_dec_start(&r, f, AU_MSG_GET_SIZE);
 	au_r_rel(&r, &m->rel);
 	m->not_before = au_r_u64(&r);
 	m->read_lsn = au_r_u64(&r);
@@ -674,7 +674,7 @@ au_dec_size(const AuFrame *f, AuMsgSize *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_SIZE);
+	au_dec_start(&r, f, AU_MSG_SIZE);
 	m->as_of = au_r_u64(&r);
 	m->nblocks = au_r_u32(&r);
 	return au_reader_done(&r);
@@ -694,7 +694,7 @@ au_dec_list_rels(const AuFrame *f, AuMsgListRels *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_LIST_RELS);
+	au_dec_start(&r, f, AU_MSG_LIST_RELS);
 	m->db = au_r_u32(&r);
 	m->not_before = au_r_u64(&r);
 	return au_reader_done(&r);
@@ -713,7 +713,7 @@ au_dec_hold(const AuFrame *f, AuMsgHold *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_HOLD_LSN);
+	au_dec_start(&r, f, AU_MSG_HOLD_LSN);
 	m->lsn = au_r_u64(&r);
 	return au_reader_done(&r);
 }
@@ -732,7 +732,7 @@ au_dec_hold_ok(const AuFrame *f, AuMsgHoldOk *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_HOLD_OK);
+	au_dec_start(&r, f, AU_MSG_HOLD_OK);
 	m->lsn = au_r_u64(&r);
 	m->horizon = au_r_u64(&r);
 	return au_reader_done(&r);
@@ -755,7 +755,7 @@ au_dec_rels(const AuFrame *f, AuMsgRels *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_RELS);
+	au_dec_start(&r, f, AU_MSG_RELS);
 	m->as_of = au_r_u64(&r);
 	m->count = au_r_u32(&r);
 	if (m->count > AU_WIRE_PAYLOAD_MAX / AU_WIRE_REL_ENTRY)

@@ -123,6 +123,9 @@ void		au_r_text(AuReader *r, char *buf, size_t cap);
 void		au_r_rel(AuReader *r, AuRelId *rel);
 bool		au_reader_done(const AuReader *r);	/* all read, nothing bad */
 
+/* Begin to read the payload of a frame; bad at once if it is of another type. */
+void		au_dec_start(AuReader *r, const AuFrame *f, uint16_t type);
+
 /* Parts of messages.  A group with n = 0 is allowed only with `none`. */
 void		au_w_history(AuWriter *w, const AuHistory *h);
 void		au_r_history(AuReader *r, AuHistory *h);

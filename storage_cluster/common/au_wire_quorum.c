@@ -71,14 +71,6 @@ au_r_group(AuReader *r, AuGroup *g, bool none)
 		r->bad = true;
 }
 
-static void
-dec_start(AuReader *r, const AuFrame *f, uint16_t type)
-{
-	au_reader_start(r, f->payload, f->length);
-	if (f->type != type)
-		r->bad = true;
-}
-
 bool
 au_enc_vote(AuWriter *w, uint64_t id, const AuMsgVote *m)
 {
@@ -98,7 +90,7 @@ au_dec_vote(const AuFrame *f, AuMsgVote *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_VOTE);
+	au_dec_start(&r, f, AU_MSG_VOTE);
 	m->term = au_r_u64(&r);
 	m->writer_id = au_r_u64(&r);
 	m->timeline = au_r_u32(&r);
@@ -128,7 +120,7 @@ au_dec_vote_ok(const AuFrame *f, AuMsgVoteOk *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_VOTE_OK);
+	au_dec_start(&r, f, AU_MSG_VOTE_OK);
 	m->granted = au_r_u8(&r);
 	m->term = au_r_u64(&r);
 	m->timeline = au_r_u32(&r);
@@ -156,7 +148,7 @@ au_dec_elect(const AuFrame *f, AuMsgElect *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_ELECT);
+	au_dec_start(&r, f, AU_MSG_ELECT);
 	m->term = au_r_u64(&r);
 	m->writer_id = au_r_u64(&r);
 	m->timeline = au_r_u32(&r);
@@ -181,7 +173,7 @@ au_dec_elect_ok(const AuFrame *f, AuMsgElectOk *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_ELECT_OK);
+	au_dec_start(&r, f, AU_MSG_ELECT_OK);
 	m->term = au_r_u64(&r);
 	m->received_lsn = au_r_u64(&r);
 	m->applied_lsn = au_r_u64(&r);
@@ -203,7 +195,7 @@ au_dec_get_log(const AuFrame *f, AuMsgGetLog *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_GET_LOG);
+	au_dec_start(&r, f, AU_MSG_GET_LOG);
 	m->term = au_r_u64(&r);
 	m->lsn = au_r_u64(&r);
 	m->length = au_r_u32(&r);
@@ -226,7 +218,7 @@ au_dec_log(const AuFrame *f, AuMsgLog *m)
 {
 	AuReader	r;
 
-	dec_start(&r, f, AU_MSG_LOG);
+	au_dec_start(&r, f, AU_MSG_LOG);
 	m->lsn = au_r_u64(&r);
 	m->commit_lsn = au_r_u64(&r);
 	m->length = au_r_u32(&r);

@@ -97,13 +97,13 @@ typedef struct AuPageBatch
 	void	   *read;			/* the host's */
 } AuPageBatch;
 
+typedef struct AuNode AuNode;
+typedef struct AuConn AuConn;
+
 /*
  * What a node needs.  `conn` and `vol` are the host's own handles.  err is
  * always terminated.  No function may call back into the node.
  */
-typedef struct AuNode AuNode;
-typedef struct AuConn AuConn;
-
 typedef struct AuNodeHost
 {
 	void	   *ctx;

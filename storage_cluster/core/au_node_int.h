@@ -222,8 +222,8 @@ void		au_v_state(const AuVolume *v, const char **state, const char **problem);
 
 /* Nobody else keeps this log: what is durable here counts. */
 bool		au_v_alone(const AuVolume *v);
-/* Log bytes at the end of what is held.  false: there is no room, *full tells
- * whether that may change; or the node is stopped. */
+/* Log bytes at the end of what is held, as log_append of the host.  AU_CORRUPT:
+ * the node is stopped. */
 AuStatus	au_v_log_append(AuVolume *v, uint64_t term, uint32_t timeline,
 							const uint8_t *bytes, size_t len, char *err, size_t errlen);
 
