@@ -12,7 +12,7 @@ build_packages=(
 	gcc make pkg-config libc6-dev
 	postgresql-server-dev-"$major"
 	librocksdb-dev libuv1-dev libpmem-dev libcurl4-openssl-dev
-	libjansson-dev libmicrohttpd-dev
+	libjansson-dev libmicrohttpd-dev libraft-dev
 )
 run_packages=(
 	postgresql-"$major" postgresql-client-"$major"

@@ -41,7 +41,8 @@ typedef enum AuStatus
 	AU_FULL,		/* disk full, or another bound reached */
 	AU_IO,			/* the operating system said no */
 	AU_GONE,		/* that LSN is below the retention horizon */
-	AU_NOMEM
+	AU_NOMEM,
+	AU_MOVED		/* that slice is not on this node: ask for the view */
 } AuStatus;
 
 /* Short lower-case name of a status, never NULL. */

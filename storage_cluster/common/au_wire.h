@@ -53,12 +53,25 @@
 #define AU_MSG_PONG 16
 #define AU_MSG_HOLD_LSN 17
 #define AU_MSG_HOLD_OK 18
+#define AU_MSG_GET_VIEW 19
+#define AU_MSG_VIEW 20
+#define AU_MSG_CLUSTER 21
+#define AU_MSG_CLUSTER_OK 22
+/* 33 to 38: the log quorum; 39 to 46: between nodes; 49 to 62: key-value */
 #define AU_MSG_VOTE 33
 #define AU_MSG_VOTE_OK 34
 #define AU_MSG_ELECT 35
 #define AU_MSG_ELECT_OK 36
 #define AU_MSG_GET_LOG 37
 #define AU_MSG_LOG 38
+#define AU_MSG_GOSSIP 39
+#define AU_MSG_GOSSIP_OK 40
+#define AU_MSG_EXPORT 41
+#define AU_MSG_EXPORT_OK 42
+#define AU_MSG_EXPORT_NEXT 43
+#define AU_MSG_EXPORT_DATA 44
+#define AU_MSG_DIGEST 45
+#define AU_MSG_DIGEST_OK 46
 
 typedef struct AuFrame
 {
