@@ -28,6 +28,8 @@ from aubench.workloads import SESSIONS, WORKLOADS, make_copy_file  # noqa: E402
 
 LOG_PEERS = ("heap", "embedded")
 LOG_WORKLOADS = ("wal", "ingest", "recovery")
+# Compared with each other in the cluster's targets: all repeats of session cached.
+CLUSTER_PEERS = ("heap_any2", "cluster3")
 
 MODES = {
     # Does everything work?  Its figures mean nothing.
@@ -41,6 +43,9 @@ MODES = {
                  rows=3000000, recovery_mb=1024, capture_tx=150000, settle=5,
                  shared_buffers_mb=2048, small_buffers_mb=128, checkpoint_s=60),
 }
+# As full, every peer and workload, in so many minutes.
+MODES["compact"] = dict(MODES["full"], select_s=8, simple_s=10, point_s=4, repeats=2,
+                        other_repeats=1, rows=2000000, settle=3, minutes=38)
 OPTION_HELP = {
     "scale": "pgbench's scale: 15 MB of table each", "repeats": "of everything",
     "select_s": "seconds of a select-only run", "simple_s": "of a simple-update run",
@@ -50,6 +55,10 @@ OPTION_HELP = {
     "settle": "seconds without change that count as quiet",
     "shared_buffers_mb": "where data is cached", "small_buffers_mb": "where it is not",
     "checkpoint_s": "checkpoint_timeout, at least 30",
+    "other_repeats": "of peers other than heap and embedded (default as --repeats); "
+                     "heap_any2 and cluster3 take part in all of session cached",
+    "minutes": "begin no repeat but the first of anything that would last longer "
+               "than this (default: no limit)",
 }
 
 
@@ -64,8 +73,6 @@ def parse_options():
                    + ", ".join([w.name for w in WORKLOADS] + list(LOG_WORKLOADS)))
     p.add_argument("--seconds", type=int, help="of each pgbench run")
     p.add_argument("--clients", type=int, default=4)
-    p.add_argument("--other-repeats", type=int,
-                   help="of peers other than heap and embedded (default as --repeats)")
     p.add_argument("--wal-compression", default="off", help="of all servers")
     for name, text in OPTION_HELP.items():
         p.add_argument("--" + name.replace("_", "-"), help=text,
@@ -82,6 +89,7 @@ def parse_options():
             setattr(o, name, value)
     if o.other_repeats is None:
         o.other_repeats = o.repeats
+    o.minutes = o.minutes or 24 * 60
     if o.seconds:
         o.select_s = o.simple_s = o.tpcb_s = o.point_s = o.seconds
     o.peers = o.peers.split(",")
@@ -138,7 +146,7 @@ def machine(o):
 def check_room(o):
     """Disk: each peer's data as often as it has copies, WAL, working copies."""
     data = 16 * o.scale + 200 * o.rows // 1000000 + 60
-    copies = {"heap": 1, "heap_any2": 4, "embedded": 2, "node": 2}
+    copies = {"heap": 1, "heap_any2": 4, "embedded": 2, "node": 2, "cluster3": 4}
     wal = min(4096, 32 * max(o.tpcb_s, o.simple_s)) + 256
     need = sum(copies.get(p, 4) * (data + wal) for p in o.peers)
     if set(LOG_WORKLOADS) & set(o.workloads):
@@ -163,6 +171,7 @@ class Bench:
         self.errors = []
         self.captured = {}
         self.crashed = {}
+        self.took = {}              # seconds of what was done once
 
     def say(self, text):
         t = int(time.monotonic() - self.t0)
@@ -226,9 +235,20 @@ class Bench:
                 if got:
                     self.crashed[name] = got
 
-    def turn(self, repeat):
+    def in_time(self, key, function, *args):
+        """Run it, unless that is a repetition for which there is no time."""
+        began = time.monotonic()
+        if key in self.took and (began + self.took[key] + self.took["disk_end"] - self.t0
+                                 > 60 * self.o.minutes):
+            self.say("no time to repeat %s" % (key,))
+            return
+        function(*args)
+        self.took.setdefault(key, time.monotonic() - began)
+
+    def turn(self, repeat, session=None):
         """The peers in this repeat's order."""
-        names = [n for n in self.peers if n in LOG_PEERS or repeat <= self.o.other_repeats]
+        names = [n for n in self.peers if n in LOG_PEERS or repeat <= self.o.other_repeats
+                 or (session == "cached" and n in CLUSTER_PEERS)]
         k = (repeat - 1) % max(1, len(names))
         return [self.peers[n] for n in names[k:] + names[:k]]
 
@@ -258,25 +278,34 @@ class Bench:
         server.stop_all()
         os.sync()
 
+    def run_alone(self, w, peer, repeat):
+        self.measure(w, peer, repeat)
+        server.stop_all()
+
+    def run_recovery(self, peer, repeat):
+        kept, how = self.crashed[peer.name]
+        sample = self.attempt("recovery, " + peer.name, logwork.recovery, peer,
+                              self.o.work, kept)
+        if sample:
+            self.add("recovery", "s", peer.name, repeat, {**sample, **how})
+
     def run_repeat(self, repeat):
         for name in SESSIONS:
-            for peer in self.turn(repeat):
-                self.run_session(name, peer, repeat)
+            for peer in self.turn(repeat, name):
+                self.in_time("session %s, %s" % (name, peer.name),
+                             self.run_session, name, peer, repeat)
         for w in [w for w in WORKLOADS if w.session is None and w.name in self.o.workloads]:
             for peer in self.turn(repeat):
                 if w.peers is None or peer.name in w.peers:
-                    self.measure(w, peer, repeat)
-                    server.stop_all()
+                    self.in_time("%s, %s" % (w.name, peer.name),
+                                 self.run_alone, w, peer, repeat)
         if "ingest" in self.o.workloads:
-            self.run_ingest(repeat)
+            self.in_time("ingest", self.run_ingest, repeat)
         if "recovery" in self.o.workloads:
             for peer in self.turn(repeat):
                 if peer.name in self.crashed:
-                    kept, how = self.crashed[peer.name]
-                    sample = self.attempt("recovery, " + peer.name, logwork.recovery, peer,
-                                          self.o.work, kept)
-                    if sample:
-                        self.add("recovery", "s", peer.name, repeat, {**sample, **how})
+                    self.in_time("recovery, " + peer.name, self.run_recovery, peer, repeat)
+        self.took.setdefault("disk_end", 15 * len(self.peers))
 
     def run_ingest(self, repeat):
         heap, ours = self.peers.get("heap"), self.peers.get("embedded")

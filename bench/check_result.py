@@ -13,6 +13,9 @@ RATIOS = [
     "tpcb_embedded_vs_heap", "tpcb_embedded_sync_vs_heap", "wal_bytes_embedded_vs_heap",
     "select_cached_embedded_vs_heap", "copy_embedded_vs_heap", "seqscan_cold_embedded_vs_heap",
     "disk_bytes_embedded_vs_heap", "recovery_speedup_vs_heap", "ingest_vs_standby_replay",
+    "tpcb_cluster3_vs_heap_any2", "simple_update_cluster3_vs_heap_any2",
+    "tpcb_p99_cluster3_vs_heap_any2", "simple_update_p99_cluster3_vs_heap_any2",
+    "tpcb_wal_cluster3_vs_heap_any2", "tpcb_written_cluster3_vs_heap_any2",
     "tpcb_node_vs_heap_any2", "simple_update_node_vs_heap_any2", "heap_any2_vs_heap_tpcb",
 ]
 wrong = []
@@ -34,7 +37,7 @@ def check_pgbench(s):
         each = s["per_transaction"]["wal_bytes"]
         check(200 < each < 100000, what + ": %d bytes of WAL per transaction" % each)
         check(s["io"].get("write_bytes", 0) > 0, what + ": nothing written")
-    if s["peer"] in ("embedded", "node") and s["workload"] == "tpcb":
+    if s["peer"] in ("embedded", "node", "cluster3") and s["workload"] == "tpcb":
         check(s["cpu_s"].get("storaged", 0) > 0, what + ": the daemon did nothing")
     if s["peer"] == "heap_any2" and s["workload"] == "tpcb":
         check(s["cpu_s"].get("standby", 0) > 0, what + ": the standbys did nothing")

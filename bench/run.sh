@@ -15,8 +15,8 @@
 #   AURORA_TEST_USER   whom to step down to as root (default postgres)
 #   TMPDIR             where the work directory is made (default /var/tmp)
 #   BENCH_RESULTS      where results go (default bench/results)
-#   BENCH_DOCS=0       do not put the results into docs/benchmark.md (only mode
-#                      full does)
+#   BENCH_DOCS=0       do not put the results into docs/benchmark.md (only modes
+#                      full and compact do)
 set -euo pipefail
 top=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 PG_MAJOR=${PG_MAJOR:-15}
@@ -124,7 +124,7 @@ run() {
 		rm -f "$results"/*.svg
 		install -m 644 out/* "$results/"
 		echo "written: latest.json, latest.md and plots in $results"
-		if [ "${BENCH_DOCS:-1}" != 0 ] && grep -q '"mode": "full"' out/latest.json; then
+		if [ "${BENCH_DOCS:-1}" != 0 ] && grep -qE '"mode": "(full|compact)"' out/latest.json; then
 			sed 's/](\([a-z0-9-]*\.svg\))/](benchmark-\1)/' out/latest.md >out/section.md
 			(cd bin && python3 -m aubench.report ../out/section.md "$top/docs/benchmark.md")
 			for plot in out/*.svg; do install -m 644 "$plot" "$top/docs/benchmark-$(basename "$plot")"; done

@@ -184,7 +184,7 @@ class Aurora(Peer):
         quiet = self.options.settle
         last, since, waited = None, 0.0, 0.0
         while since < quiet and waited < 12 * quiet:
-            now = server.sql("SELECT store_bytes FROM aurora.nodes")
+            now = server.sql("SELECT store_bytes FROM aurora.nodes ORDER BY 1")
             since = since + 0.5 if now == last else 0.0
             last = now
             waited += 0.5
@@ -192,7 +192,8 @@ class Aurora(Peer):
 
     def disk(self, server):
         store, landing, pending = (int(x) for x in server.sql(
-            "SELECT store_bytes, landing_bytes, pending_bytes FROM aurora.nodes").split("|"))
+            "SELECT sum(store_bytes), sum(landing_bytes), sum(pending_bytes) "
+            "FROM aurora.nodes").split("|"))
         local = table_files(server)
         pages = int(server.sql("SELECT coalesce(sum(size), 0) FROM aurora.tables "
                                "WHERE persistence = 'permanent'"))
@@ -213,14 +214,17 @@ class Embedded(Aurora):
 
 
 class ExternalNode(Aurora):
-    """Commits wait until the node has made them durable."""
+    """Commits wait until the node (of several: a quorum) has made them durable."""
     name = "node"
     title = "aurora, one external node, synchronous"
+    count = 1
 
     def __init__(self, options, directory):
-        self.node = Node("node.storaged", os.path.join(directory, "n"), options.bindir)
+        self.nodes = [Node("%s.storaged%d" % (self.name, i), os.path.join(directory, "n%d" % i),
+                           options.bindir) for i in range(1, self.count + 1)]
         self.extra = {**Aurora.extra,
-                      "aurora.storage_nodes": "127.0.0.1:%d" % self.node.port}
+                      "aurora.storage_nodes":
+                      ",".join("127.0.0.1:%d" % n.port for n in self.nodes)}
         super().__init__(options, directory)
 
     def create(self):
@@ -229,24 +233,37 @@ class ExternalNode(Aurora):
         self.server.write_conf()
 
     def start(self, settings):
-        self.node.start()
+        for n in self.nodes:
+            n.start()
         super().start(settings)
+
+    def ready(self, server):
+        """A quorum is enough to go on, but all shall take part in what is measured."""
+        super().ready(server)
+        wait_until("all nodes of " + server.name, 300, lambda: server.sql(
+            "SELECT count(*) FROM aurora.storage_nodes() WHERE shipping = 'stream'")
+            == str(self.count))
 
     def stop(self):
         super().stop()
-        self.node.stop()
+        for n in self.nodes:
+            n.stop()
 
     def roots(self):
-        return super().roots() + [Root(self.node.pid, "node")]
-
-    def store_dir(self):
-        return self.node.store
+        return super().roots() + [Root(n.pid, "node") for n in self.nodes]
 
     def table_directories(self):
-        return super().table_directories() + [self.store_dir()]
+        return super().table_directories() + [n.store for n in self.nodes]
 
 
-PEERS = {p.name: p for p in (Peer, HeapAny2, Embedded, ExternalNode)}
+class Cluster3(ExternalNode):
+    """The same durability as HeapAny2's: two more copies besides the local WAL."""
+    name = "cluster3"
+    title = "aurora, 3 storage nodes, write quorum 2"
+    count = 3
+
+
+PEERS = {p.name: p for p in (Peer, HeapAny2, Embedded, ExternalNode, Cluster3)}
 
 
 def load(peer):

@@ -32,6 +32,19 @@ SPEED_RATIOS = {
     "heap_any2_vs_heap_tpcb": ("tpcb", "heap_any2", "tpcb", "heap"),
     "tpcb_node_vs_heap_any2": ("tpcb", "node", "tpcb", "heap_any2"),
     "simple_update_node_vs_heap_any2": ("simple_update", "node", "simple_update", "heap_any2"),
+    "tpcb_cluster3_vs_heap_any2": ("tpcb", "cluster3", "tpcb", "heap_any2"),
+    "simple_update_cluster3_vs_heap_any2":
+        ("simple_update", "cluster3", "simple_update", "heap_any2"),
+    "tpcb_large_cluster3_vs_heap_any2": ("tpcb_large", "cluster3", "tpcb_large", "heap_any2"),
+}
+
+# key: figure in the samples of a workload; cluster3's over heap_any2's.  Below 1:
+# the cluster needs less.  Written: by all processes of a peer, to all its disks.
+CLUSTER_COSTS = {
+    "%s_p99_cluster3_vs_heap_any2": ("latency", "p99_ms"),
+    "%s_wal_cluster3_vs_heap_any2": ("per_transaction", "wal_bytes"),
+    "%s_written_cluster3_vs_heap_any2": ("per_transaction", "write_bytes"),
+    "%s_cpu_cluster3_vs_heap_any2": ("per_transaction", "cpu_ms_total"),
 }
 
 # What the project wants: at least (+) or at most (-) so much.
@@ -44,6 +57,12 @@ TARGETS = {
     "disk_bytes_embedded_vs_heap": (-1, 0.5),
     "recovery_speedup_vs_heap": (+1, 5.0),
     "ingest_vs_standby_replay": (+1, 1.0),
+    "tpcb_cluster3_vs_heap_any2": (+1, 1.0),
+    "simple_update_cluster3_vs_heap_any2": (+1, 1.0),
+    "tpcb_p99_cluster3_vs_heap_any2": (-1, 1.0),
+    "simple_update_p99_cluster3_vs_heap_any2": (-1, 1.0),
+    "tpcb_wal_cluster3_vs_heap_any2": (-1, 1.0),
+    "tpcb_written_cluster3_vs_heap_any2": (-1, 1.0),
 }
 
 SECONDS = {"s"}
@@ -104,6 +123,10 @@ def summarize(result):
     ratios["redo_speedup_vs_heap"] = quotient(middle(result, "recovery", "heap", "redo_s"),
                                               middle(result, "recovery", "embedded", "redo_s"))
     ratios["cpu_per_tpcb_embedded_vs_heap"] = both("tpcb", "per_transaction", "cpu_ms_total")
+    for w in ("tpcb", "simple_update"):
+        for key, path in CLUSTER_COSTS.items():
+            ratios[key % w] = quotient(middle(result, w, "cluster3", *path),
+                                       middle(result, w, "heap_any2", *path))
     result["ratios"] = {k: v for k, v in ratios.items() if v is not None}
     result["targets"] = {
         k: {"at_least" if sign > 0 else "at_most": limit,
