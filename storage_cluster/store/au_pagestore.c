@@ -479,7 +479,7 @@ au_pagestore_close(AuPageStore *ps)
 {
 	if (ps == NULL)
 		return;
-	assert(ps->reads == NULL);
+	assert(ps->reads == NULL && ps->digests == NULL);
 	au_rc_free(&ps->own);
 	if (ps->db != NULL)
 		rocksdb_close(ps->db);
@@ -825,7 +825,9 @@ au_pagestore_set_applied(AuPageStore *ps, AuLsn applied)
 {
 	AuLsn		horizon = applied > ps->retention ? applied - ps->retention : 0;
 	AuLsn		oldest = au_ps_oldest_read(ps);
+	AuLsn		compared = au_ps_oldest_digest(ps);
 
+	oldest = compared < oldest ? compared : oldest;
 	if (ps->retention_us > 0)
 	{
 		AuLsn		by_time = au_timemap_lsn(&ps->times, ps->times.newest - ps->retention_us);

@@ -61,6 +61,7 @@
 #ifndef AU_PAGESTORE_H
 #define AU_PAGESTORE_H
 
+#include "cluster/au_merkle.h"
 #include "common/au_base.h"
 #include "core/au_hist.h"
 #include "core/au_waldecode.h"
@@ -222,6 +223,45 @@ bool		au_pagestore_scrub_end(AuPageScrub *s, void (*fn) (void *ctx, const char *
 								   void *ctx);
 /* What is damaged, as known by now (the first of it); "": nothing. */
 const char *au_pagestore_scrub_problem(const AuPageStore *ps);
+
+/*
+ * The tree of the pages of a slice as of one LSN (au_merkle.h), or the hashes of
+ * the pages below one of its leaves; for comparing replicas.  A page at or beyond
+ * its relation's size at that LSN does not count, nor one of a relation that is
+ * dropped then.  An extent at a time:
+ *
+ *   begin (owner)            which extents there are
+ *     │
+ *     ├──▶ next (owner)      an extent is chosen; false: that was all
+ *     │      ▼
+ *     │    work (any)        its pages are read and hashed; bytes of pages
+ *     │      ▼
+ *     └─── take (owner)      into the tree; *n pages of it, in order, until the
+ *                            next call.  Not AU_OK: of no use, see error.
+ *
+ * From begin to end the LSN stays readable, and the store is not closed.
+ * begin: lsn is at or above the horizon and not above what is applied; leaf =
+ * AU_MERKLE_LEAVES: all.  `after`: only extents behind this one, NULL: all.
+ * NULL: out of memory, or the sizes could not be read (au_pagestore_error).
+ * Pages that are damaged are handed out so, and are not in the tree.
+ */
+typedef struct AuDigest AuDigest;
+
+typedef struct AuDigestPage
+{
+	AuPageId	page;
+	AuStatus	status;			/* AU_OK, AU_CORRUPT; else it does not exist */
+	uint64_t	hash;
+} AuDigestPage;
+
+AuDigest   *au_pagestore_digest_begin(AuPageStore *ps, uint32_t slice, uint32_t leaf,
+									  const AuPageId *after, AuLsn lsn);
+bool		au_pagestore_digest_next(AuDigest *d);
+uint64_t	au_pagestore_digest_work(AuDigest *d);
+AuStatus	au_pagestore_digest_take(AuDigest *d, const AuDigestPage **pages, uint32_t *n);
+const AuMerkle *au_pagestore_digest_tree(AuDigest *d);	/* after the last one */
+const char *au_pagestore_digest_error(const AuDigest *d);
+void		au_pagestore_digest_end(AuDigest *d);
 
 uint64_t	au_pagestore_disk_bytes(AuPageStore *ps);	/* of RocksDB's files */
 void		au_pagestore_stats(AuPageStore *ps, AuPageStoreStats *out);

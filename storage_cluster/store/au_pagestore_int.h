@@ -210,6 +210,7 @@ struct AuPageStore
 	AuPending  *spare;			/* empty, takes frozen's place then; or NULL */
 	uint64_t	freezes;		/* counts them */
 	AuPageRead *reads;			/* batches under way */
+	AuDigest   *digests;		/* likewise */
 	AuStoreMeta frozen_meta;	/* goes with it */
 	AuStoreMeta persisted_new;	/* what the writer found in files */
 
@@ -300,6 +301,9 @@ void		au_rc_free(AuReadCtx *c);
 /* au_pagestore_batch.c: the oldest LSN a batch under way reads at, else
  * AU_LSN_MAX. */
 AuLsn		au_ps_oldest_read(const AuPageStore *ps);
+
+/* au_pagestore_digest.c: likewise, of digests. */
+AuLsn		au_ps_oldest_digest(const AuPageStore *ps);
 
 /* au_pagestore_cut.c: for each page of the generation: cut_page, then for its
  * items from the oldest on cut_item (true: *image is to follow; its bytes are
