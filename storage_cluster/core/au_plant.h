@@ -15,7 +15,9 @@ typedef enum AuPlant
 	AU_PLANT_QUORUM,			/* the writer counts on one node less */
 	AU_PLANT_STALE_TERM,		/* a node lets in the writer of an old term */
 	AU_PLANT_RESURRECT,			/* log no quorum holds goes to other nodes as if one did */
-	AU_PLANT_APPLY_EARLY		/* log is applied before a quorum holds it */
+	AU_PLANT_APPLY_EARLY,		/* log is applied before a quorum holds it */
+	AU_PLANT_NO_OBJECTION,		/* a node that is suspected keeps silent */
+	AU_PLANT_GOSSIP_STALE		/* the last opinion heard counts, however old */
 } AuPlant;
 
 #ifdef AU_PLANTS

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "common/au_wire.h"
+#include "common/au_wire_gossip.h"
 
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -88,6 +89,12 @@ check_message(const AuFrame *f)
 			break;
 		case AU_MSG_RELS:
 			ROUND_TRIP(rels, AuMsgRels);
+			break;
+		case AU_MSG_GOSSIP:
+			ROUND_TRIP(gossip, AuMsgGossip);
+			break;
+		case AU_MSG_GOSSIP_OK:
+			ROUND_TRIP(gossip_ok, AuMsgGossip);
 			break;
 		default:
 			break;

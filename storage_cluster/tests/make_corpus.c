@@ -13,6 +13,7 @@
 
 #include "common/au_page.h"
 #include "common/au_wire.h"
+#include "common/au_wire_gossip.h"
 #include "tests/walmake.h"
 
 /* as in fuzz_wal.c */
@@ -170,6 +171,11 @@ wire_seeds(void)
 	SEED_MESSAGE(hold_ok, AuMsgHoldOk,.lsn = 4096,.horizon = 1024);
 	SEED_MESSAGE(list_rels, AuMsgListRels,.db = 5);
 	SEED_MESSAGE(rels, AuMsgRels,.count = 2,.entries = page);
+	SEED_MESSAGE(gossip, AuMsgGossip,.kind = AU_GOSSIP_PROXY,.self = {1, 2, AU_GOSSIP_ALIVE, "a:1"},
+				 .target = {2, 0, AU_GOSSIP_ALIVE, "b:1"},.nrecords = 1,
+				 .records = {{3, 4, AU_GOSSIP_DEAD, "c:1"}},.nmarks = 1,
+				 .marks = {{.node_id = 1,.heartbeat = 9,.nvolumes = 1,.volumes = {{5, 6, 7, 8}}}});
+	SEED_MESSAGE(gossip_ok, AuMsgGossip,.kind = AU_GOSSIP_PING,.self = {1, 2, AU_GOSSIP_ALIVE, "a:1"});
 	au_writer_start(&w, memory, sizeof(memory));
 	if (!au_enc_error(&w, 1, AU_REFUSED, "refused", "ask again"))
 		abort();
