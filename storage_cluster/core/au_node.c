@@ -216,6 +216,34 @@ au_node_conn_opened(AuNode *n, void *handle)
 	return c;
 }
 
+AuConn *
+au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
+			 const AuOutgoing *use, void *ctx)
+{
+	AuMsgHello	hello = {.system_identifier = v->meta.system_identifier,.role = AU_ROLE_NODE};
+	AuConn	   *c = au_node_conn_opened(n, NULL);
+	AuWriter	w;
+
+	if (c == NULL)
+		return NULL;
+	c->hello = true;
+	c->vol = v;
+	snprintf(c->name, sizeof(c->name), "node %" PRIX64, node_id);
+	snprintf(hello.name, sizeof(hello.name), "node %" PRIX64, n->opt.node_id);
+	c->handle = n->host.peer_open(n->host.ctx, address, c);
+	if (c->handle == NULL)
+	{
+		c->closing = true;
+		au_node_conn_closed(n, c);
+		return NULL;
+	}
+	c->outgoing = use;
+	c->outgoing_ctx = ctx;
+	if (au_n_reserve(n, c, &w, AU_WIRE_HEADER + 128))
+		au_n_send(n, c, &w, au_enc_hello(&w, 1, &hello));
+	return c;
+}
+
 void
 au_node_conn_closed(AuNode *n, AuConn *c)
 {
@@ -228,8 +256,8 @@ au_node_conn_closed(AuNode *n, AuConn *c)
 			n->vols[i]->ack_count = 0;
 		}
 	n->nasking -= c->asking != 0;
-	if (c->outgoing)
-		au_p_closed(n, c);
+	if (c->outgoing != NULL)
+		c->outgoing->closed(n, c);
 	n->npaused -= c->paused;
 	n->out_bytes -= c->out_bytes;
 	if (c->prev != NULL)
@@ -421,9 +449,9 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 	AuWriter	w;
 
 	n->stats.frames++;
-	if (c->outgoing)
+	if (c->outgoing != NULL)
 	{
-		au_p_answer(n, c, f);
+		c->outgoing->answer(n, c, f);
 		return;
 	}
 	if (!c->hello && f->type != AU_MSG_HELLO && f->type != AU_MSG_PING)
@@ -515,7 +543,7 @@ au_node_input(AuNode *n, AuConn *c, const uint8_t *buf, size_t len, size_t *need
 		if (status == AU_NEED_MORE)
 		{
 			*need = used > AU_WIRE_HEADER ? used : AU_WIRE_HEADER;
-			if (c->role != AU_ROLE_WRITER && !c->outgoing && used > AU_NODE_READER_FRAME_MAX)
+			if (c->role != AU_ROLE_WRITER && c->outgoing == NULL && used > AU_NODE_READER_FRAME_MAX)
 				bad_stream(n, c, AU_INVALID, buf + done, len - done);
 			break;
 		}

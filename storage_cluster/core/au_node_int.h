@@ -19,6 +19,14 @@
 
 typedef struct AuVolume AuVolume;
 
+/* What a connection to another node is for.  answer: any frame it sends, first
+ * the one to HELLO; closed: it is gone, c is freed then. */
+typedef struct AuOutgoing
+{
+	void		(*answer) (AuNode *n, AuConn *c, const AuFrame *f);
+	void		(*closed) (AuNode *n, AuConn *c);
+} AuOutgoing;
+
 /*
  * A read's stages.  WAITING: log below `need` is not applied yet.  READY: it
  * is, but there are too many reads under way.  READING: with the host, pages
@@ -156,7 +164,8 @@ struct AuConn
 	AuLsn		hold;			/* 0: none */
 	bool		hold_broken;	/* it was, by the limit */
 	bool		append_failed;	/* later appends of the pipeline fail alike */
-	bool		outgoing;		/* to another node, see au_node_peer.c */
+	const AuOutgoing *outgoing; /* to another node; NULL: it came to us */
+	void	   *outgoing_ctx;	/* the user's */
 	uint16_t	asking;			/* TERM, VOTE or ELECT waits for a sync or a cut; else 0 */
 	uint64_t	ask_id;
 	union
@@ -202,6 +211,9 @@ void		au_n_error(AuNode *n, AuConn *c, uint64_t id, AuStatus status,
 bool		au_n_reserve(AuNode *n, AuConn *c, AuWriter *w, size_t cap);
 void		au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded);
 void		au_n_close(AuNode *n, AuConn *c);
+/* Begin to connect to another node: HELLO (id 1) is sent.  NULL: not now. */
+AuConn	   *au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
+						 const AuOutgoing *use, void *ctx);
 /* No more answers fit in memory: those who wait for one must wait on. */
 bool		au_n_out_full(const AuNode *n);
 AuVolume   *au_n_volume(AuNode *n, uint64_t system_identifier);
@@ -241,8 +253,6 @@ bool		au_t_fits(AuNode *n, AuConn *c, const AuVolume *v,
 
 /* au_node_peer.c */
 void		au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f);
-void		au_p_answer(AuNode *n, AuConn *c, const AuFrame *f);
-void		au_p_closed(AuNode *n, AuConn *c);
 uint64_t	au_p_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 
 /* au_node_hold.c; break: give up holds beyond the limit */

@@ -145,35 +145,7 @@ next_member(AuVolume *v)
 }
 
 static void
-connect_peer(AuVolume *v, uint64_t now)
-{
-	AuNode	   *n = v->node;
-	AuMsgHello	hello = {.system_identifier = v->meta.system_identifier,.role = AU_ROLE_NODE};
-	AuConn	   *c;
-	AuWriter	w;
-
-	v->peer_retry_at = now + AU_NODE_RETRY_US;
-	if (!next_member(v) || (c = au_node_conn_opened(n, NULL)) == NULL)
-		return;
-	c->outgoing = true;
-	c->hello = true;
-	c->vol = v;
-	snprintf(c->name, sizeof(c->name), "node %" PRIX64, v->meta.group.members[v->peer_index].node_id);
-	snprintf(hello.name, sizeof(hello.name), "node %" PRIX64, n->opt.node_id);
-	v->peer = c;
-	v->peer_asked = true;		/* HELLO */
-	c->handle = n->host.peer_open(n->host.ctx, v->meta.group.members[v->peer_index].address, c);
-	if (c->handle == NULL)
-	{
-		c->closing = true;
-		au_node_conn_closed(n, c);
-	}
-	else if (au_n_reserve(n, c, &w, AU_WIRE_HEADER + 128))
-		au_n_send(n, c, &w, au_enc_hello(&w, 1, &hello));
-}
-
-void
-au_p_closed(AuNode *n, AuConn *c)
+closed(AuNode *n, AuConn *c)
 {
 	AuVolume   *v = c->vol;
 
@@ -214,8 +186,8 @@ known_end(const AuVolume *v)
 	return v->commit > v->wanted ? v->commit : v->wanted;
 }
 
-void
-au_p_answer(AuNode *n, AuConn *c, const AuFrame *f)
+static void
+answer(AuNode *n, AuConn *c, const AuFrame *f)
 {
 	AuVolume   *v = c->vol;
 	AuMsgHelloOk ok;
@@ -239,6 +211,20 @@ au_p_answer(AuNode *n, AuConn *c, const AuFrame *f)
 		au_n_close(n, c);
 	else if (f->type == AU_MSG_LOG)
 		v->fed_at = now - AU_NODE_STARVED_US;	/* go on at once */
+}
+
+static void
+connect_peer(AuVolume *v, uint64_t now)
+{
+	static const AuOutgoing use = {answer, closed};
+	const AuMember *m;
+
+	v->peer_retry_at = now + AU_NODE_RETRY_US;
+	if (!next_member(v))
+		return;
+	m = &v->meta.group.members[v->peer_index];
+	v->peer = au_n_connect(v->node, v, m->node_id, m->address, &use, v);
+	v->peer_asked = v->peer != NULL;	/* HELLO */
 }
 
 uint64_t
