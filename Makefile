@@ -15,7 +15,7 @@ PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
 OWN_TARGETS = simulate check check-unit check-sql check-isolation check-tap check-core \
-	check-long quickstart quickstart-stop quickstart-clean bench soak \
+	check-long check-faults quickstart quickstart-stop quickstart-clean bench soak \
 	profile deps help
 
 ifneq (,$(filter $(OWN_TARGETS),$(MAKECMDGOALS)))
@@ -50,6 +50,11 @@ check-core:
 # pgbench at scale 50, many crashes, other things that take more than minutes
 check-long:
 	@t/run-all.sh long
+
+# make check-faults FAULTS=500: kills, partitions, bad disks under load; the last
+# line has the figures
+check-faults:
+	@t/run-all.sh faults; rc=$$?; tail -n 1 build/check-logs/faults.log; exit $$rc
 
 # BENCH_OPTIONS="--mode quick", docs/benchmark.md
 bench:
@@ -86,6 +91,7 @@ help:
 	@echo 'make check-core        PostgreSQL'"'"'s own tests on aurora tables; MODES="small ..." picks some'
 	@echo 'make simulate          the cluster in the simulator; SEEDS=n'
 	@echo 'make check-long        tests that take long (pgbench scale 50, many crashes)'
+	@echo 'make check-faults      a long campaign of faults on 3 and 5 storage nodes; FAULTS=n'
 	@echo 'make bench             Aurora beside stock heap, as ratios; BENCH_OPTIONS="--mode quick"'
 	@echo 'make soak              20 minutes of load under a memory limit; SOAK_SECONDS'
 	@echo 'make profile           instructions and WAL bytes per operation, heap and aurora'

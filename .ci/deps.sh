@@ -18,7 +18,8 @@ run_packages=(
 	postgresql-"$major" postgresql-client-"$major"
 	procps util-linux unicode-data
 )
-test_packages=(libcmocka-dev libipc-run-perl perl clang libclang-rt-dev python3)
+test_packages=(libcmocka-dev libipc-run-perl perl clang libclang-rt-dev python3
+	iproute2)
 
 case ${1:-all} in
 	all) wanted=("${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}") ;;

@@ -4,7 +4,7 @@
 # Builds, installs and runs test suites, one line a test, and ends with
 # "N passed, N failed".  Called by make check and its relatives:
 #
-#   t/run-all.sh unit asan sim tsan fuzz sql isolation tap core core-full bench long
+#   t/run-all.sh unit asan sim tsan fuzz sql isolation tap core core-full bench long faults
 #
 # PostgreSQL refuses to run as root, so as root the suites that need a server
 # step down to another user, in a work directory that this user can read
@@ -18,6 +18,8 @@
 #   AURORA_TEST_SEED    seed of the tests that act at random moments
 #   AURORA_KEEP_WORK=1  keep the work directory even when all is well
 #   AURORA_NO_BUILD=1   do not build and install first
+#   FAULTS              faults of the campaign (default 200)
+#   FAULTS_OPTIONS      more options of t/faults/campaign.py
 #   SEEDS               fresh seeds of the simulator (default 200)
 #   FUZZ_SECONDS        how long each fuzzer runs (default 10)
 set -uo pipefail
@@ -331,6 +333,21 @@ suite_long() {
 	done
 }
 
+# Many faults on real processes; build/check-logs/faults.log ends with the
+# figures.
+suite_faults() {
+	local t0=$SECONDS rc python=/usr/bin/python3
+	[ -x "$python" ] || python=python3
+	need_work
+	# shellcheck disable=SC2086
+	as_user "$python" "$work/t/faults/campaign.py" --work "$work/faults" --bindir "$bindir" \
+		--json "$work/out/faults.json" --faults "${FAULTS:-200}" ${FAULTS_OPTIONS:-} 2>&1 |
+		tee "$logs/faults.log"
+	rc=${PIPESTATUS[0]}
+	cp "$work/out/faults.json" "$logs/" 2>/dev/null
+	count_step "campaign of ${FAULTS:-200} faults" "$rc" $((SECONDS - t0)) "$logs/faults.log"
+}
+
 # PostgreSQL's own tests: "core" what fits into a few minutes, "core-full" all
 # of them.  Their source comes over the network; without it "core" is skipped.
 suite_core() {
@@ -397,6 +414,7 @@ for suite in "$@"; do
 			suite_core ${MODES:-all} ;;
 		bench) headline "the benchmark itself"; suite_bench ;;
 		long) headline "long tests"; suite_long ;;
+		faults) headline "faults under load"; suite_faults ;;
 		*) die "unknown suite \"$suite\"" ;;
 	esac
 done
