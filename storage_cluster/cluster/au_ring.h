@@ -10,7 +10,10 @@
  * from all others, and nothing moves between the others.
  *
  * Bounded loads: no node gets more than its share times 1.25 (Mirrokni et al.
- * 2018), the walk goes on to the next one then.
+ * 2018), the walk goes on to the next one then; only that replicas lie in
+ * different zones counts more.
+ *
+ * Integers only: all nodes must come to the same places.
  */
 #ifndef AU_RING_H
 #define AU_RING_H
@@ -29,7 +32,17 @@ typedef struct AuRingPlaces
  * active ones); n is less than rf if there are fewer of them. */
 void		au_ring_place(const AuView *v, AuRingPlaces places[AU_SLICES]);
 
-/* Slices of each node (index as in v->nodes): as owner, and as wanted. */
+/*
+ * As au_ring_place, but from where the slices are (their targets, or owners)
+ * and with as few moves as it takes: places of nodes that are no longer to keep
+ * any are given to others; node `changed` (0: none) and those that join take or
+ * give up to their share; others only what is above the bound, or what puts
+ * replicas into more zones.
+ */
+void		au_ring_plan(const AuView *v, uint32_t changed, AuRingPlaces plan[AU_SLICES]);
+
+/* Slices of each node (index as in v->nodes): as owner, and once all slices
+ * are where they shall be. */
 typedef struct AuRingLoad
 {
 	uint32_t	owned[AU_VIEW_NODES_MAX];

@@ -28,6 +28,8 @@
  *     was elected in it (GROUP_SETTLED): quorums of neighbours always overlap.
  *  5. A node that is in a log group, or the last owner of a slice, is not
  *     removed.
+ *  6. A node that says it has a slice says so of the target as it is now: one
+ *     that was target, then not, then again, has to fetch it again.
  */
 #ifndef AU_VIEW_H
 #define AU_VIEW_H
@@ -70,6 +72,7 @@ typedef struct AuSlice
 	uint32_t	owner[AU_RF_MAX];	/* node numbers */
 	uint32_t	target[AU_RF_MAX];
 	uint8_t		ready;			/* bit i: target[i] has it all */
+	uint64_t	since;			/* epoch in which the target, or its end, was set */
 } AuSlice;
 
 typedef struct AuViewVolume
@@ -79,6 +82,7 @@ typedef struct AuViewVolume
 	uint8_t		settled;		/* a writer was elected in this epoch */
 	uint8_t		ngroup;
 	uint8_t		write_quorum;
+	uint32_t	leaving;		/* goes when this epoch is settled; 0: nobody */
 	uint32_t	group[AU_GROUP_MAX];	/* node numbers */
 } AuViewVolume;
 
@@ -163,11 +167,17 @@ typedef enum AuViewCommandType
 	AU_VIEW_WEIGHT,				/* number, weight */
 	AU_VIEW_UP,					/* number, up */
 	AU_VIEW_VOTER,				/* number, voter: told by consensus */
-	AU_VIEW_SLICES_READY,		/* number, slices: it has all of these now */
+	AU_VIEW_SLICES_READY,		/* number, slices, epoch: it has all of these now, and had
+								 * the view of that epoch when it found so; of slices
+								 * whose target is younger nothing is taken */
 	AU_VIEW_VOLUME_ADD,			/* system_identifier, write_quorum, ngroup (0: 3 or as many
 								 * as there are); again: nothing happens */
-	AU_VIEW_GROUP_REPLACE,		/* system_identifier, number -> with (0: only add / only remove) */
-	AU_VIEW_GROUP_SETTLED		/* system_identifier, group_epoch */
+	AU_VIEW_GROUP_REPLACE,		/* system_identifier, number -> with (0: only add / only
+								 * remove).  Both: `with` is added now, `number` is
+								 * removed when that is settled: a swap in one step
+								 * would leave quorums without a common node */
+	AU_VIEW_GROUP_SETTLED		/* system_identifier, group_epoch: a writer was elected in
+								 * it.  A member that drains is replaced then */
 } AuViewCommandType;
 
 typedef struct AuViewCommand
@@ -182,6 +192,7 @@ typedef struct AuViewCommand
 	uint32_t	group_epoch;
 	uint64_t	cluster_id;
 	uint64_t	system_identifier;
+	uint64_t	epoch;
 	AuViewNode	node;
 	AuSliceSet	slices;
 } AuViewCommand;

@@ -10,7 +10,7 @@
  */
 #include <stdlib.h>
 
-#include "common/au_wire.h"
+#include "common/au_wire_cluster.h"
 #include "common/au_wire_gossip.h"
 
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -95,6 +95,18 @@ check_message(const AuFrame *f)
 			break;
 		case AU_MSG_GOSSIP_OK:
 			ROUND_TRIP(gossip_ok, AuMsgGossip);
+			break;
+		case AU_MSG_GET_VIEW:
+			ROUND_TRIP(get_view, AuMsgGetView);
+			break;
+		case AU_MSG_VIEW:
+			ROUND_TRIP(view, AuMsgView);
+			break;
+		case AU_MSG_CLUSTER:
+			ROUND_TRIP(cluster, AuMsgCluster);
+			break;
+		case AU_MSG_CLUSTER_OK:
+			ROUND_TRIP(cluster_ok, AuMsgClusterOk);
 			break;
 		default:
 			break;

@@ -12,8 +12,9 @@
 #include <sys/stat.h>
 
 #include "common/au_page.h"
-#include "common/au_wire.h"
+#include "common/au_wire_cluster.h"
 #include "common/au_wire_gossip.h"
+#include "tests/viewmake.h"
 #include "tests/walmake.h"
 
 /* as in fuzz_wal.c */
@@ -176,6 +177,10 @@ wire_seeds(void)
 				 .records = {{3, 4, AU_GOSSIP_DEAD, "c:1"}},.nmarks = 1,
 				 .marks = {{.node_id = 1,.heartbeat = 9,.nvolumes = 1,.volumes = {{5, 6, 7, 8}}}});
 	SEED_MESSAGE(gossip_ok, AuMsgGossip,.kind = AU_GOSSIP_PING,.self = {1, 2, AU_GOSSIP_ALIVE, "a:1"});
+	SEED_MESSAGE(get_view, AuMsgGetView,.epoch = 3);
+	SEED_MESSAGE(view, AuMsgView,.epoch = 3,.length = 9,.bytes = (const uint8_t *) "view here");
+	SEED_MESSAGE(cluster, AuMsgCluster,.hops = 1,.length = 9,.bytes = (const uint8_t *) "a command");
+	SEED_MESSAGE(cluster_ok, AuMsgClusterOk,.epoch = 4,.number = 2);
 	au_writer_start(&w, memory, sizeof(memory));
 	if (!au_enc_error(&w, 1, AU_REFUSED, "refused", "ask again"))
 		abort();
@@ -254,6 +259,49 @@ landing_seeds(void)
 	seed("fuzz_landing", "cut", b, at);
 }
 
+/* ---- fuzz_view -------------------------------------------------------- */
+
+/* Whole, and as a body that gets a header again. */
+static void
+seed_body(const char *name, uint8_t kind, uint8_t *bytes, size_t len)
+{
+	char		other[64];
+
+	/* bytes has one free byte before */
+	bytes[-1] = 2;
+	seed("fuzz_view", name, bytes - 1, len + 1);
+	snprintf(other, sizeof(other), "%s_body", name);
+	bytes[11] = kind;
+	seed("fuzz_view", other, bytes + 11, len - 12 - 4 + 1);
+}
+
+static void
+view_seeds(void)
+{
+	static AuView v;
+	static uint8_t b[1 + AU_VIEW_ENCODED_MAX];
+	/* init, joins, ready, drain, a volume, its group changes */
+	static const uint8_t commands[] = {
+		3, 3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0,
+		8, 2, 0, 0, 255, 0, 0, 0, 2, 3, 2, 0, 0, 0, 0, 0, 8, 3, 0, 0, 255, 0, 0, 0,
+		9, 0, 0, 0, 2, 2, 0, 7, 11, 0, 0, 0, 0, 0, 1, 7, 3, 1, 0, 0, 0, 0, 0, 0
+	};
+	char		err[128];
+	bool		changed;
+
+	for (uint32_t i = 0; i < 4; i++)
+	{
+		AuViewCommand c = i == 0 ? view_init(2) : view_join(i, i % 2 ? "a" : "b");
+
+		if (au_view_apply(&v, &c, &changed, err, sizeof(err)) != AU_OK)
+			abort();
+		if (i == 3)
+			seed_body("command", 1, b + 1, au_view_command_encode(&c, b + 1, sizeof(b) - 1));
+	}
+	seed_body("view", 0, b + 1, au_view_encode(&v, b + 1, sizeof(b) - 1));
+	seed("fuzz_view", "commands", commands, sizeof(commands));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -266,6 +314,7 @@ main(int argc, char **argv)
 	(void) mkdir(top, 0777);
 	wal_seeds();
 	wire_seeds();
+	view_seeds();
 	page_seeds();
 	landing_seeds();
 	return 0;
