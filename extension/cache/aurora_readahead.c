@@ -132,7 +132,8 @@ make_window(AuroraAhead *ahead)
 	get_tablespace_io_concurrency(spc);
 	AuroraAheadWindow *w;
 
-	depth = Min(depth, AURORA_AHEAD_RUNS_MAX);
+	if (depth > 0)
+		depth = Min(Max(depth, AURORA_AHEAD_RUNS_MIN), AURORA_AHEAD_RUNS_MAX);
 	w = MemoryContextAlloc(ahead->context, sizeof(AuroraAheadWindow));
 	w->depth = aurora_scan_prefetch_pages > 1 ? depth : 0;
 	w->run_max = aurora_scan_prefetch_pages;

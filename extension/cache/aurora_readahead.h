@@ -12,8 +12,9 @@
  * Those that are not cached are asked for in runs: the first of 4 blocks, each
  * next one twice as long, up to aurora.scan_prefetch; and as many runs in
  * flight, beside the one that is being read, as effective_io_concurrency (or
- * maintenance_io_concurrency) of the table's tablespace says, at most
- * AURORA_AHEAD_RUNS_MAX.  0 turns read-ahead off.
+ * maintenance_io_concurrency) of the table's tablespace says, but at least
+ * AURORA_AHEAD_RUNS_MIN (the default, 1, is meant for a disk; storage has
+ * several readers) and at most AURORA_AHEAD_RUNS_MAX.  0 turns read-ahead off.
  *
  * Answers wait in private memory.  A page goes into shared_buffers when it is
  * read, so read-ahead pushes nothing out of a small cache or of a ring, and is
@@ -34,6 +35,7 @@
 
 /* Longest run, in blocks; also the maximum of aurora.scan_prefetch. */
 #define AURORA_AHEAD_RUN_MAX 64
+#define AURORA_AHEAD_RUNS_MIN 3
 #define AURORA_AHEAD_RUNS_MAX 8
 
 /*

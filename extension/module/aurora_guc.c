@@ -25,7 +25,7 @@ char	   *aurora_storaged_options = "";
 int			aurora_storage_timeout_ms = 300 * 1000;
 int			aurora_last_written_slots = 131072;
 int			aurora_size_cache_entries = 16384;
-int			aurora_scan_prefetch_pages = 32;
+int			aurora_scan_prefetch_pages = 64;
 int			aurora_max_ship_lag_mb = 1024;
 char	   *aurora_shipper_conninfo = "";
 char	   *aurora_slot_name = "aurora";
@@ -151,7 +151,7 @@ define_cache(void)
 							"Pages that a scan asks storage for at once.",
 							"0 turns read-ahead off; effective_io_concurrency says how many requests are in flight.",
 							&aurora_scan_prefetch_pages,
-							32, 0, 64,
+							64, 0, 64,
 							PGC_USERSET, 0,
 							NULL, NULL, NULL);
 }

@@ -16,7 +16,7 @@ extern char *aurora_storaged_options;	/* aurora.storaged_options: extra daemon a
 extern int	aurora_storage_timeout_ms;	/* aurora.storage_timeout, ms, 0 = wait for ever; default 300s */
 extern int	aurora_last_written_slots;	/* aurora.last_written_slots, default 131072 */
 extern int	aurora_size_cache_entries;	/* aurora.size_cache_entries, default 16384 */
-extern int	aurora_scan_prefetch_pages; /* aurora.scan_prefetch, default 32, 0 = off */
+extern int	aurora_scan_prefetch_pages; /* aurora.scan_prefetch, default 64, 0 = off */
 extern int	aurora_max_ship_lag_mb;		/* aurora.max_ship_lag, MB; writers wait beyond; default 1024 */
 extern char *aurora_shipper_conninfo;	/* aurora.shipper_conninfo: how the shipper reaches its own server; '' = socket dir, port, bootstrap superuser */
 extern bool aurora_redirect_functions;	/* aurora.redirect_functions, default on */

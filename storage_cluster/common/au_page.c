@@ -3,10 +3,10 @@
  * au_page.c: encode and apply page operations (see au_page.h).
  *
  * Compiled into the extension, the storage daemon, the tests and the fuzzers;
- * needs nothing but string.h and stdlib.h's qsort.  The layout constants
- * below are PostgreSQL's page layout version 4 (storage/bufpage.h,
- * storage/itemid.h, access/htup_details.h); extension/wal/aurora_change.c
- * holds static assertions that they agree with the server's headers.
+ * needs nothing but string.h.  The layout constants below are PostgreSQL's
+ * page layout version 4 (storage/bufpage.h, storage/itemid.h,
+ * access/htup_details.h); extension/wal/aurora_change.c holds static
+ * assertions that they agree with the server's headers.
  *
  * Invariants:
  *  1. au_page_apply depends on the page, the operations, and nothing else.
@@ -16,8 +16,6 @@
  *     input.
  */
 #include "common/au_page.h"
-
-#include <stdlib.h>
 
 /* Page header fields, by offset. */
 #define PG_FLAGS 10
@@ -39,7 +37,6 @@
 #define LP_NORMAL 1u
 #define LP_REDIRECT 2u
 #define LP_DEAD 3u
-#define LP_MAX ((AU_PAGE_SIZE - PG_HEADER) / LP_SIZE)
 
 /* Tuple header fields, by offset. */
 #define TH_XMAX 4
@@ -587,6 +584,8 @@ apply_patch(uint8_t *page, const Op *op)
 		(uint32_t) op->n[0] + op->n[1] > page_lower(page))
 		return "patch reaches into the page's free space";
 	memcpy(page + op->n[0], op->bytes, op->n[1]);
+	if (op->n[0] >= page_upper(page) && op->n[0] + op->n[1] <= page_special(page))
+		return NULL;			/* bytes of items: header and line pointers stand */
 	au_page_valid(page, &why);
 	return why;
 }
@@ -767,65 +766,68 @@ trim_line_pointers(uint8_t *page)
 	au_put_u16(page + PG_FLAGS, flags);
 }
 
-typedef struct Stored
+/* The items of a page in the order of their places, which are multiples of 8. */
+typedef struct Places
 {
-	uint16_t	off;
-	uint16_t	offnum;
-} Stored;
+	uint64_t	taken[AU_PAGE_SIZE / 8 / 64];	/* a bit for each place */
+	uint16_t	item[AU_PAGE_SIZE / 8]; /* that begins there, if it is taken */
+} Places;
 
-static int
-stored_by_offset_desc(const void *a, const void *b)
-{
-	return (int) ((const Stored *) b)->off - (int) ((const Stored *) a)->off;
-}
-
-/* Pack the tuples to the page's end, keeping their physical order. */
 static const char *
-compact(uint8_t *page)
+find_places(const uint8_t *page, Places *at)
 {
-	uint8_t		old[AU_PAGE_SIZE];
-	Stored		items[LP_MAX];
-	int			n = 0;
-	bool		sorted = true;
-	uint32_t	above = page_special(page);
-	uint32_t	upper = page_special(page);
+	uint32_t	max = page_max_offset(page);
 
-	for (uint32_t i = 1; i <= page_max_offset(page); i++)
+	memset(at->taken, 0, sizeof(at->taken));
+	for (uint32_t i = 1; i <= max; i++)
 	{
 		uint32_t	lp = lp_get(page, i);
+		uint32_t	place = lp_off(lp) / 8;
+		uint64_t	bit = (uint64_t) 1 << (place % 64);
 
 		if (lp_state(lp) != LP_NORMAL)
 			continue;
-		items[n].off = (uint16_t) lp_off(lp);
-		items[n].offnum = (uint16_t) i;
-		if (n > 0 && items[n].off > items[n - 1].off)
-			sorted = false;
-		n++;
-	}
-	if (!sorted)
-		qsort(items, (size_t) n, sizeof(Stored), stored_by_offset_desc);
-
-	/* No two may overlap: then whatever we do below stays in bounds. */
-	for (int i = 0; i < n; i++)
-	{
-		uint32_t	lp = lp_get(page, items[i].offnum);
-
-		if (lp_off(lp) < page_upper(page) || lp_off(lp) % 8 != 0 ||
-			lp_off(lp) + ALIGN8(lp_len(lp)) > above)
+		if (lp_off(lp) < page_upper(page) || lp_off(lp) % 8 != 0 || lp_len(lp) == 0 ||
+			lp_off(lp) + lp_len(lp) > page_special(page) ||
+			(at->taken[place / 64] & bit) != 0)
 			return "items overlap or are out of bounds";
-		above = lp_off(lp);
+		at->taken[place / 64] |= bit;
+		at->item[place] = (uint16_t) i;
 	}
+	return NULL;
+}
 
-	memcpy(old, page, AU_PAGE_SIZE);
-	for (int i = 0; i < n; i++)
-	{
-		uint32_t	lp = lp_get(page, items[i].offnum);
+/* Pack the tuples to the page's end, keeping their physical order.  From the
+ * last one down each moves up or stays, so none is overwritten before it was
+ * moved, and no two may overlap. */
+static const char *
+compact(uint8_t *page)
+{
+	Places		at;
+	const char *why = find_places(page, &at);
+	uint32_t	above = page_special(page);
+	uint32_t	upper = above;
 
-		upper -= ALIGN8(lp_len(lp));
-		memcpy(page + upper, old + lp_off(lp), ALIGN8(lp_len(lp)));
-		au_put_u32(lp_ptr(page, items[i].offnum),
-				   lp_make(upper, LP_NORMAL, lp_len(lp)));
-	}
+	for (uint32_t w = AU_PAGE_SIZE / 8 / 64; why == NULL && w-- > 0;)
+		while (at.taken[w] != 0)
+		{
+			uint32_t	bit = 63 - (uint32_t) __builtin_clzll(at.taken[w]);
+			uint32_t	off = (w * 64 + bit) * 8;
+			uint32_t	offnum = at.item[w * 64 + bit];
+			uint32_t	len = lp_len(lp_get(page, offnum));
+
+			at.taken[w] ^= (uint64_t) 1 << bit;
+			if (off + ALIGN8(len) > above)
+				return "items overlap or are out of bounds";
+			above = off;
+			upper -= ALIGN8(len);
+			if (upper == off)
+				continue;
+			memmove(page + upper, page + off, ALIGN8(len));
+			au_put_u32(lp_ptr(page, offnum), lp_make(upper, LP_NORMAL, len));
+		}
+	if (why != NULL)
+		return why;
 	memset(page + page_lower(page), 0, upper - page_lower(page));
 	au_put_u16(page + PG_UPPER, (uint16_t) upper);
 	return NULL;

@@ -17,7 +17,8 @@ typedef enum Kind
 	SECONDS,
 	SYSID,
 	LEVEL,
-	LANDING
+	LANDING,
+	COMPRESSION
 } Kind;
 
 typedef struct Option
@@ -59,6 +60,8 @@ static const Option options[] = {
 	"keep landing logs in this directory, e.g. on persistent memory (default: below --dir)"},
 	{"landing", LANDING, offsetof(AuConfig, landing), 0, 0, "KIND",
 	"keep landing logs on pmem or in a file (default auto: pmem where it is)"},
+	{"cold-compression", COMPRESSION, offsetof(AuConfig, cold_zstd), 0, 0, "KIND",
+	"of pages that have not changed for long: lz4 (default), or zstd: smaller, slower to read"},
 	{"log-level", LEVEL, offsetof(AuConfig, log_level), 0, 0, "LEVEL",
 	"debug, info, warning or error (default info)"},
 };
@@ -136,6 +139,13 @@ parse_landing(const char *value, AuLandingChoice *out)
 }
 
 static bool
+parse_compression(const char *value, bool *zstd)
+{
+	*zstd = strcmp(value, "zstd") == 0;
+	return *zstd || strcmp(value, "lz4") == 0;
+}
+
+static bool
 set_option(AuConfig *c, const Option *o, const char *value, const char *where)
 {
 	char	   *field = (char *) c + o->offset;
@@ -184,6 +194,14 @@ set_option(AuConfig *c, const Option *o, const char *value, const char *where)
 			if (!parse_landing(value, (AuLandingChoice *) (void *) field))
 			{
 				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be auto, pmem or file, not \"%s\"\n",
+						where, o->name, value);
+				return false;
+			}
+			return true;
+		case COMPRESSION:
+			if (!parse_compression(value, (bool *) field))
+			{
+				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be lz4 or zstd, not \"%s\"\n",
 						where, o->name, value);
 				return false;
 			}

@@ -35,6 +35,7 @@ typedef struct AuConfig
 	uint64_t	scrub_mb_per_s;
 	uint64_t	single_volume;
 	AuLandingChoice landing;
+	bool		cold_zstd;		/* what is cold is compressed by zstd, not by lz4 */
 	char		log_dir[4096];	/* "": below dir */
 	AuLogLevel	log_level;
 } AuConfig;

@@ -34,7 +34,8 @@ open_store(AuHostVolume *v, char *err, size_t errlen)
 		/* never reached: memtables are flushed when all together are too much */
 		.write_buffer_bytes = plan->memtables + 2 * plan->generation,
 		.retention_bytes = d->config.retention_mb * 1024 * 1024,
-		.retention_us = d->config.retention_seconds * 1000000,.memory = d->memory
+		.retention_us = d->config.retention_seconds * 1000000,
+		.cold_zstd = d->config.cold_zstd,.memory = d->memory
 	};
 	AuStatus	status;
 

@@ -125,7 +125,8 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	rocksdb_options_set_info_log_level(o, LOG_HEADER_ONLY);
 	rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
 	rocksdb_options_set_compression(o, rocksdb_lz4_compression);
-	rocksdb_options_set_bottommost_compression(o, rocksdb_zstd_compression);
+	if (opt != NULL && opt->cold_zstd)
+		rocksdb_options_set_bottommost_compression(o, rocksdb_zstd_compression);
 	/* all versions of a page share a prefix; a bloom filter on it lets a read
 	 * skip the files that hold none of them */
 	rocksdb_options_set_prefix_extractor(o, rocksdb_slicetransform_create_fixed_prefix(AU_KEY_PAGE_LEN));
@@ -176,6 +177,10 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	ps->run_options = rocksdb_readoptions_create();
 	rocksdb_readoptions_set_total_order_seek(ps->run_options, 1);
 	rocksdb_readoptions_set_readahead_size(ps->run_options, AU_READ_RUN_AHEAD);
+	ps->filling_run_options = rocksdb_readoptions_create();
+	rocksdb_readoptions_set_total_order_seek(ps->filling_run_options, 1);
+	rocksdb_readoptions_set_readahead_size(ps->filling_run_options, AU_READ_RUN_AHEAD);
+	rocksdb_readoptions_set_fill_cache(ps->run_options, 0);
 	ps->scan_options = rocksdb_readoptions_create();
 	rocksdb_readoptions_set_total_order_seek(ps->scan_options, 1);
 	rocksdb_readoptions_set_fill_cache(ps->scan_options, 0);
@@ -188,6 +193,7 @@ au_ps_free_options(AuPageStore *ps)
 {
 	rocksdb_readoptions_destroy(ps->persisted_options);
 	rocksdb_readoptions_destroy(ps->scan_options);
+	rocksdb_readoptions_destroy(ps->filling_run_options);
 	rocksdb_readoptions_destroy(ps->run_options);
 	rocksdb_readoptions_destroy(ps->cached_options);
 	rocksdb_readoptions_destroy(ps->read_options);

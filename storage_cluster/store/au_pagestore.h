@@ -82,6 +82,7 @@ typedef struct AuPageStoreOptions
 	 * commit. */
 	uint64_t	retention_bytes;
 	uint64_t	retention_us;
+	bool		cold_zstd;		/* the last level is compressed by zstd, not by lz4 */
 	AuStoreMemory *memory;		/* shared by the node's volumes: its block cache is used,
 								 * and its limits hold beside those above; may be NULL */
 } AuPageStoreOptions;

@@ -41,6 +41,7 @@ struct AuPageRead
 	AuRelId		rel;
 	AuLsn		lsn;
 	bool		newest;
+	bool		fills;			/* a run that fills the block cache */
 	bool		known;			/* the relation is */
 	bool		sized;			/* nblocks is right; else pages[count] is the size */
 	uint32_t	nblocks;		/* of the relation at lsn */
@@ -136,6 +137,7 @@ au_pagestore_read_begin(AuPageStore *ps, const AuRelId *rel, const uint32_t *blo
 	r->ctx.error = r->error;
 	r->ctx.error_len = sizeof(r->error);
 	r->ctx.run = is_run(blocks, nblocks);
+	r->fills = r->ctx.run && ps->runs++ % AU_READ_RUNS_FILL == 0;
 	if (look_at_all(r, blocks) != AU_OK)
 	{
 		free_read(r);
@@ -166,7 +168,9 @@ options_for(const AuPageRead *r, bool cached_only)
 {
 	if (cached_only)
 		return r->ps->cached_options;
-	return r->ctx.run ? r->ps->run_options : r->ps->read_options;
+	if (!r->ctx.run)
+		return r->ps->read_options;
+	return r->fills ? r->ps->filling_run_options : r->ps->run_options;
 }
 
 /* Into r->ctx.refs; release afterwards. */

@@ -80,6 +80,11 @@ au_chain_units(uint32_t len)
 /* Read from a file at once: 4 pages that do not compress, sixty that do.
  * What a batch does not use of it is copied for nothing. */
 #define AU_READ_RUN_AHEAD (32 * 1024)
+/* What runs read goes past the block cache: it costs a third of their time to
+ * put it there, and a scan would push out what single reads come back to.  But
+ * indexes of files must get there, and RocksDB knows one switch for both: so
+ * one run in so many fills the cache. */
+#define AU_READ_RUNS_FILL 16
 
 /* One item that a read has to apply; the bytes are in a generation, in the
  * iterator's current value or in scratch memory. */
@@ -194,6 +199,8 @@ struct AuPageStore
 	rocksdb_readoptions_t *persisted_options;
 	rocksdb_readoptions_t *cached_options;	/* within one page, no files */
 	rocksdb_readoptions_t *run_options; /* over many pages, in order: a run */
+	rocksdb_readoptions_t *filling_run_options; /* the same, into the block cache */
+	uint32_t	runs;			/* counts them */
 
 	AuStoreMemory *memory;		/* NULL: this store counts by itself */
 	AuMemoryShare share;

@@ -404,20 +404,30 @@ files_with(const char *compression)
 static void
 test_compression(void **state)
 {
-	AuPageStore *ps;
+	for (int zstd = 0; zstd <= 1; zstd++)
+	{
+		AuPageStoreOptions opt = {
+			.dir = dir,.system_identifier = SYSID,.start_lsn = START,.cold_zstd = zstd,
+			.pending_bytes = 64 * 1024,.write_buffer_bytes = 256 * 1024,
+			.retention_bytes = 1 << 30
+		};
+		AuPageStore *ps;
+		char		err[512];
 
+		testdir_remove(dir);
+		begin();
+		assert_int_equal(au_pagestore_open(&ps, &opt, err, sizeof(err)), AU_OK);
+		for (uint32_t b = 0; b < BLOCKS; b++)
+			change(ps, b);
+		teststore_write(ps, last_lsn(), true);
+		assert_true(files_with("ressionLZ4") > 0);
+		assert_int_equal(files_with("ressionZSTD"), 0);
+		au_pagestore_compact(ps);
+		assert_true(files_with(zstd ? "ressionZSTD" : "ressionLZ4") > 0);
+		assert_int_equal(files_with(zstd ? "ressionLZ4" : "ressionZSTD"), 0);
+		au_pagestore_close(ps);
+	}
 	(void) state;
-	begin();
-	ps = teststore_open(dir, SYSID, START, 1 << 30);
-	for (uint32_t b = 0; b < BLOCKS; b++)
-		change(ps, b);
-	teststore_write(ps, last_lsn(), true);
-	assert_true(files_with("ressionLZ4") > 0);
-	assert_int_equal(files_with("ressionZSTD"), 0);
-	au_pagestore_compact(ps);
-	assert_true(files_with("ressionZSTD") > 0);
-	assert_int_equal(files_with("ressionLZ4"), 0);
-	au_pagestore_close(ps);
 }
 
 static int
