@@ -414,6 +414,14 @@ au_proposer_input(AuProposer *p, uint32_t i, const uint8_t *bytes, size_t len)
 			status = au_frame_parse(n->in + done, n->in_len - done, &f, &used);
 			if (status == AU_NEED_MORE && used <= sizeof(n->in))
 				break;
+			if (status == AU_UNSUPPORTED)
+			{
+				au_pr_drop(p, i, AU_UNSUPPORTED,
+						   "Install the same version of Aurora on the server and on all storage nodes.",
+						   "speaks version %u of Aurora's protocol, the server version %d",
+						   au_get_u16(n->in + done + 4), AU_WIRE_VERSION);
+				return;
+			}
 			if (status != AU_OK || !dispatch(p, i, &f))
 			{
 				au_pr_drop(p, i, AU_UNSUPPORTED,

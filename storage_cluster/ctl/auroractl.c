@@ -20,14 +20,18 @@ print_help(void)
 	printf("auroractl shows and checks Aurora's storage nodes.\n\n"
 		   "Usage:\n"
 		   "  auroractl TARGET status [--json]\n"
-		   "  auroractl check --dir DIR [--log-dir DIR]\n\n"
+		   "  auroractl check --dir DIR [--log-dir DIR]\n"
+		   "  auroractl cluster start --dir DIR [--nodes N] [--port P]\n"
+		   "  auroractl cluster stop|restart|status --dir DIR\n\n"
 		   "Targets:\n"
 		   "  --socket PATH        the node's socket (embedded: DATA/aurora/storaged.sock)\n"
 		   "  --http HOST:PORT     the node's HTTP address\n"
 		   "  --http-socket PATH   the node's HTTP socket\n\n"
 		   "Commands:\n"
 		   "  status               state, positions, sizes; --json: as the node gives it\n"
-		   "  check                verify every file of a stopped node\n\n"
+		   "  check                verify every file of a stopped node\n"
+		   "  cluster              nodes on this machine, for trying out; everything in DIR;\n"
+		   "                       restart: one after the other, as each has caught up\n\n"
 		   "  --version, --help\n");
 }
 
@@ -80,6 +84,8 @@ main(int argc, char **argv)
 	bool		as_json = false;
 	int			targets;
 
+	if (argc > 1 && strcmp(argv[1], "cluster") == 0)
+		return ctl_cluster(argc - 2, argv + 2);
 	for (int i = 1; i < argc; i++)
 	{
 		const char *arg = argv[i];

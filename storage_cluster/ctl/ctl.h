@@ -28,4 +28,7 @@ void		ctl_print_status(json_t *status);
 /* ctl_check.c; log_dir: the daemon's --log-dir or ""; returns the exit status */
 int			ctl_check(const char *dir, const char *log_dir);
 
+/* ctl_cluster.c; what follows "cluster" on the command line */
+int			ctl_cluster(int argc, char **argv);
+
 #endif							/* AU_CTL_H */
