@@ -396,6 +396,13 @@ load(AuPageStore *ps, const AuPageStoreOptions *opt, char *err, size_t errlen)
 {
 	AuStatus	status = au_ps_meta_read(ps->db, ps->scan_options, &ps->meta, err, errlen);
 
+	if (status == AU_OK || status == AU_NOT_FOUND)
+	{
+		AuStatus	slices = au_slices_load(ps, status == AU_OK, err, errlen);
+
+		if (slices != AU_OK)
+			return slices;
+	}
 	if (status == AU_NOT_FOUND)
 	{
 		ps->meta = (AuStoreMeta)
@@ -415,7 +422,7 @@ load(AuPageStore *ps, const AuPageStoreOptions *opt, char *err, size_t errlen)
 				 ", not %" PRIu64, ps->meta.system_identifier, opt->system_identifier);
 		return AU_REFUSED;
 	}
-	ps->persisted = ps->persisted_new = ps->meta;
+	ps->persisted = ps->persisted_new = ps->written = ps->meta;
 	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
 	ps->applied_at_open = ps->last_change = ps->applied = ps->meta.applied;
 	status = load_times(ps, err, errlen);
@@ -610,15 +617,20 @@ static AuStatus
 add_patch(AuPageStore *ps, const AuWalRecord *rec, const AuWalBlock *block)
 {
 	bool		full = au_ops_self_contained(block->data, block->data_len);
+	bool		whole;
 	AuPendEntry *e;
 	AuStatus	status;
 
+	if (!au_ps_takes(ps, &block->page, rec->end, &whole))
+		return AU_OK;
 	status = add(ps, AU_KS_PAGE, &block->page, rec->end, block->data, block->data_len,
 				 full, false, &e);
 	if (status != AU_OK)
 		return status;
 	ps->stats.patches++;
 	ps->stats.patch_bytes += block->data_len;
+	if (!whole)
+		return AU_OK;			/* nothing to make an image of, yet */
 	count_units(ps, e, au_chain_units(block->data_len), full);
 	/* Long chains are cut when the generation is written; only what would be
 	 * slow to read until then is cut here. */
@@ -758,6 +770,7 @@ au_pagestore_rewind(AuPageStore *ps, AuLsn lsn)
 		return false;
 	if (ps->applied_at_open > lsn)
 		ps->applied_at_open = lsn;
+	au_slices_rewind(ps, lsn);
 	au_timemap_cut(&ps->times, lsn);
 	ps->times_changed = true;
 	return true;
@@ -785,7 +798,8 @@ au_pagestore_full(AuPageStore *ps)
 bool
 au_pagestore_dirty(const AuPageStore *ps)
 {
-	return au_pending_entries(ps->current) > 0;
+	return au_pending_entries(ps->current) > 0 ||
+		ps->slices.changes > ps->slices.changes_written;
 }
 
 /* ---- positions and figures -------------------------------------------- */

@@ -63,6 +63,15 @@ au_ps_oldest_read(const AuPageStore *ps)
 	return oldest;
 }
 
+bool
+au_ps_reads_since(const AuPageStore *ps, uint64_t freezes)
+{
+	for (const AuPageRead *r = ps->reads; r != NULL; r = r->next)
+		if (r->freezes <= freezes)
+			return true;
+	return false;
+}
+
 /* ---- begin ------------------------------------------------------------ */
 
 static AuStatus

@@ -187,6 +187,8 @@ au_pagestore_gc_step(AuPageStore *ps)
 
 	if (ps->gc_head == ps->gc_count || ps->gc[ps->gc_head].lsn > limit)
 		return false;
+	if (au_slices_any(&ps->slices.now.incoming))
+		return false;			/* au_export.h, 4 */
 	event = &ps->gc[ps->gc_head];
 	rel = au_relmap_find(&ps->rels, &event->rel);
 	if (rel != NULL)

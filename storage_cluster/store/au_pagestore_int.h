@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "store/au_bundle.h"
+#include "store/au_export.h"
 #include "store/au_memory_int.h"
 #include "store/au_pagestore.h"
 #include "store/au_pending.h"
@@ -43,6 +44,75 @@ typedef struct AuStoreMeta
 	AuLsn		horizon;
 	AuLsn		gc_done;
 } AuStoreMeta;
+
+/*
+ * Which slices are kept (au_export.h), under AU_SLICES_KEY; absent: all.
+ *
+ *   0   u32 magic       AU_SLICES_MAGIC "AUO1"
+ *   4   u32 version     AU_SLICES_VERSION
+ *   8   u8[32] kept, u8[32] incoming, u8[32] dropping: bit s of byte s / 8
+ *   104 u64 since       of those incoming
+ *   112 u32 crc         of bytes 0..111
+ *
+ * How far an import is, under AU_IMPORT_KEY; of interest if `since` is the
+ * same.
+ *
+ *   0   u32 magic       AU_IMPORT_MAGIC "AUI1"
+ *   4   u32 version     AU_IMPORT_VERSION
+ *   8   u64 since
+ *   16  u64 horizon     highest of the chunks
+ *   24  u8  done
+ *   25  u8[29] place
+ *   54  u32 crc         of bytes 0..53
+ */
+#define AU_SLICES_MAGIC 0x314F5541u
+#define AU_SLICES_VERSION 1
+#define AU_SLICES_LEN 116
+#define AU_SLICES_KEY "\0own"
+#define AU_SLICES_KEY_LEN 4
+#define AU_IMPORT_MAGIC 0x31495541u
+#define AU_IMPORT_VERSION 1
+#define AU_IMPORT_LEN 58
+#define AU_IMPORT_KEY "\0imp"
+#define AU_IMPORT_KEY_LEN 4
+
+typedef struct AuSlicesRecord
+{
+	bool		told;			/* false: all are kept, nothing is stored */
+	AuSliceSet	kept;
+	AuSliceSet	incoming;
+	AuSliceSet	dropping;
+	AuLsn		since;
+} AuSlicesRecord;
+
+typedef struct AuImportRecord
+{
+	AuLsn		since;
+	AuLsn		horizon;
+	bool		done;
+	AuPlace		place;
+} AuImportRecord;
+
+/* Slices of a store while it is open. */
+typedef struct AuSlices
+{
+	AuSlicesRecord now;
+	AuSlicesRecord frozen;		/* goes with the frozen generation */
+	AuSlicesRecord persisted_new;	/* what the writer found in files */
+	AuSlicesRecord persisted;
+	AuImportRecord import;
+	bool		founding;		/* the import is one of sizes */
+	/* Changes of `now` are counted; those up to these are in the frozen
+	 * generation, in RocksDB. */
+	uint64_t	changes;
+	uint64_t	changes_frozen;
+	uint64_t	changes_written;
+	uint64_t	keep_change;	/* the one that began the import */
+	uint64_t	drop_change;	/* the last one that dropped anything */
+	uint64_t	drop_freezes;	/* reads begun with this or less may look at it */
+	AuPlace		drop_place;
+	uint64_t	bytes;			/* imported */
+} AuSlices;
 
 /* A page's chain of patches is cut by an image beyond this many units when a
  * generation is written, and beyond many more while it gathers; a
@@ -222,6 +292,7 @@ struct AuPageStore
 	AuStoreMeta persisted_new;	/* what the writer found in files */
 
 	AuStoreMeta meta;			/* as of the last freeze */
+	AuStoreMeta written;		/* of the newest generation in RocksDB */
 	AuStoreMeta persisted;		/* in files */
 	AuLsn		applied_at_open;
 	AuLsn		applied;		/* as last told */
@@ -231,6 +302,8 @@ struct AuPageStore
 	bool		times_changed;	/* since the last freeze */
 	size_t		frozen_times_len;	/* 0: as stored */
 	uint8_t		frozen_times[AU_TIMEMAP_BYTES_MAX];
+
+	AuSlices	slices;
 
 	AuRelMap	rels;
 	AuRelId		last_rel_id;	/* one-entry cache of the map */
@@ -327,6 +400,49 @@ void		au_cut_written(AuPageStore *ps);
 /* au_pagestore_gc.c */
 bool		au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event);
 void		au_ps_gc_sort(AuPageStore *ps);
+
+/* au_pagestore_slices.c */
+static inline bool
+au_slices_any(const AuSliceSet *s)
+{
+	return (s->bits[0] | s->bits[1] | s->bits[2] | s->bits[3]) != 0;
+}
+
+/* A slice that can be read. */
+static inline bool
+au_slices_readable(const AuSlicesRecord *r, const AuPageId *page)
+{
+	return !r->told || au_slices_has(&r->kept, au_slice_of(&page->rel, page->blk));
+}
+
+/* Does the store take this change?  *whole: what was before it is in, too. */
+bool		au_ps_takes(const AuPageStore *ps, const AuPageId *page, AuLsn lsn, bool *whole);
+/* AU_LEN bytes each; decode: false, damaged. */
+void		au_slices_encode(uint8_t *p, const AuSlicesRecord *r);
+void		au_import_encode(uint8_t *p, const AuImportRecord *r);
+bool		au_slices_decode(const uint8_t *p, size_t len, AuSlicesRecord *r);
+bool		au_import_decode(const uint8_t *p, size_t len, AuImportRecord *r);
+/* AU_OK also if there is none: all are kept. */
+AuStatus	au_slices_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuSlicesRecord *r,
+						   char *err, size_t errlen);
+/* At open.  has_meta: the store has positions. */
+AuStatus	au_slices_load(AuPageStore *ps, bool has_meta, char *err, size_t errlen);
+/* Log from lsn on was cut off. */
+void		au_slices_rewind(AuPageStore *ps, AuLsn lsn);
+/* Key behind all versions of a page. */
+void		au_ps_next_page_key(uint8_t *key, uint8_t keyspace, const AuPageId *page);
+/* First key of the next extent behind this page whose slice is in the set,
+ * or some key before it. */
+void		au_ps_next_extent_key(uint8_t *key, const AuPageId *page, const AuSliceSet *set);
+
+/* au_pagestore_batch.c: a batch begun after `freezes` freezes or fewer is
+ * under way. */
+bool		au_ps_reads_since(const AuPageStore *ps, uint64_t freezes);
+
+/* au_pagestore_write.c: a batch of other origin, with all that goes with a
+ * generation's. */
+AuStatus	au_ps_write_batch(AuPageStore *ps, rocksdb_writebatch_t *batch, bool persist,
+							  const char *what, char *err, size_t errlen);
 
 /* au_pagestore_filter.c */
 void		au_ps_filter_install(AuPageStore *ps);

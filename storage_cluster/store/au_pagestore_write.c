@@ -50,6 +50,8 @@ au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
 	ps->frozen_times_len = ps->times_changed ?
 		au_timemap_encode(ps->frozen_times, &ps->times) : 0;
 	ps->times_changed = false;
+	ps->slices.frozen = ps->slices.now;
+	ps->slices.changes_frozen = ps->slices.changes;
 	ps->current = ps->frozen;
 	ps->frozen = t;
 	ps->has_frozen = true;
@@ -169,6 +171,7 @@ write_batch(AuPageStore *ps, char *err, size_t errlen)
 	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
 	Encoder    *enc = calloc(1, sizeof(*enc));
 	uint8_t		meta[AU_META_LEN];
+	uint8_t		slices[AU_SLICES_LEN];
 	char	   *dberr = NULL;
 	bool		fits = false;
 
@@ -186,6 +189,12 @@ write_batch(AuPageStore *ps, char *err, size_t errlen)
 	if (ps->frozen_times_len > 0)
 		rocksdb_writebatch_put(batch, AU_TIMEMAP_KEY, AU_TIMEMAP_KEY_LEN,
 							   (const char *) ps->frozen_times, ps->frozen_times_len);
+	if (ps->slices.frozen.told)
+	{
+		au_slices_encode(slices, &ps->slices.frozen);
+		rocksdb_writebatch_put(batch, AU_SLICES_KEY, AU_SLICES_KEY_LEN, (const char *) slices,
+							   AU_SLICES_LEN);
+	}
 	if (fits)
 		rocksdb_write(ps->db, ps->write_options, batch, &dberr);
 	rocksdb_writebatch_destroy(batch);
@@ -252,18 +261,27 @@ count_memtables(AuPageStore *ps)
 							  au_ps_property(ps, "rocksdb.cur-size-all-mem-tables"));
 }
 
-AuStatus
-au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
+/* Of a generation (batch NULL), or of other origin. */
+static AuStatus
+write_turn(AuPageStore *ps, rocksdb_writebatch_t *batch, bool persist, const char *what,
+		   char *err, size_t errlen)
 {
+	char	   *dberr = NULL;
 	AuStatus	status;
 
-	assert(ps->has_frozen);
 	status = wait_for_compactions(ps, err, errlen);
 	if (status != AU_OK)
 		return status;
 	if (ps->memory != NULL)
 		au_store_memory_write_begin(ps->memory);
-	status = write_batch(ps, err, errlen);
+	if (batch == NULL)
+		status = write_batch(ps, err, errlen);
+	else
+	{
+		rocksdb_write(ps->db, ps->write_options, batch, &dberr);
+		if (dberr != NULL)
+			status = db_failed(dberr, what, err, errlen);
+	}
 	if (ps->memory != NULL)
 	{
 		count_memtables(ps);
@@ -276,9 +294,30 @@ au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
 		count_memtables(ps);
 		au_store_memory_write_end(ps->memory);
 	}
+	return status;
+}
+
+AuStatus
+au_ps_write_batch(AuPageStore *ps, rocksdb_writebatch_t *batch, bool persist, const char *what,
+				  char *err, size_t errlen)
+{
+	assert(batch != NULL);
+	return write_turn(ps, batch, persist, what, err, errlen);
+}
+
+AuStatus
+au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
+{
+	AuStatus	status;
+
+	assert(ps->has_frozen);
+	status = write_turn(ps, NULL, persist, NULL, err, errlen);
 	if (status != AU_OK)
 		return status;
 	status = au_ps_meta_read(ps->db, ps->persisted_options, &ps->persisted_new, err, errlen);
+	if (status == AU_OK)
+		return au_slices_read(ps->db, ps->persisted_options, &ps->slices.persisted_new, err,
+							  errlen);
 	return status == AU_NOT_FOUND ? AU_OK : status;
 }
 
@@ -289,6 +328,9 @@ au_pagestore_written(AuPageStore *ps, AuStatus status)
 	if (status != AU_OK)
 		return;
 	ps->persisted = ps->persisted_new;
+	ps->written = ps->frozen_meta;
+	ps->slices.persisted = ps->slices.persisted_new;
+	ps->slices.changes_written = ps->slices.changes_frozen;
 	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
 	au_cut_written(ps);
 	if (au_pending_pinned(ps->frozen))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fuzz_store.c: what the store and the node read from their files: bundles,
- * size items, keys, the VOLUME file.  Any bytes are parsed or refused; what is
+ * size items, keys, the VOLUME file, chunks of other stores.  Any bytes are parsed or refused; what is
  * taken for a bundle is encoded to the same bytes again.
  */
 #include <assert.h>
@@ -10,6 +10,7 @@
 #include "common/au_crc32c.h"
 #include "core/au_volume.h"
 #include "store/au_bundle.h"
+#include "store/au_chunk.h"
 #include "store/au_relmap.h"
 
 #define ITEMS_MAX 4096
@@ -46,6 +47,38 @@ bundle(const uint8_t *key, const uint8_t *value, size_t len)
 	free(again);
 }
 
+/* As sent, and with the checksum put right. */
+static void
+chunk(const uint8_t *data, size_t len)
+{
+	uint8_t    *copy = malloc(len);
+
+	memcpy(copy, data, len);
+	for (int i = 0; i < 2; i++)
+	{
+		AuChunk		c;
+		AuChunkEntry e;
+		const char *why;
+		size_t		pos = 0;
+		uint32_t	n = 0;
+
+		if (au_chunk_parse(copy, len, &c, &why) == AU_OK)
+		{
+			while (au_chunk_next(&c, &pos, &e))
+				n++;
+			if (n != c.count)
+				abort();
+		}
+		else if (why == NULL)
+			abort();
+		au_put_u32(copy, AU_CHUNK_MAGIC);
+		au_put_u32(copy + 4, AU_CHUNK_VERSION);
+		au_put_u32(copy + 8, (uint32_t) len);
+		au_put_u32(copy + len - 4, au_crc32c(0, copy, len - 4));
+	}
+	free(copy);
+}
+
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 int
@@ -60,6 +93,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (au_volume_decode(data, len, &meta, &why) != AU_OK && why == NULL)
 		abort();
+	if (len >= AU_CHUNK_MIN)
+		chunk(data, len);
 	if (len < AU_KEY_LEN + AU_BUNDLE_OVERHEAD)
 		return 0;
 	if (au_key_decode(data, AU_KEY_LEN, &ks, &page, &lsn))

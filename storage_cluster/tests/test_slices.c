@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_slices.c: slices that come to a page store and go, while it takes log:
+ * whatever is kept reads the same as in a model, at every LSN, also after
+ * kill -9 in the middle of an import or of dropping; what is damaged is
+ * refused.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/slices.h"
+#include "tests/testdir.h"
+
+#define RECORDS 6000
+#define RETENTION (4000 * SL_STEP)
+#define BUDGET 20000			/* of a chunk: many of them */
+
+static char dir[200];
+
+/* Two stores that keep all, bundled differently, and one whose slices come
+ * and go.  `rng` is of what is done; the load has its own. */
+typedef struct World
+{
+	SlLoad	   *load;
+	uint64_t	rng;
+	AuPageStore *full[2];
+	AuPageStore *ps;
+	int			fed;			/* records that ps has taken */
+	int			imports;		/* ended */
+	int			drops;
+	int			gone;			/* imports given up */
+	uint8_t    *chunk;
+	char		dirs[3][240];
+} World;
+
+static void
+open_all(World *w, uint64_t seed, uint64_t actions, const char *own)
+{
+	memset(w, 0, sizeof(*w));
+	w->load = sl_new(seed, RECORDS);
+	w->rng = actions * 0x9e3779b97f4a7c15ULL + 5;
+	w->chunk = malloc(AU_CHUNK_MAX);
+	assert_non_null(w->chunk);
+	for (int i = 0; i < 3; i++)
+		snprintf(w->dirs[i], sizeof(w->dirs[i]), "%s/%s%d", dir, i == 2 ? "own" : own, i);
+	for (int i = 0; i < 2; i++)
+	{
+		testdir_remove(w->dirs[i]);
+		w->full[i] = teststore_open(w->dirs[i], SL_SYSID, SL_START, RETENTION);
+	}
+	w->ps = teststore_open(w->dirs[2], SL_SYSID, SL_START, RETENTION);
+	w->fed = sl_index(au_pagestore_restart_lsn(w->ps)) + 1;
+}
+
+static void
+close_all(World *w)
+{
+	for (int i = 0; i < 2; i++)
+		au_pagestore_close(w->full[i]);
+	au_pagestore_close(w->ps);
+	sl_free(w->load);
+	free(w->chunk);
+}
+
+static void
+write_store(const SlLoad *l, AuPageStore *ps, int fed, bool persist)
+{
+	(void) l;
+	if (fed > 0 && sl_lsn(fed - 1) >= au_pagestore_applied_lsn(ps))
+		teststore_write(ps, sl_lsn(fed - 1), persist);
+}
+
+/* The next chunk of what is incoming, from one of the full stores. */
+static void
+import_one(World *w)
+{
+	AuPageStore *from = w->full[sl_random(&w->rng, 2)];
+	AuSlicesState state;
+	AuExportSet set = {.keyspace = AU_KS_PAGE};
+	AuImported imported;
+	AuExport   *e;
+	size_t		len;
+	char		err[512];
+	AuStatus	status;
+
+	au_pagestore_slices(w->ps, &state);
+	if (!au_pagestore_import_ready(w->ps))
+		return;
+	if (state.done)
+	{
+		au_pagestore_import_finish(w->ps);
+		w->imports++;
+		sl_compare(w->load, w->ps, sl_lsn(w->fed - 1), "imported");
+		return;
+	}
+	set.slices = state.incoming;
+	status = au_pagestore_export_begin(from, &set, state.since, au_pagestore_horizon(w->ps),
+									   &state.place, &e);
+	if (status == AU_NEED_MORE)
+	{
+		write_store(w->load, from, w->load->nrecords, false);
+		return;
+	}
+	if (status == AU_GONE)
+	{
+		au_pagestore_slices_drop(w->ps, &state.incoming);
+		w->gone++;
+		return;
+	}
+	assert_int_equal(status, AU_OK);
+	status = au_pagestore_export_work(e, w->chunk, BUDGET, &len);
+	if (status != AU_OK)
+		fail_msg("export: %s", au_pagestore_export_error(e));
+	au_pagestore_export_end(e);
+	assert_true(len < BUDGET + 150000);
+	status = au_pagestore_import_write(w->ps, w->chunk, len, &imported, err, sizeof(err));
+	if (status != AU_OK)
+		fail_msg("import: %s", err);
+	au_pagestore_imported(w->ps, &imported);
+}
+
+/* Now and then slices go, or others are wanted. */
+static void
+change_slices(World *w)
+{
+	AuSlicesState state;
+	AuSliceSet	set = {{0}};
+	uint32_t	part = 2 + sl_random(&w->rng, 6);
+	bool		drop = sl_random(&w->rng, 2);
+
+	au_pagestore_slices(w->ps, &state);
+	for (uint32_t s = 0; s < AU_SLICES; s++)
+		if (sl_random(&w->rng, part) == 0 &&
+			au_slices_has(&state.kept, s) == drop && !au_slices_has(&state.dropping, s) &&
+			!au_slices_has(&state.incoming, s))
+			au_slices_add(&set, s);
+	if (drop)
+	{
+		/* sometimes an import is given up */
+		if (sl_random(&w->rng, 4) == 0)
+			for (int i = 0; i < AU_SLICES / 64; i++)
+				set.bits[i] |= state.incoming.bits[i];
+		au_pagestore_slices_drop(w->ps, &set);
+		w->drops++;
+	}
+	else if (!au_pagestore_slices_keep(w->ps, &set))
+		return;
+	if (sl_random(&w->rng, 2))
+		write_store(w->load, w->ps, w->fed, false);
+}
+
+/* Feeds what there is, and does what a node would do. */
+static void
+act(World *w)
+{
+	while (w->fed < w->load->nrecords)
+	{
+		sl_apply(w->load, w->ps, w->fed++);
+		if (au_pagestore_full(w->ps))
+			write_store(w->load, w->ps, w->fed, sl_random(&w->rng, 3) == 0);
+	}
+	if (sl_random(&w->rng, 100) == 0)
+		write_store(w->load, w->ps, w->fed, sl_random(&w->rng, 3) == 0);
+	if (sl_random(&w->rng, 8) == 0)
+		import_one(w);
+	if (sl_random(&w->rng, 150) == 0)
+		change_slices(w);
+	if (sl_random(&w->rng, 10) == 0)
+		(void) au_pagestore_slices_step(w->ps);
+	if (sl_random(&w->rng, 20) == 0)
+		(void) au_pagestore_gc_step(w->ps);
+	if (sl_random(&w->rng, 900) == 0)
+		au_pagestore_compact(w->ps);
+	if (sl_random(&w->rng, 1500) == 0)
+		sl_compare(w->load, w->ps, sl_lsn(w->fed - 1), "meanwhile");
+}
+
+static void
+run(World *w, int upto, bool with_own)
+{
+	while (w->load->nrecords < upto)
+	{
+		int			i = w->load->nrecords;
+
+		sl_more(w->load);
+		for (int k = 0; k < 2; k++)
+		{
+			sl_apply(w->load, w->full[k], i);
+			if (au_pagestore_full(w->full[k]) || i % (k == 0 ? 211 : 89) == 0)
+				write_store(w->load, w->full[k], i + 1, false);
+			if (i % (k == 0 ? 70 : 700) == 0)
+				(void) au_pagestore_gc_step(w->full[k]);
+		}
+		if (with_own)
+			act(w);
+	}
+}
+
+/* Everything that is still to come in or go. */
+static void
+settle(World *w)
+{
+	AuSlicesState state;
+	AuSliceSet	none = {{0}};
+	AuSliceSet	want;
+	int			rounds = 0;
+
+	for (;;)
+	{
+		assert_true(++rounds < 100000);
+		write_store(w->load, w->ps, w->fed, false);
+		while (au_pagestore_slices_step(w->ps))
+			;
+		write_store(w->load, w->ps, w->fed, false);
+		import_one(w);
+		au_pagestore_slices(w->ps, &state);
+		if (memcmp(&state.dropping, &none, sizeof(none)) != 0 ||
+			memcmp(&state.incoming, &none, sizeof(none)) != 0)
+			continue;
+		for (int i = 0; i < AU_SLICES / 64; i++)
+			want.bits[i] = ~state.kept.bits[i];
+		if (memcmp(&want, &none, sizeof(none)) == 0)
+			return;
+		assert_true(au_pagestore_slices_keep(w->ps, &want));
+	}
+}
+
+static void
+note(void *ctx, const char *problem)
+{
+	(void) ctx;
+	fail_msg("the check says: %s", problem);
+}
+
+static void
+check_offline(World *w)
+{
+	AuPageStoreCheck out;
+	char		err[512];
+
+	au_pagestore_close(w->ps);
+	assert_int_equal(au_pagestore_check(w->dirs[2], note, NULL, &out, err, sizeof(err)), AU_OK);
+	assert_int_equal(out.problems, 0);
+	w->ps = teststore_open(w->dirs[2], SL_SYSID, SL_START, RETENTION);
+	w->fed = sl_index(au_pagestore_restart_lsn(w->ps)) + 1;
+}
+
+static void
+test_moving(void **state)
+{
+	int			imports = 0;
+	int			compared = 0;
+
+	(void) state;
+	for (uint64_t seed = 1; seed <= 2; seed++)
+	{
+		World		w;
+
+		testdir_remove(dir);
+		assert_int_equal(mkdir(dir, 0700), 0);
+		open_all(&w, seed, seed, "full");
+		run(&w, RECORDS / 2, true);
+		check_offline(&w);
+		run(&w, RECORDS, true);
+		compared += sl_compare(w.load, w.ps, sl_lsn(RECORDS - 1), "at the end");
+		imports += w.imports;
+		settle(&w);
+		au_pagestore_compact(w.ps);
+		while (au_pagestore_gc_step(w.ps))
+			;
+		compared += sl_compare(w.load, w.ps, sl_lsn(RECORDS - 1), "settled");
+		check_offline(&w);
+		close_all(&w);
+	}
+	assert_true(imports >= 10);
+	assert_true(compared > 6000);
+}
+
+/* A process of its own, which kills itself in the middle. */
+static void
+child(uint64_t seed, uint64_t actions, int upto)
+{
+	World		w;
+
+	open_all(&w, seed, actions, "child");
+	run(&w, upto, true);
+	kill(getpid(), SIGKILL);
+}
+
+static void
+run_child(uint64_t seed, uint64_t actions, int upto)
+{
+	char		texts[3][32];
+	char	   *args[] = {"test_slices", "child", dir, texts[0], texts[1], texts[2], NULL};
+	pid_t		pid;
+	int			st;
+
+	snprintf(texts[0], sizeof(texts[0]), "%u", (unsigned) seed);
+	snprintf(texts[1], sizeof(texts[1]), "%u", (unsigned) actions);
+	snprintf(texts[2], sizeof(texts[2]), "%d", upto);
+	pid = fork();
+	if (pid == 0)
+	{
+		execv("/proc/self/exe", args);
+		_exit(10);
+	}
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	assert_true(WIFSIGNALED(st) && WTERMSIG(st) == SIGKILL);
+}
+
+static void
+test_killed(void **state)
+{
+	(void) state;
+	for (uint64_t seed = 11; seed <= 12; seed++)
+	{
+		World		w;
+
+		testdir_remove(dir);
+		assert_int_equal(mkdir(dir, 0700), 0);
+		for (int i = 1; i <= 6; i++)
+			run_child(seed, seed * 100 + (uint64_t) i, 700 * i + (int) (seed * 37 * (uint64_t) i) % 400);
+		open_all(&w, seed, seed, "full");
+		run(&w, 5000, false);
+		act(&w);
+		sl_compare(w.load, w.ps, sl_lsn(w.fed - 1), "after the kills");
+		run(&w, RECORDS, true);
+		settle(&w);
+		assert_true(sl_compare(w.load, w.ps, sl_lsn(RECORDS - 1), "settled") > 2000);
+		check_offline(&w);
+		close_all(&w);
+	}
+}
+
+/* A chunk with any byte changed, or of the wrong place, is not taken. */
+static void
+test_damage(void **state)
+{
+	AuExportSet set = {.keyspace = AU_KS_PAGE,.all = true};
+	AuPlace		from = au_place_first(AU_KS_PAGE);
+	AuSliceSet	all;
+	AuImported imported;
+	AuExport   *e;
+	World		w;
+	size_t		len;
+	char		err[512];
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 21, 21, "full");
+	run(&w, 600, false);
+	write_store(w.load, w.full[0], 600, false);
+	while (w.fed < 600)
+		sl_apply(w.load, w.ps, w.fed++);
+	memset(&all, 0xFF, sizeof(all));
+	au_pagestore_slices_drop(w.ps, &all);
+	write_store(w.load, w.ps, w.fed, false);
+	while (au_pagestore_slices_step(w.ps))
+		;
+	assert_true(au_pagestore_slices_keep(w.ps, &all));
+	assert_int_equal(au_pagestore_export_begin(w.full[0], &set, sl_lsn(599) + 1, 0, &from, &e),
+					 AU_NEED_MORE);
+	assert_int_equal(au_pagestore_export_begin(w.ps, &set, sl_lsn(599), 0, &from, &e), AU_MOVED);
+	assert_int_equal(au_pagestore_export_begin(w.full[0], &set, sl_lsn(599), 0, &from, &e), AU_OK);
+	assert_int_equal(au_pagestore_export_work(e, w.chunk, BUDGET, &len), AU_OK);
+	au_pagestore_export_end(e);
+
+	/* not before the state is written */
+	assert_int_equal(au_pagestore_import_write(w.ps, w.chunk, len, &imported, err, sizeof(err)),
+					 AU_INVALID);
+	write_store(w.load, w.ps, w.fed, false);
+	for (int i = 0; i < 3000; i++)
+	{
+		size_t		at = sl_random(&w.rng, (uint32_t) len);
+		uint8_t		was = w.chunk[at];
+
+		w.chunk[at] ^= (uint8_t) (1 + sl_random(&w.rng, 255));
+		assert_int_not_equal(au_pagestore_import_write(w.ps, w.chunk, len, &imported, err,
+													   sizeof(err)), AU_OK);
+		w.chunk[at] = was;
+		assert_int_not_equal(au_pagestore_import_write(w.ps, w.chunk,
+													   sl_random(&w.rng, (uint32_t) len), &imported,
+													   err, sizeof(err)), AU_OK);
+	}
+	assert_int_equal(au_pagestore_import_write(w.ps, w.chunk, len, &imported, err, sizeof(err)),
+					 AU_OK);
+	au_pagestore_imported(w.ps, &imported);
+	/* the same once more is out of place */
+	assert_int_equal(au_pagestore_import_write(w.ps, w.chunk, len, &imported, err, sizeof(err)),
+					 AU_INVALID);
+	settle(&w);
+	assert_true(sl_compare(w.load, w.ps, sl_lsn(599), "imported") > 500);
+	close_all(&w);
+}
+
+/* A new store from another one's positions and sizes, then its slices. */
+static void
+test_founding(void **state)
+{
+	AuPageStoreOptions opt = {
+		.dir = NULL,.system_identifier = SL_SYSID,.start_lsn = SL_START,
+		.pending_bytes = 64 * 1024,.write_buffer_bytes = 256 * 1024,.retention_bytes = RETENTION
+	};
+	AuExportSet set = {.keyspace = AU_KS_SIZE};
+	AuPlace		place = au_place_first(AU_KS_SIZE);
+	AuStorePosition *position = calloc(1, sizeof(*position));
+	AuPageStore *ps;
+	World		w;
+	bool		done = false;
+	char		err[512];
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 31, 31, "full");
+	run(&w, 4000, false);
+	au_pagestore_close(w.ps);
+	testdir_remove(w.dirs[2]);
+	opt.dir = w.dirs[2];
+	write_store(w.load, w.full[0], 4000, false);
+	au_pagestore_position(w.full[0], position);
+	assert_int_equal(position->applied, sl_lsn(3999));
+	assert_int_equal(au_pagestore_found(&ps, &opt, position, err, sizeof(err)), AU_OK);
+	while (!done)
+	{
+		AuImported imported;
+		AuExport   *e;
+		size_t		len;
+
+		run(&w, w.load->nrecords + 20, false);
+		assert_int_equal(au_pagestore_export_begin(w.full[0], &set, position->applied, 0, &place, &e),
+						 AU_OK);
+		assert_int_equal(au_pagestore_export_work(e, w.chunk, 1000, &len), AU_OK);
+		au_pagestore_export_end(e);
+		assert_int_equal(au_pagestore_import_write(ps, w.chunk, len, &imported, err, sizeof(err)),
+						 AU_OK);
+		au_pagestore_imported(ps, &imported);
+		place = imported.place;
+		done = imported.done;
+		if (place.key[0] == AU_KS_SIZE && sl_random(&w.rng, 3) == 0)
+		{
+			/* one that was not ended is refused */
+			au_pagestore_close(ps);
+			assert_int_equal(au_pagestore_open(&ps, &opt, err, sizeof(err)), AU_CORRUPT);
+			testdir_remove(w.dirs[2]);
+			assert_int_equal(au_pagestore_found(&ps, &opt, position, err, sizeof(err)), AU_OK);
+			place = au_place_first(AU_KS_SIZE);
+			done = false;
+		}
+	}
+	assert_int_equal(au_pagestore_found_end(ps, err, sizeof(err)), AU_OK);
+	au_pagestore_close(ps);
+	w.ps = teststore_open(w.dirs[2], SL_SYSID, SL_START, RETENTION);
+	assert_int_equal(au_pagestore_applied_lsn(w.ps), position->applied);
+	w.fed = sl_index(au_pagestore_restart_lsn(w.ps)) + 1;
+	run(&w, RECORDS, true);
+	settle(&w);
+	assert_true(w.imports > 0);
+	assert_true(sl_compare(w.load, w.ps, sl_lsn(RECORDS - 1), "settled") > 2000);
+	check_offline(&w);
+	close_all(&w);
+	free(position);
+}
+
+/* Pages are replaced by another store's, while changes go on. */
+static void
+test_mending(void **state)
+{
+	World		w;
+	char		err[512];
+	int			mended = 0;
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 41, 41, "full");
+	for (int i = 0; i < 60; i++)
+	{
+		AuPageId	page = sl_page(sl_random(&w.rng, SL_RELS), sl_random(&w.rng, SL_PAGES));
+		AuExportSet set = {.keyspace = AU_KS_PAGE,.all = true,.ranged = true,.last = page};
+		AuPlace		from;
+		AuLsn		upto;
+		AuExport   *e;
+		size_t		len;
+
+		run(&w, w.load->nrecords + 100, false);
+		while (w.fed < w.load->nrecords)
+		{
+			sl_apply(w.load, w.ps, w.fed++);
+			if (w.fed % 77 == 0)
+				write_store(w.load, w.ps, w.fed, false);
+		}
+		set.last.blk |= AU_EXTENT_BLOCKS - 1;
+		au_key_encode(from.key, AU_KS_PAGE, &page, AU_LSN_MAX);
+		upto = au_pagestore_written_lsn(w.ps) < au_pagestore_written_lsn(w.full[1]) ?
+			au_pagestore_written_lsn(w.ps) : au_pagestore_written_lsn(w.full[1]);
+		assert_int_equal(au_pagestore_export_begin(w.full[1], &set, upto,
+												   au_pagestore_horizon(w.ps), &from, &e), AU_OK);
+		assert_int_equal(au_pagestore_export_work(e, w.chunk, AU_CHUNK_MAX / 2, &len), AU_OK);
+		au_pagestore_export_end(e);
+		if (au_pagestore_mend_write(w.ps, w.chunk, len, err, sizeof(err)) != AU_OK)
+			fail_msg("mend: %s", err);
+		mended += len > AU_CHUNK_MIN;
+		if (i % 10 == 9)
+			sl_compare(w.load, w.ps, sl_lsn(w.fed - 1), "mended");
+	}
+	assert_true(mended > 30);
+	check_offline(&w);
+	close_all(&w);
+}
+
+static int
+setup(void **state)
+{
+	(void) state;
+	snprintf(dir, sizeof(dir), "/tmp/au_slices.%ld", (long) getpid());
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	testdir_remove(dir);
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_moving),
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_founding),
+		cmocka_unit_test(test_mending),
+	};
+
+	if (argc == 6 && strcmp(argv[1], "child") == 0)
+	{
+		snprintf(dir, sizeof(dir), "%s", argv[2]);
+		child(strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10), atoi(argv[5]));
+	}
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
