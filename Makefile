@@ -15,7 +15,8 @@ PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
 OWN_TARGETS = simulate check check-unit check-sql check-isolation check-tap check-core \
-	check-long check-faults quickstart quickstart-stop quickstart-clean bench soak \
+	check-long check-faults quickstart quickstart-stop quickstart-clean \
+	quickstart-cluster quickstart-cluster-stop quickstart-cluster-clean bench soak \
 	profile deps help
 
 ifneq (,$(filter $(OWN_TARGETS),$(MAKECMDGOALS)))
@@ -76,6 +77,9 @@ profile:
 quickstart quickstart-stop quickstart-clean:
 	@.ci/quickstart.sh $@
 
+quickstart-cluster quickstart-cluster-stop quickstart-cluster-clean:
+	@.ci/quickstart-cluster.sh $@
+
 deps:
 	@.ci/deps.sh
 
@@ -96,6 +100,7 @@ help:
 	@echo 'make soak              20 minutes of load under a memory limit; SOAK_SECONDS'
 	@echo 'make profile           instructions and WAL bytes per operation, heap and aurora'
 	@echo 'make quickstart        a private instance with a demo; quickstart-stop, quickstart-clean'
+	@echo 'make quickstart-cluster  ... on three storage nodes, one of which is killed; -stop, -clean'
 	@echo 'make deps              install what is missing from the distribution'"'"'s packages'
 	@echo 'make clean             remove what was built'
 
