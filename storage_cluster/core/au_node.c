@@ -82,6 +82,8 @@ au_node_free(AuNode *n)
 		au_v_free(n->vols[i]);
 	if (n->slice != NULL)
 		host.release(host.ctx, n->slice);
+	if (n->view != NULL)
+		host.release(host.ctx, n->view);
 	host.release(host.ctx, n);
 }
 
@@ -249,6 +251,7 @@ au_node_conn_closed(AuNode *n, AuConn *c)
 {
 	au_r_forget_conn(c);
 	au_h_forget_conn(c);
+	au_c_forget_conn(n, c);
 	for (uint32_t i = 0; i < n->nvols; i++)
 		if (n->vols[i]->writer == c)
 		{
@@ -372,6 +375,7 @@ handle_hello(AuNode *n, AuConn *c, const AuFrame *f)
 	c->system_identifier = m.system_identifier;
 	memcpy(c->name, m.name, sizeof(c->name));
 	c->vol = au_n_volume(n, m.system_identifier);
+	ok.ring_epoch = n->view != NULL ? n->view->epoch : 0;
 	if (c->vol != NULL)
 	{
 		ok.volume_known = 1;
@@ -487,6 +491,12 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 			break;
 		case AU_MSG_HOLD_LSN:
 			au_h_hold(n, c, f);
+			break;
+		case AU_MSG_GET_VIEW:
+			au_c_get_view(n, c, f);
+			break;
+		case AU_MSG_CLUSTER:
+			au_c_command(n, c, f);
 			break;
 		case AU_MSG_STATUS:
 			handle_status(n, c, f);

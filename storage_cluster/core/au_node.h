@@ -28,6 +28,7 @@
 #ifndef AU_NODE_H
 #define AU_NODE_H
 
+#include "cluster/au_view.h"
 #include "common/au_wire.h"
 #include "core/au_hist.h"
 #include "core/au_volume.h"
@@ -63,6 +64,7 @@
 /* A node that gets nothing from the writer for so long, and knows that there
  * is more, asks others. */
 #define AU_NODE_STARVED_US ((uint64_t) 100 * 1000)
+#define AU_NODE_COMMANDS_MAX 32	/* for the cluster's view, under way */
 #define AU_NODE_RETRY_US ((uint64_t) 2 * 1000000)	/* after trouble with the disk */
 
 typedef enum AuLogLevel
@@ -183,6 +185,11 @@ typedef struct AuNodeHost
 							   void *fnctx);
 	bool		(*store_gc_step) (void *ctx, void *vol);
 	const char *(*store_error) (void *ctx, void *vol);
+
+	/* A command for the cluster's view, that was passed on `hops` times.
+	 * au_node_command_done with the ticket must follow, not before this
+	 * returned.  NULL: the node is in no cluster. */
+	void		(*command) (void *ctx, uint64_t ticket, const AuViewCommand *c, uint8_t hops);
 } AuNodeHost;
 
 typedef struct AuNodeOptions
@@ -221,6 +228,23 @@ void		au_node_conn_closed(AuNode *node, AuConn *conn);
 void		au_node_synced(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_written(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_read_done(AuNode *node, AuPageBatch *batch);
+
+/* The cluster's view from now on; it is copied.  AU_NOMEM: only possible the
+ * first time.  Then GET_VIEW is answered with it, and HELLO_OK has its epoch. */
+AuStatus	au_node_set_view(AuNode *node, const AuView *view);
+/* Good until the next event; NULL: none was set. */
+const AuView *au_node_view(const AuNode *node);
+
+typedef struct AuCommandResult
+{
+	AuStatus	status;
+	uint64_t	epoch;			/* of the view with it */
+	uint32_t	number;			/* of the node it was about, 0: none */
+	const char *message;		/* unless AU_OK */
+	const char *hint;			/* NULL: none */
+} AuCommandResult;
+
+void		au_node_command_done(AuNode *node, uint64_t ticket, const AuCommandResult *result);
 
 /* Do a slice of what there is to do.  Returns microseconds after which it
  * wants to run again at the latest; 0: at once. */

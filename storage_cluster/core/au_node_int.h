@@ -176,6 +176,14 @@ struct AuConn
 	}			ask;
 };
 
+/* A command for the view whose answer somebody waits for. */
+typedef struct AuPendingCommand
+{
+	uint64_t	ticket;			/* 0: free */
+	AuConn	   *conn;			/* NULL: gone */
+	uint64_t	id;
+} AuPendingCommand;
+
 struct AuNode
 {
 	AuNodeHost	host;
@@ -196,6 +204,11 @@ struct AuNode
 	bool		stopped;
 	uint8_t    *slice;			/* AU_NODE_SLICE_BYTES: log on its way to the decoder */
 	AuMsgGetPages msg_get;
+	AuView	   *view;			/* of the cluster; NULL: none */
+	uint8_t    *view_bytes;		/* the same, as it is sent */
+	uint32_t	view_length;
+	AuPendingCommand commands[AU_NODE_COMMANDS_MAX];
+	uint64_t	last_ticket;
 	AuNodeStats stats;
 };
 
@@ -259,6 +272,11 @@ uint64_t	au_p_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_h_forget_conn(AuConn *c);
 void		au_h_break(AuVolume *v);
+
+/* au_node_view.c */
+void		au_c_get_view(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_c_command(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_c_forget_conn(AuNode *n, const AuConn *c);
 
 /* au_node_read.c */
 void		au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f);

@@ -81,6 +81,9 @@ typedef struct FakeHost
 	AuStatus	save_status;
 	int			saves;
 	uint64_t	saved_term;
+	uint64_t	ticket;			/* of the last command for the cluster's view */
+	AuViewCommand command;
+	uint8_t		command_hops;
 } FakeHost;
 
 static inline uint64_t
@@ -505,6 +508,16 @@ fake_store_set_hold(void *ctx, void *vol, AuLsn lsn)
 }
 
 static inline void
+fake_command(void *ctx, uint64_t ticket, const AuViewCommand *c, uint8_t hops)
+{
+	FakeHost   *h = ctx;
+
+	h->ticket = ticket;
+	h->command = *c;
+	h->command_hops = hops;
+}
+
+static inline void
 fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 {
 	memset(h, 0, sizeof(*h));
@@ -519,7 +532,7 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 		fake_store_apply, fake_store_full, fake_store_freeze, fake_store_write_start,
 		fake_store_reopen, fake_store_positions, fake_store_persisted, fake_store_set_applied,
 		fake_store_horizon, fake_store_set_hold, fake_store_last_change, fake_store_rewind, fake_store_read,
-		fake_store_size, fake_store_list, fake_store_gc_step, fake_store_error
+		fake_store_size, fake_store_list, fake_store_gc_step, fake_store_error, fake_command
 	};
 	h->node = au_node_new(&h->host, opt);
 }

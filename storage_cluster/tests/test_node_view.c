@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_node_view.c: what a node says about its cluster's view, and what it does
+ * with commands for it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/au_wire_cluster.h"
+#include "tests/fakehost.h"
+#include "tests/viewmake.h"
+
+static FakeHost H;
+static uint8_t buf[1 << 17];
+static uint8_t kept[1 << 17];
+
+#define SEND(c, enc, ...) \
+	do { \
+		AuWriter w_; \
+		au_writer_start(&w_, buf, sizeof(buf)); \
+		assert_true(enc(&w_, __VA_ARGS__)); \
+		fake_input(&H, (c), w_.data, w_.len, SIZE_MAX); \
+	} while (0)
+
+static AuFrame
+expect(FakeConn *c, uint16_t type, uint64_t id)
+{
+	AuFrame		f;
+	size_t		used;
+
+	assert_int_equal(au_frame_parse(c->out, c->out_len, &f, &used), AU_OK);
+	memcpy(kept, c->out, used);
+	memmove(c->out, c->out + used, c->out_len - used);
+	c->out_len -= used;
+	au_node_conn_sent(H.node, c->conn, used);
+	assert_int_equal(au_frame_parse(kept, used, &f, &used), AU_OK);
+	assert_int_equal(f.type, type);
+	assert_int_equal(f.id, id);
+	return f;
+}
+
+static void
+expect_error(FakeConn *c, uint64_t id, AuStatus status, const char *part)
+{
+	AuFrame		f = expect(c, AU_MSG_ERROR, id);
+	AuMsgError	e;
+
+	assert_true(au_dec_error(&f, &e));
+	assert_int_equal(e.status, status);
+	assert_non_null(strstr(e.message, part));
+}
+
+static AuMsgHelloOk
+open_as(FakeConn *c, uint8_t role)
+{
+	AuMsgHello	m = {.system_identifier = 77,.role = role,.name = "x"};
+	AuMsgHelloOk ok;
+	AuFrame		f;
+
+	fake_conn_open(&H, c);
+	SEND(c, au_enc_hello, 1, &m);
+	f = expect(c, AU_MSG_HELLO_OK, 1);
+	assert_true(au_dec_hello_ok(&f, &ok));
+	return ok;
+}
+
+static void
+begin(void)
+{
+	AuNodeOptions opt = {.node_id = 9};
+
+	fake_host_start(&H, &opt);
+}
+
+static void
+finish(void)
+{
+	au_node_free(H.node);
+	assert_int_equal(H.allocated, 0);
+}
+
+static void
+apply(AuView *v, AuViewCommand c)
+{
+	char		err[256];
+	bool		changed;
+
+	assert_int_equal(au_view_apply(v, &c, &changed, err, sizeof(err)), AU_OK);
+}
+
+static void
+get_view(FakeConn *c, uint64_t epoch, AuMsgView *answer)
+{
+	AuMsgGetView m = {.epoch = epoch};
+	AuFrame		f;
+
+	SEND(c, au_enc_get_view, 5, &m);
+	f = expect(c, AU_MSG_VIEW, 5);
+	assert_true(au_dec_view(&f, answer));
+}
+
+static void
+test_view(void **state)
+{
+	static AuView v,
+				back;
+	FakeConn	c;
+	AuMsgView	m;
+
+	(void) state;
+	begin();
+	assert_null(au_node_view(H.node));
+	assert_int_equal(open_as(&c, AU_ROLE_READER).ring_epoch, 0);
+	get_view(&c, 0, &m);
+	assert_int_equal(m.epoch, 0);
+	assert_int_equal(m.length, 0);
+	memset(&v, 0, sizeof(v));
+	apply(&v, view_init(3));
+	apply(&v, view_join(1, ""));
+	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
+	get_view(&c, 0, &m);
+	assert_int_equal(m.epoch, 2);
+	assert_true(au_view_decode(&back, m.bytes, m.length));
+	assert_memory_equal(&back, &v, sizeof(v));
+	get_view(&c, 2, &m);
+	assert_int_equal(m.epoch, 2);
+	assert_int_equal(m.length, 0);
+	apply(&v, view_join(2, ""));
+	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
+	get_view(&c, 2, &m);
+	assert_int_equal(m.epoch, 3);
+	assert_true(m.length > 0);
+	/* one that knows more than we do */
+	get_view(&c, 9, &m);
+	assert_int_equal(m.length, 0);
+	fake_conn_end(&H, &c);
+	assert_int_equal(open_as(&c, AU_ROLE_READER).ring_epoch, 3);
+	fake_conn_end(&H, &c);
+	finish();
+}
+
+static void
+send_command(FakeConn *c, uint64_t id, const AuViewCommand *command)
+{
+	uint8_t		bytes[AU_VIEW_COMMAND_MAX];
+	AuMsgCluster m = {.hops = 1,.bytes = bytes};
+
+	m.length = (uint32_t) au_view_command_encode(command, bytes, sizeof(bytes));
+	SEND(c, au_enc_cluster, id, &m);
+}
+
+static void
+test_command(void **state)
+{
+	static AuView v;
+	AuViewCommand drain = view_about(AU_VIEW_DRAIN, 3);
+	AuCommandResult ok = {.status = AU_OK,.epoch = 12,.number = 3};
+	AuCommandResult no = {.status = AU_REFUSED,.message = "no such luck",.hint = "Wait."};
+	AuMsgCluster bad = {.length = 4,.bytes = (const uint8_t *) "what"};
+	AuMsgClusterOk answer;
+	uint64_t	first;
+	FakeConn	c,
+				reader;
+	AuFrame		f;
+
+	(void) state;
+	begin();
+	(void) open_as(&c, AU_ROLE_ADMIN);
+	send_command(&c, 7, &drain);
+	expect_error(&c, 7, AU_REFUSED, "in no cluster");
+	memset(&v, 0, sizeof(v));
+	apply(&v, view_init(3));
+	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
+	(void) open_as(&reader, AU_ROLE_READER);
+	send_command(&reader, 8, &drain);
+	expect_error(&reader, 8, AU_INVALID, "only nodes and administrators");
+	SEND(&c, au_enc_cluster, 9, &bad);
+	expect_error(&c, 9, AU_INVALID, "malformed");
+	/* answers in another order than questions */
+	send_command(&c, 10, &drain);
+	first = H.ticket;
+	assert_int_equal(H.command.type, AU_VIEW_DRAIN);
+	assert_int_equal(H.command.number, 3);
+	assert_int_equal(H.command_hops, 1);
+	send_command(&c, 11, &drain);
+	assert_true(H.ticket != first);
+	assert_int_equal(c.out_len, 0);
+	au_node_command_done(H.node, H.ticket, &no);
+	expect_error(&c, 11, AU_REFUSED, "no such luck");
+	au_node_command_done(H.node, first, &ok);
+	f = expect(&c, AU_MSG_CLUSTER_OK, 10);
+	assert_true(au_dec_cluster_ok(&f, &answer));
+	assert_int_equal(answer.epoch, 12);
+	assert_int_equal(answer.number, 3);
+	au_node_command_done(H.node, first, &ok);	/* nobody waits */
+	assert_int_equal(c.out_len, 0);
+	fake_conn_end(&H, &c);
+	fake_conn_end(&H, &reader);
+	finish();
+}
+
+static void
+test_command_bound(void **state)
+{
+	static AuView v;
+	AuViewCommand drain = view_about(AU_VIEW_DRAIN, 3);
+	AuCommandResult ok = {.status = AU_OK};
+	FakeConn	c,
+				other;
+
+	(void) state;
+	begin();
+	memset(&v, 0, sizeof(v));
+	apply(&v, view_init(3));
+	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
+	(void) open_as(&c, AU_ROLE_NODE);
+	(void) open_as(&other, AU_ROLE_NODE);
+	for (int i = 0; i < AU_NODE_COMMANDS_MAX; i++)
+		send_command(&c, 100 + (uint64_t) i, &drain);
+	send_command(&other, 7, &drain);
+	expect_error(&other, 7, AU_FULL, "under way");
+	/* who goes away is not answered, but what it asked for is still under way */
+	fake_conn_end(&H, &c);
+	send_command(&other, 8, &drain);
+	expect_error(&other, 8, AU_FULL, "under way");
+	au_node_command_done(H.node, H.ticket, &ok);
+	send_command(&other, 9, &drain);
+	assert_int_equal(other.out_len, 0);
+	au_node_command_done(H.node, H.ticket, &ok);
+	(void) expect(&other, AU_MSG_CLUSTER_OK, 9);
+	fake_conn_end(&H, &other);
+	finish();
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_view),
+		cmocka_unit_test(test_command),
+		cmocka_unit_test(test_command_bound),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
