@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * au_plant.h: bugs put in on purpose, in the simulator's build only, to see
- * that its checks find them.  Each name is used at one place of the core;
- * elsewhere AU_PLANTED() is the constant false.
+ * that its checks find them.  Each name is used at one place of the code
+ * under test; elsewhere AU_PLANTED() is the constant false.
  */
 #ifndef AU_PLANT_H
 #define AU_PLANT_H
@@ -17,7 +17,8 @@ typedef enum AuPlant
 	AU_PLANT_RESURRECT,			/* log no quorum holds goes to other nodes as if one did */
 	AU_PLANT_APPLY_EARLY,		/* log is applied before a quorum holds it */
 	AU_PLANT_NO_OBJECTION,		/* a node that is suspected keeps silent */
-	AU_PLANT_GOSSIP_STALE		/* the last opinion heard counts, however old */
+	AU_PLANT_GOSSIP_STALE,		/* the last opinion heard counts, however old */
+	AU_PLANT_NO_CRC				/* an entry of the landing log is believed as it is */
 } AuPlant;
 
 #ifdef AU_PLANTS

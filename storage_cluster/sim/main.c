@@ -69,6 +69,8 @@ run_one(const SimOptions *opt, SimFigures *sum, bool twice)
 	sum->cuts += f.cuts;
 	sum->fenced += f.fenced;
 	sum->refused += f.refused;
+	sum->damaged += f.damaged;
+	sum->lost += f.lost;
 	return ok;
 }
 
@@ -128,8 +130,9 @@ main(int argc, char **argv)
 	}
 	printf("%" PRIu64 " seeds from %" PRIu64 ", %.1f seeds/s: %" PRIu64 " faults, %" PRIu64
 		   " records acknowledged, %" PRIu64 " pages read, %" PRIu64 " promises, %" PRIu64
-		   " logs cut, %" PRIu64 " writers fenced, %" PRIu64 " refused; %" PRIu64 " seeds failed\n",
+		   " logs cut, %" PRIu64 " writers fenced, %" PRIu64 " refused, %" PRIu64
+		   " disks spoiled, %" PRIu64 " noticed; %" PRIu64 " seeds failed\n",
 		   done, from, (double) done / (seconds() - began), sum.faults, sum.acked_records, sum.reads,
-		   sum.terms, sum.cuts, sum.fenced, sum.refused, failed);
+		   sum.terms, sum.cuts, sum.fenced, sum.refused, sum.damaged, sum.lost, failed);
 	return failed != 0;
 }

@@ -14,7 +14,7 @@ AuPlant		au_planted;
 
 const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
-	"resurrect", "apply-early"
+	"resurrect", "apply-early", "no-sync", "no-crc"
 };
 
 /* ---- chance: xoshiro256**, seeded by splitmix64 (Blackman and Vigna) --- */
@@ -116,6 +116,8 @@ choose_swarm(Sim *s)
 		.partition = rate(s, 6000, 600),.reset = rate(s, 40000, 4000),
 		.corrupt = rate(s, 20000, 2000),.disk_full = rate(s, 12000, 2000),
 		.slow_disk = rate(s, 8000, 2000),.sync_error = rate(s, 8000, 2000),
+		.io_error = rate(s, 12000, 2000),.damage = rate(s, 8000, 500),
+		.twice = rate(s, 8000, 500),.clock_skew = sim_one_in(s, 2),.pmem = sim_one_in(s, 3),
 		.copy = rate(s, 20000, 3000),.latency_us = 100 + sim_below(s, 3000),
 		.sync_us = 100 + sim_below(s, 4000),.records = 1 + sim_below(s, 6)
 	};
@@ -125,6 +127,7 @@ choose_swarm(Sim *s)
 		s->swarm.copy = 1500;
 		s->swarm.partition = 800;
 		s->swarm.crash_node = 2000;
+		s->swarm.damage = 1000;
 	}
 }
 
@@ -222,6 +225,14 @@ inject(Sim *s)
 		some_node(s)->slow_until = s->now + sim_below(s, 3000000);
 		s->figures.faults++;
 	}
+	if (sim_one_in(s, w->io_error))
+	{
+		/* once, or for a while */
+		some_node(s)->io_error_until = s->now + (sim_one_in(s, 2) ? 1 : sim_below(s, 3000000));
+		s->figures.faults++;
+	}
+	if (sim_one_in(s, w->damage) && sim_disk_damage(some_node(s)))
+		s->figures.faults++;
 	if (sim_one_in(s, w->copy))
 	{
 		copy_writer(s);
@@ -245,9 +256,9 @@ calm(Sim *s)
 	{
 		SimNode    *n = &s->nodes[i];
 
-		n->paused_until = n->full_until = n->slow_until = 0;
+		n->paused_until = n->full_until = n->slow_until = n->io_error_until = 0;
 		n->sync_fails = false;
-		if (!n->up && n->start_at > s->now)
+		if (!n->up && !n->lost && n->start_at > s->now)
 			n->start_at = s->now;
 	}
 	for (int i = 0; i < SIM_WRITERS_MAX; i++)
@@ -322,7 +333,8 @@ sim_run(Sim *s, const SimOptions *opt)
 	au_planted = opt->plant == SIM_PLANT_QUORUM ? AU_PLANT_QUORUM :
 		opt->plant == SIM_PLANT_STALE_TERM ? AU_PLANT_STALE_TERM :
 		opt->plant == SIM_PLANT_RESURRECT ? AU_PLANT_RESURRECT :
-		opt->plant == SIM_PLANT_APPLY_EARLY ? AU_PLANT_APPLY_EARLY : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_APPLY_EARLY ? AU_PLANT_APPLY_EARLY :
+		opt->plant == SIM_PLANT_NO_CRC ? AU_PLANT_NO_CRC : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);

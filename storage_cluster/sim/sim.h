@@ -5,7 +5,7 @@
  *   writers (core/au_proposer) ──┐
  *   readers                   ───┼── simulated connections ──▶ nodes (core/au_node)
  *   nodes, catching up        ───┘                              │
- *                                                    simulated landing log, store
+ *                                          landing log on a simulated disk, store
  *
  * The code under test is what the daemon and the log shipper run; only the
  * hosts are ours.  Time goes in ticks; within a tick everything happens in a
@@ -22,6 +22,7 @@
 
 #include "core/au_node.h"
 #include "core/au_proposer.h"
+#include "store/au_landing.h"
 #include "tests/walmake.h"
 
 #define SIM_SYSID 7001
@@ -135,7 +136,10 @@ typedef struct SimNode
 	char		why[512];
 	long		allocated;
 
-	/* The disk: survives crashes but for what is not synced. */
+	/*
+	 * The disk.  `log` is what the landing log should hold; the real one is
+	 * compared with it whenever it is read or opened.
+	 */
 	bool		exists;
 	AuVolumeMeta meta;
 	AuVolumeMeta meta_before;	/* for a planted bug: the promise forgotten */
@@ -145,11 +149,21 @@ typedef struct SimNode
 	AuLsn		log_start;
 	AuLsn		log_end;
 	AuLsn		log_durable;
-	AuLsn		syncing_to;		/* 0: no sync runs */
+	bool		syncing;
 	uint64_t	sync_due;
 	bool		sync_fails;
 	uint64_t	full_until;
 	uint64_t	slow_until;
+	uint64_t	io_error_until; /* each call fails */
+	void	   *disk;			/* MemDisk */
+	AuLanding  *landing;		/* on it; NULL: not open */
+	AuLsn		written_mark;	/* newest mark in an entry; see au_landing.h */
+	AuLsn		synced_mark;	/* ... in a synced one: damage below it is found */
+	bool		damaged;		/* a sector is not what was written */
+	bool		lost;			/* and that was noticed: it need not come back */
+
+	uint64_t	clock_ahead;
+	uint64_t	clock_permille; /* of the right speed */
 
 	/* The store; what is not persisted is lost in a crash. */
 	SimStore	store;
@@ -171,6 +185,18 @@ void		sim_node_tick(SimNode *n);
 void		sim_node_free(SimNode *n);
 /* A connection to the node: false, it does not listen. */
 bool		sim_node_accept(SimNode *n, SimLink *l);
+
+/* ---- disks (sim_disk.c) ------------------------------------------------ */
+
+void		sim_disk_init(SimNode *n);
+/* After a crash; false: not now, or never again. */
+bool		sim_disk_open(SimNode *n);
+void		sim_disk_crash(SimNode *n);
+void		sim_disk_tick(SimNode *n);
+void		sim_disk_free(SimNode *n);
+/* Spoil a sector of log that is known to be durable, unless too many nodes
+ * have lost some; false: there is none. */
+bool		sim_disk_damage(SimNode *n);
 
 /* ---- writers (sim_writer.c) ------------------------------------------- */
 
@@ -250,6 +276,8 @@ typedef enum SimPlant
 	SIM_PLANT_NO_CUT,			/* log of a lost election stays */
 	SIM_PLANT_RESURRECT,		/* nodes give each other log no quorum holds */
 	SIM_PLANT_APPLY_EARLY,		/* pages show log that no quorum holds */
+	SIM_PLANT_NO_SYNC,			/* the disk says that it has synced, and has not */
+	SIM_PLANT_NO_CRC,			/* damaged log is believed */
 	SIM_PLANTS
 } SimPlant;
 
@@ -278,7 +306,12 @@ typedef struct SimSwarm
 	uint64_t	disk_full;
 	uint64_t	slow_disk;
 	uint64_t	sync_error;
+	uint64_t	io_error;
+	uint64_t	damage;
+	uint64_t	twice;
 	uint64_t	copy;
+	bool		clock_skew;
+	bool		pmem;
 	uint64_t	latency_us;
 	uint64_t	sync_us;
 	uint64_t	records;		/* log in a tick */
@@ -294,6 +327,8 @@ typedef struct SimFigures
 	uint64_t	cuts;
 	uint64_t	fenced;
 	uint64_t	refused;
+	uint64_t	damaged;
+	uint64_t	lost;			/* nodes whose damage was noticed */
 } SimFigures;
 
 struct Sim

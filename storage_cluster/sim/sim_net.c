@@ -2,7 +2,7 @@
 /*
  * sim_net.c: connections as TCP gives them: bytes in order, late, in pieces of
  * any size; stalled by a partition, one-way or two-way; reset; now and then
- * with a bit flipped, which the frames' checksums must find.
+ * with a bit flipped, which the frames' checksums must find, or twice.
  */
 #include "sim/sim.h"
 
@@ -43,6 +43,16 @@ sim_net_open(Sim *s, int from, int to, void *conn)
 	return NULL;
 }
 
+static void
+push_chunk(SimSide *to, SimChunk *c)
+{
+	if (to->last != NULL)
+		to->last->next = c;
+	else
+		to->first = c;
+	to->last = c;
+}
+
 void
 sim_net_send(Sim *s, SimLink *l, int side, const uint8_t *bytes, size_t len)
 {
@@ -66,11 +76,18 @@ sim_net_send(Sim *s, SimLink *l, int side, const uint8_t *bytes, size_t len)
 			s->figures.faults++;
 			c->bytes[sim_below(s, n)] ^= (uint8_t) (1u << sim_below(s, 8));
 		}
-		if (to->last != NULL)
-			to->last->next = c;
-		else
-			to->first = c;
-		to->last = c;
+		push_chunk(to, c);
+		/* whole messages that arrive twice: who repeats itself does no harm */
+		if (n == len && !s->quiet && sim_one_in(s, s->swarm.twice))
+		{
+			SimChunk   *again = malloc(sizeof(*again) + n);
+
+			if (again == NULL)
+				abort();
+			memcpy(again, c, sizeof(*c) + n);
+			s->figures.faults++;
+			push_chunk(to, again);
+		}
 		bytes += n;
 		len -= n;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sim_node.c: the host of one storage node: its disk, its store, its end of
- * the connections; crashes, which lose what was not synced, and planted bugs.
+ * sim_node.c: the host of one storage node: its store, its end of the
+ * connections, its clock; crashes, and planted bugs.  Its disk is in sim_disk.c.
  */
 #include "sim/sim.h"
 
@@ -20,7 +20,10 @@ me(void *ctx)
 static uint64_t
 now_us(void *ctx)
 {
-	return me(ctx)->sim->now;
+	SimNode    *n = me(ctx);
+
+	/* its own clock: begun at another time, faster or slower than others */
+	return n->clock_ahead + n->sim->now / 1000 * n->clock_permille;
 }
 
 static void *
@@ -162,157 +165,6 @@ finish_closes(SimNode *n)
 			if (side->conn != NULL)
 				au_node_conn_closed(n->node, side->conn);
 		}
-}
-
-/* ---- the volume and its landing log ----------------------------------- */
-
-static AuStatus
-volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, size_t errlen)
-{
-	SimNode    *n = me(ctx);
-
-	snprintf(err, errlen, "one volume only");
-	if (n->exists)
-		return AU_FULL;
-	n->exists = true;
-	n->meta = n->meta_before = *meta;
-	n->log_base = n->log_start = n->log_end = n->log_durable = meta->start_lsn;
-	n->applied = n->restart = n->persisted_applied = n->persisted_restart = meta->start_lsn;
-	*vol = n;
-	return AU_OK;
-}
-
-static AuStatus
-volume_save(void *ctx, void *vol, const AuVolumeMeta *meta, char *err, size_t errlen)
-{
-	SimNode    *n = vol;
-	uint8_t		buf[AU_VOLUME_LEN];
-	const char *why;
-
-	(void) ctx;
-	snprintf(err, errlen, "no room for VOLUME");
-	if (n->full_until > n->sim->now)
-		return AU_FULL;
-	if (meta->term > n->meta.term)
-		n->sim->figures.terms++;
-	n->meta_before = n->meta;
-	/* through the bytes that a disk would keep */
-	au_volume_encode(buf, meta);
-	if (au_volume_decode(buf, sizeof(buf), &n->meta, &why) != AU_OK)
-		sim_fail(n->sim, "node %d: a VOLUME that was written cannot be read: %s", n->index, why);
-	sim_trace(n->sim, meta->term, meta->history.n);
-	return AU_OK;
-}
-
-static AuStatus
-log_append(void *ctx, void *vol, uint64_t term, uint32_t timeline, AuLsn lsn,
-		   const uint8_t *bytes, size_t len, char *err, size_t errlen)
-{
-	SimNode    *n = vol;
-	size_t		need = (size_t) (lsn + len - n->log_base);
-
-	(void) ctx;
-	(void) term;
-	(void) timeline;
-	snprintf(err, errlen, "no room for log");
-	if (n->full_until > n->sim->now)
-		return AU_FULL;
-	if (lsn != n->log_end)
-		return AU_INVALID;
-	if (need > n->log_cap)
-	{
-		n->log_cap = need * 2;
-		n->log = realloc(n->log, n->log_cap);
-		if (n->log == NULL)
-			abort();
-	}
-	memcpy(n->log + (lsn - n->log_base), bytes, len);
-	n->log_end += len;
-	return AU_OK;
-}
-
-static bool
-log_sync_start(void *ctx, void *vol, AuStatus *status, char *err, size_t errlen)
-{
-	SimNode    *n = vol;
-	Sim		   *s = n->sim;
-	uint64_t	us = s->swarm.sync_us * (n->slow_until > s->now ? 20 : 1);
-
-	(void) ctx;
-	(void) status;
-	(void) err;
-	(void) errlen;
-	n->syncing_to = n->log_end;
-	n->sync_due = s->now + 1 + sim_below(s, us * 2);
-	n->sync_fails = !s->quiet && sim_one_in(s, s->swarm.sync_error);
-	return false;
-}
-
-static AuStatus
-log_read(void *ctx, void *vol, AuLsn lsn, uint8_t *buf, size_t cap, size_t *got,
-		 char *err, size_t errlen)
-{
-	SimNode    *n = vol;
-
-	(void) ctx;
-	snprintf(err, errlen, "no log at %X/%X", AU_LSN_ARGS(lsn));
-	*got = 0;
-	if (lsn < n->log_start || lsn >= n->log_end)
-		return AU_NOT_FOUND;
-	*got = n->log_end - lsn < cap ? (size_t) (n->log_end - lsn) : cap;
-	memcpy(buf, n->log + (lsn - n->log_base), *got);
-	return AU_OK;
-}
-
-static AuStatus
-log_trim(void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen)
-{
-	SimNode    *n = vol;
-
-	(void) ctx;
-	(void) err;
-	(void) errlen;
-	if (lsn > n->log_start && lsn <= n->log_durable)
-		n->log_start = lsn;
-	return AU_OK;
-}
-
-static AuStatus
-log_truncate(void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen)
-{
-	SimNode    *n = vol;
-
-	(void) ctx;
-	(void) err;
-	(void) errlen;
-	if (lsn < n->log_start)
-		return AU_INVALID;
-	if (n->sim->opt.plant != SIM_PLANT_NO_CUT)
-		n->log_end = n->log_durable = lsn;
-	return AU_OK;
-}
-
-static AuLsn
-log_start(void *ctx, void *vol)
-{
-	(void) ctx;
-	return ((SimNode *) vol)->log_start;
-}
-
-static AuLsn
-log_end(void *ctx, void *vol)
-{
-	(void) ctx;
-	return ((SimNode *) vol)->log_end;
-}
-
-static AuLsn
-log_durable(void *ctx, void *vol)
-{
-	SimNode    *n = vol;
-
-	(void) ctx;
-	return n->sim->opt.plant == SIM_PLANT_ACK_BEFORE_PERSIST ? n->log_end : n->log_durable;
 }
 
 /* ---- the store -------------------------------------------------------- */
@@ -488,10 +340,7 @@ sim_node_init(Sim *s, int index)
 		.ctx = n,.now_us = now_us,.alloc = node_alloc,.release = node_release,.log = node_log,
 		.fatal = node_fatal,.status_json = status_json,.send_alloc = send_alloc,
 		.send_give = send_give,.send_drop = send_drop,.set_reading = set_reading,.close = node_close,
-		.peer_open = peer_open,.volume_create = volume_create,.volume_save = volume_save,
-		.log_append = log_append,.log_sync_start = log_sync_start,.log_read = log_read,
-		.log_trim = log_trim,.log_truncate = log_truncate,.log_start = log_start,
-		.log_end = log_end,.log_durable = log_durable,.store_apply = store_apply,
+		.peer_open = peer_open,.store_apply = store_apply,
 		.store_full = store_full,.store_freeze = store_freeze,
 		.store_write_start = store_write_start,.store_reopen = store_reopen,
 		.store_positions = store_positions,.store_persisted = store_persisted,
@@ -500,6 +349,9 @@ sim_node_init(Sim *s, int index)
 		.store_read = store_read,.store_size = store_size,.store_list = store_list,
 		.store_gc_step = store_gc_step,.store_error = store_error
 	};
+	n->clock_ahead = s->swarm.clock_skew ? sim_below(s, 1u << 30) : 0;
+	n->clock_permille = s->swarm.clock_skew ? 900 + sim_below(s, 200) : 1000;
+	sim_disk_init(n);
 }
 
 void
@@ -508,8 +360,9 @@ sim_node_start(SimNode *n)
 	AuNodeOptions opt = {.node_id = 1000 + (uint64_t) n->index,.alone = true};
 	char		err[512];
 
+	if (!sim_disk_open(n))
+		return;
 	n->failed = false;
-	n->syncing_to = 0;
 	n->writing = false;
 	n->node = au_node_new(&n->host, &opt);
 	if (n->node == NULL)
@@ -547,9 +400,7 @@ sim_node_crash(SimNode *n)
 	if (n->allocated != 0)
 		sim_fail(s, "node %d leaks %ld blocks of memory", n->index, n->allocated);
 
-	/* some of what was written and not synced may be there all the same */
-	n->log_end = n->log_durable + sim_below(s, n->log_end - n->log_durable + 1);
-	n->log_durable = n->log_end;
+	sim_disk_crash(n);
 	if (s->opt.plant == SIM_PLANT_FORGOTTEN_VOTE && n->exists)
 		n->meta = n->meta_before;
 	sim_store_cut(&n->store, n->persisted_applied);
@@ -571,15 +422,7 @@ sim_node_tick(SimNode *n)
 	if (n->paused_until > s->now)
 		return;
 	finish_closes(n);
-	if (n->syncing_to != 0 && s->now >= n->sync_due)
-	{
-		AuLsn		to = n->syncing_to;
-
-		n->syncing_to = 0;
-		if (!n->sync_fails && to > n->log_durable)
-			n->log_durable = to;
-		au_node_synced(n->node, n, n->sync_fails ? AU_IO : AU_OK, "fsync failed");
-	}
+	sim_disk_tick(n);
 	if (n->writing && s->now >= n->write_due)
 	{
 		n->writing = false;
@@ -602,6 +445,6 @@ sim_node_free(SimNode *n)
 {
 	if (n->up)
 		sim_node_crash(n);
-	free(n->log);
+	sim_disk_free(n);
 	sim_store_free(&n->store);
 }

@@ -13,7 +13,7 @@ while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
 	"$simulate" --seed "$seed" >/dev/null || { echo "seed $seed, which failed before, FAILED"; failed=1; }
 done <"$here/seeds"
-for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early; do
+for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc; do
 	"$simulate" --from 1 --seeds 300 --plant $plant || failed=1
 done
 "$simulate" --seeds "$seeds" || failed=1

@@ -24,7 +24,9 @@
 
 #include "store/au_landing_io.h"
 
+#ifndef MEMDISK_FILES
 #define MEMDISK_FILES 256
+#endif
 #define MEMDISK_SECTOR 512u
 
 typedef struct MemBytes
@@ -77,7 +79,7 @@ typedef struct MemName
 	MemFile    *synced;
 } MemName;
 
-/* The one disk. */
+/* A disk. */
 typedef struct MemDisk
 {
 	MemName		names[MEMDISK_FILES];
@@ -94,7 +96,10 @@ typedef struct MemDisk
 	MemCut		cut;
 } MemDisk;
 
-static MemDisk memdisk;
+/* The one in use; the simulator has many and changes it. */
+static MemDisk memdisk_one;
+static MemDisk *memdisk_at = &memdisk_one;
+#define memdisk (*memdisk_at)
 
 static inline uint64_t
 memdisk_random(void)
@@ -161,6 +166,16 @@ mem_find(const char *name, bool add)
 	{
 		if (strcmp(memdisk.names[i].name, name) == 0)
 			return &memdisk.names[i];
+	}
+	for (int i = 0; i < memdisk.n_names && add; i++)
+	{
+		MemName    *n = &memdisk.names[i];
+
+		if (n->now == NULL && n->synced == NULL)
+		{
+			strcpy(n->name, name);
+			return n;
+		}
 	}
 	if (!add || memdisk.n_names == MEMDISK_FILES)
 		return NULL;
