@@ -43,6 +43,14 @@ typedef struct AuMerkle
 	uint64_t	node[AU_MERKLE_NODES];	/* level by level */
 } AuMerkle;
 
+/* A page as it is compared. */
+typedef struct AuDigestPage
+{
+	AuPageId	page;
+	AuStatus	status;			/* AU_OK, AU_CORRUPT, AU_NOT_FOUND: does not exist */
+	uint64_t	hash;			/* AU_OK */
+} AuDigestPage;
+
 /* Of a page's AU_PAGE_SIZE bytes. */
 uint64_t	au_merkle_hash(const uint8_t *page);
 /* The leaf of a page: the same for all blocks of an extent. */

@@ -79,7 +79,10 @@ au_node_free(AuNode *n)
 	while (n->conns != NULL)
 		au_node_conn_closed(n, n->conns);
 	for (uint32_t i = 0; i < n->nvols; i++)
+	{
+		(void) au_d_end_all(n->vols[i]);
 		au_v_free(n->vols[i]);
+	}
 	if (n->slice != NULL)
 		host.release(host.ctx, n->slice);
 	if (n->view != NULL)
@@ -477,6 +480,9 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 		case AU_MSG_GET_LOG:
 			au_p_get_log(n, c, f);
 			break;
+		case AU_MSG_DIGEST:
+			au_d_digest(n, c, f);
+			break;
 		case AU_MSG_APPEND:
 			handle_append(n, c, f);
 			break;
@@ -605,9 +611,17 @@ au_node_run(AuNode *n)
 			wait = 0;
 		w = au_p_run(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
+		w = au_s_run(v, n->host.now_us(n->host.ctx));
+		wait = w < wait ? w : wait;
 		w = au_r_expire(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
 		stopped = stopped && au_v_stopped(v);
+	}
+	if (!n->dead)
+	{
+		uint64_t	w = au_d_run(n, n->host.now_us(n->host.ctx));
+
+		wait = w < wait ? w : wait;
 	}
 	if (au_n_out_full(n))
 		close_stuck(n, n->host.now_us(n->host.ctx), &wait);

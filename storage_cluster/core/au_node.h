@@ -29,6 +29,7 @@
 #define AU_NODE_H
 
 #include "cluster/au_view.h"
+#include "cluster/au_merkle.h"
 #include "common/au_wire.h"
 #include "core/au_hist.h"
 #include "core/au_volume.h"
@@ -65,6 +66,12 @@
  * is more, asks others. */
 #define AU_NODE_STARVED_US ((uint64_t) 100 * 1000)
 #define AU_NODE_COMMANDS_MAX 32	/* for the cluster's view, under way */
+/* Trees and lists of page hashes at hand, for others and our own comparing;
+ * those that nobody asked for again go after a while. */
+#define AU_NODE_DIGESTS_MAX 8
+#define AU_NODE_DIGEST_IDLE_US ((uint64_t) 30 * 1000000)
+/* Between two comparisons of everything. */
+#define AU_NODE_SYNC_REST_US ((uint64_t) 10 * 60 * 1000000)
 #define AU_NODE_RETRY_US ((uint64_t) 2 * 1000000)	/* after trouble with the disk */
 
 typedef enum AuLogLevel
@@ -190,6 +197,15 @@ typedef struct AuNodeHost
 	 * au_node_command_done with the ticket must follow, not before this
 	 * returned.  NULL: the node is in no cluster. */
 	void		(*command) (void *ctx, uint64_t ticket, const AuViewCommand *c, uint8_t hops);
+	/* Digests, as au_pagestore.h; digest_begin NULL: this node does not compare
+	 * replicas.  digest_next: false: that was all; else the next extent is
+	 * read and au_node_digested follows (the host has called take by then).
+	 * One step of a node at a time.  The store is not closed before the end. */
+	void	   *(*digest_begin) (void *ctx, void *vol, uint32_t slice, uint32_t leaf,
+								 const AuPageId *from, AuLsn lsn);
+	bool		(*digest_next) (void *ctx, void *vol, void *digest);
+	const AuMerkle *(*digest_tree) (void *ctx, void *vol, void *digest);
+	void		(*digest_end) (void *ctx, void *vol, void *digest);
 } AuNodeHost;
 
 typedef struct AuNodeOptions
@@ -201,6 +217,7 @@ typedef struct AuNodeOptions
 								 * AU_NODE_OUT_MAX; one has a quarter, at most
 								 * AU_NODE_CONN_OUT_MAX */
 	uint64_t	hold_limit_bytes;	/* log a hold may keep; 0: any */
+	uint64_t	sync_bytes_per_s;	/* pages read for comparing replicas; 0: never */
 } AuNodeOptions;
 
 /* The host table is copied.  NULL: out of memory. */
@@ -228,6 +245,9 @@ void		au_node_conn_closed(AuNode *node, AuConn *conn);
 void		au_node_synced(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_written(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_read_done(AuNode *node, AuPageBatch *batch);
+/* n pages of an extent were read; not AU_OK: they were not, err says why. */
+void		au_node_digested(AuNode *node, void *vol, AuStatus status, const AuDigestPage *pages,
+							 uint32_t n, const char *err);
 
 /* The cluster's view from now on; it is copied.  AU_NOMEM: only possible the
  * first time.  Then GET_VIEW is answered with it, and HELLO_OK has its epoch. */
@@ -308,6 +328,12 @@ typedef struct AuVolumeStats
 	uint64_t	holds;			/* connections that do */
 	uint64_t	holds_broken;	/* by the limit */
 	uint64_t	peer_bytes;		/* log that came from other nodes */
+	uint64_t	sync_slices;	/* compared with another node's */
+	uint64_t	sync_passes;	/* all slices */
+	uint64_t	sync_pages;		/* hashed, for others, too */
+	uint64_t	sync_differences;	/* pages that were not the same */
+	uint64_t	sync_unresolved;	/* ... and no majority says which is right */
+	AuLsn		sync_lsn;		/* of the last comparison */
 } AuVolumeStats;
 
 typedef struct AuNodeStats

@@ -6,6 +6,7 @@
 #ifndef AU_NODE_INT_H
 #define AU_NODE_INT_H
 
+#include "common/au_wire_digest.h"
 #include "core/au_node.h"
 
 /*
@@ -84,6 +85,72 @@ typedef enum AuStoreState
 	AU_STORE_STALLED			/* wrote in vain; reopened at retry_at */
 } AuStoreState;
 
+/* A digest at hand, see au_node_digest.c. */
+typedef enum AuDigestState
+{
+	AU_DIGEST_WAITS,			/* there is more to read */
+	AU_DIGEST_READS,			/* a step is with the host */
+	AU_DIGEST_DONE,
+	AU_DIGEST_FAILED
+} AuDigestState;
+
+typedef struct AuDigestJob
+{
+	AuVolume   *vol;			/* NULL: free */
+	void	   *handle;			/* the host's */
+	uint32_t	slice;
+	uint32_t	leaf;			/* AU_MERKLE_LEAVES: the tree */
+	AuPageId	from;
+	AuLsn		lsn;
+	AuDigestState state;
+	bool		forgotten;		/* ends with its step */
+	bool		read;			/* something had to be read */
+	uint64_t	used_at;
+	AuMsgDigestOk *pages;		/* what a list found; NULL: a tree */
+	char		why[200];		/* FAILED */
+} AuDigestJob;
+
+/* Comparing with other nodes, see au_node_sync.c. */
+typedef enum AuSyncStage
+{
+	AU_SYNC_RESTS,
+	AU_SYNC_TREES,				/* both sides compute theirs */
+	AU_SYNC_DESCENDS,			/* to the leaves that differ */
+	AU_SYNC_LISTS,				/* pages of an extent, of both sides */
+	AU_SYNC_ASKS_THIRD			/* who is right */
+} AuSyncStage;
+
+typedef struct AuSyncPeer
+{
+	AuMember	member;
+	AuConn	   *conn;
+	bool		ready;			/* HELLO was answered */
+	bool		asked;
+	bool		answered;
+	bool		failed;			/* of no use for this slice */
+	uint64_t	deadline;		/* of the answer */
+	uint64_t	ask_at;			/* not before */
+	AuMsgDigestOk answer;
+} AuSyncPeer;
+
+typedef struct AuSync
+{
+	AuSyncStage stage;
+	uint64_t	at;				/* RESTS: until */
+	uint32_t	slice;
+	uint32_t	turn;			/* which peer is next */
+	AuLsn		lsn;
+	uint64_t	deadline;		/* of the slice */
+	uint32_t	npeers;
+	uint32_t	peer;			/* the one it is compared with */
+	uint32_t	third;
+	AuSyncPeer	peers[AU_GROUP_MAX];
+	AuMerkleDiff diff;
+	uint32_t	leaf;			/* AU_MERKLE_LEAVES: none yet */
+	AuPageId	from;
+	AuMsgDigestOk ours;
+} AuSync;
+
 struct AuVolume
 {
 	AuNode	   *node;
@@ -136,6 +203,8 @@ struct AuVolume
 	AuLsn		wanted;			/* the writer says that there is log up to here */
 	uint64_t	peer_term;		/* in which it was asked */
 	bool		peer_asked;		/* GET_LOG is under way */
+
+	AuSync		sync;
 
 	AuVolumeStats stats;
 	AuHist		latency[AU_STAGE_COUNT];
@@ -209,6 +278,11 @@ struct AuNode
 	uint32_t	view_length;
 	AuPendingCommand commands[AU_NODE_COMMANDS_MAX];
 	uint64_t	last_ticket;
+	AuDigestJob digests[AU_NODE_DIGESTS_MAX];
+	bool		digesting;		/* a step is with the host */
+	AuMsgDigestOk msg_digest;	/* an answer being made */
+	uint32_t	digest_turn;
+	uint64_t	digest_at;		/* the next step, not before */
 	AuNodeStats stats;
 };
 
@@ -267,6 +341,21 @@ bool		au_t_fits(AuNode *n, AuConn *c, const AuVolume *v,
 /* au_node_peer.c */
 void		au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f);
 uint64_t	au_p_run(AuVolume *v, uint64_t now);	/* as au_v_run */
+
+/*
+ * au_node_digest.c.  get: the digest of (slice, leaf, from) at lsn, made if
+ * need be.  AU_OK: *job has it.  AU_NEED_MORE: not yet.  AU_GONE, AU_REFUSED,
+ * AU_IO: never, why says why.  end_all: of a volume, true: one is still read.
+ */
+void		au_d_digest(AuNode *n, AuConn *c, const AuFrame *f);
+AuStatus	au_d_get(AuVolume *v, uint32_t slice, uint32_t leaf, const AuPageId *from, AuLsn lsn,
+					 AuDigestJob **job, char *why, size_t whylen);
+void		au_d_release(AuDigestJob *job); /* one that is done: not needed any more */
+bool		au_d_end_all(AuVolume *v);
+uint64_t	au_d_run(AuNode *n, uint64_t now);
+
+/* au_node_sync.c */
+uint64_t	au_s_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 
 /* au_node_hold.c; break: give up holds beyond the limit */
 void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);

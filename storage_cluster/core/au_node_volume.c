@@ -559,6 +559,7 @@ reopen(AuVolume *v)
 
 	/* Reads under way hold on to the store: let them end, start none. */
 	v->draining = v->reading.count > 0;
+	v->draining = au_d_end_all(v) || v->draining;
 	if (v->draining)
 		return;
 	status = h->store_reopen(h->ctx, v->handle, err, sizeof(err));
@@ -667,7 +668,8 @@ au_v_stopped(const AuVolume *v)
 	AuLsn		applied,
 				restart;
 
-	if (v->syncing || v->store_state == AU_STORE_WRITING || v->reading.count > 0)
+	if (v->syncing || v->store_state == AU_STORE_WRITING || v->reading.count > 0 ||
+		v->node->digesting)
 		return false;
 	v->node->host.store_persisted(v->node->host.ctx, v->handle, &applied, &restart);
 	return v->failed || v->store_state == AU_STORE_STALLED || v->applied <= applied ||

@@ -54,6 +54,8 @@ static const Option options[] = {
 	"take no more log when the node uses so much disk; 0: no limit (default)"},
 	{"scrub-mb-per-s", MEGABYTES, offsetof(AuConfig, scrub_mb_per_s), 0, 0, "MB",
 	"look for damage at this rate in the background; 0: never (default 4)"},
+	{"anti-entropy-mb-per-s", MEGABYTES, offsetof(AuConfig, anti_entropy_mb_per_s), 0, 0, "MB",
+	"compare pages with other nodes that keep them at this rate; 0: never (default 4)"},
 	{"single-volume", SYSID, offsetof(AuConfig, single_volume), 0, 0, "SYSID",
 	"serve only the server with this system identifier"},
 	{"log-dir", TEXT_OPTION(log_dir), "DIR",
@@ -326,6 +328,7 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	c->hold_limit_mb = 4096;
 	c->disk_reserve_mb = 64;
 	c->scrub_mb_per_s = 4;
+	c->anti_entropy_mb_per_s = 4;
 	c->log_level = AU_LOG_INFO;
 	rc = read_arguments(c, argc, argv, true);
 	if (rc == AU_CONFIG_RUN)

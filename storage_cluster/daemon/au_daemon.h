@@ -51,6 +51,9 @@ typedef struct AuHostVolume
 	AuStatus	write_status;
 	char		write_err[512];
 
+	uv_work_t	digest_work;
+	AuDigest   *digest;			/* the one a step is under way of */
+
 	uv_work_t	scrub_work;
 	AuPageScrub *scrub;			/* the step under way; NULL: none */
 	uint64_t	scrub_bytes;	/* it walked */
@@ -135,6 +138,9 @@ bool		au_disk_short(AuDaemon *d);
 /* au_scrub.c: looking for damage in the background; stop: no further step */
 void		au_scrub_start(AuDaemon *d);
 void		au_scrub_stop(AuDaemon *d);
+
+/* au_digest.c: comparing replicas */
+void		au_digest_fill_host(AuNodeHost *h);
 
 /* au_session.c: connections */
 bool		au_sessions_listen(AuDaemon *d, char *err, size_t errlen);

@@ -187,7 +187,8 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 {
 	AuNodeOptions opt = {
 		.node_id = d->node_id,.single_volume = d->config.single_volume,.alone = true,
-		.hold_limit_bytes = d->config.hold_limit_mb * 1024 * 1024
+		.hold_limit_bytes = d->config.hold_limit_mb * 1024 * 1024,
+		.sync_bytes_per_s = d->config.anti_entropy_mb_per_s * 1024 * 1024
 	};
 
 	d->host.ctx = d;
@@ -199,6 +200,7 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 	d->host.status_json = host_status_json;
 	au_sessions_fill_host(&d->host);
 	au_volumes_fill_host(&d->host);
+	au_digest_fill_host(&d->host);
 	d->memory = au_store_memory_new(d->config.memory_mb * 1024 * 1024);
 	if (d->memory != NULL)
 	{

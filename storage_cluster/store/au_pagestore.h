@@ -242,21 +242,14 @@ const char *au_pagestore_scrub_problem(const AuPageStore *ps);
  *
  * From begin to end the LSN stays readable, and the store is not closed.
  * begin: lsn is at or above the horizon and not above what is applied; leaf =
- * AU_MERKLE_LEAVES: all.  `after`: only extents behind this one, NULL: all.
+ * AU_MERKLE_LEAVES: all.  `from`: only extents that begin there or behind, NULL: all.
  * NULL: out of memory, or the sizes could not be read (au_pagestore_error).
  * Pages that are damaged are handed out so, and are not in the tree.
  */
 typedef struct AuDigest AuDigest;
 
-typedef struct AuDigestPage
-{
-	AuPageId	page;
-	AuStatus	status;			/* AU_OK, AU_CORRUPT; else it does not exist */
-	uint64_t	hash;
-} AuDigestPage;
-
 AuDigest   *au_pagestore_digest_begin(AuPageStore *ps, uint32_t slice, uint32_t leaf,
-									  const AuPageId *after, AuLsn lsn);
+									  const AuPageId *from, AuLsn lsn);
 bool		au_pagestore_digest_next(AuDigest *d);
 uint64_t	au_pagestore_digest_work(AuDigest *d);
 AuStatus	au_pagestore_digest_take(AuDigest *d, const AuDigestPage **pages, uint32_t *n);

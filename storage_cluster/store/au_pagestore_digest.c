@@ -84,7 +84,7 @@ add_extent(AuDigest *d, const AuPageId *first)
 /* false: out of memory */
 static bool
 add_relation(AuDigest *d, const AuRelId *rel, uint32_t nblocks, uint32_t slice, uint32_t leaf,
-			 const AuPageId *after)
+			 const AuPageId *from)
 {
 	for (uint64_t blk = 0; blk < nblocks; blk += AU_EXTENT_BLOCKS)
 	{
@@ -92,7 +92,7 @@ add_relation(AuDigest *d, const AuRelId *rel, uint32_t nblocks, uint32_t slice, 
 
 		if (au_slice_of(rel, first.blk) == slice &&
 			(leaf == AU_MERKLE_LEAVES || au_merkle_leaf(rel, first.blk) == leaf) &&
-			(after == NULL || compare_pages(&first, after) > 0) && !add_extent(d, &first))
+			(from == NULL || compare_pages(&first, from) >= 0) && !add_extent(d, &first))
 			return false;
 	}
 	return true;
@@ -100,7 +100,7 @@ add_relation(AuDigest *d, const AuRelId *rel, uint32_t nblocks, uint32_t slice, 
 
 /* The sizes as of d->lsn; those of blocks that an extent has go with it. */
 static AuStatus
-find_extents(AuDigest *d, uint32_t slice, uint32_t leaf, const AuPageId *after)
+find_extents(AuDigest *d, uint32_t slice, uint32_t leaf, const AuPageId *from)
 {
 	AuPageStore *ps = d->ps;
 	AuStatus	status = AU_OK;
@@ -111,7 +111,7 @@ find_extents(AuDigest *d, uint32_t slice, uint32_t leaf, const AuPageId *after)
 			uint32_t	nblocks;
 
 			status = au_pagestore_size(ps, &rel->id, d->lsn, &nblocks);
-			if (status == AU_OK && !add_relation(d, &rel->id, nblocks, slice, leaf, after))
+			if (status == AU_OK && !add_relation(d, &rel->id, nblocks, slice, leaf, from))
 				status = AU_NOMEM;
 		}
 	if (status != AU_OK || d->count == 0)
@@ -131,7 +131,7 @@ find_extents(AuDigest *d, uint32_t slice, uint32_t leaf, const AuPageId *after)
 
 AuDigest *
 au_pagestore_digest_begin(AuPageStore *ps, uint32_t slice, uint32_t leaf,
-						  const AuPageId *after, AuLsn lsn)
+						  const AuPageId *from, AuLsn lsn)
 {
 	AuDigest   *d = calloc(1, sizeof(*d));
 	AuStatus	status;
@@ -143,7 +143,7 @@ au_pagestore_digest_begin(AuPageStore *ps, uint32_t slice, uint32_t leaf,
 	d->lsn = lsn;
 	au_merkle_start(&d->tree);
 	d->memory = malloc(AU_PAGE_SIZE);
-	status = d->memory == NULL ? AU_NOMEM : find_extents(d, slice, leaf, after);
+	status = d->memory == NULL ? AU_NOMEM : find_extents(d, slice, leaf, from);
 	d->next = ps->digests;
 	if (ps->digests != NULL)
 		ps->digests->prev = d;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "common/au_wire_cluster.h"
+#include "common/au_wire_digest.h"
 #include "common/au_wire_gossip.h"
 
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -77,6 +78,12 @@ check_message(const AuFrame *f)
 			break;
 		case AU_MSG_SIZE:
 			ROUND_TRIP(size, AuMsgSize);
+			break;
+		case AU_MSG_DIGEST:
+			ROUND_TRIP(digest, AuMsgDigest);
+			break;
+		case AU_MSG_DIGEST_OK:
+			ROUND_TRIP(digest_ok, AuMsgDigestOk);
 			break;
 		case AU_MSG_HOLD_LSN:
 			ROUND_TRIP(hold, AuMsgHold);
