@@ -86,6 +86,7 @@ deps:
 help:
 	@echo 'make                   build the extension and the storage daemon'
 	@echo 'make install           install them into the PostgreSQL of $(PG_CONFIG)'
+	@echo 'make install-systemd   a unit for storage nodes of their own, aurora-storaged@NAME'
 	@echo 'make installcheck      tests against a running server that has the extension preloaded'
 	@echo 'make check             install what is missing, build, install, run every test'
 	@echo 'make check-unit        ... only the storage side'"'"'s unit tests, sanitizers, fuzzers'
@@ -145,13 +146,16 @@ include $(PGXS)
 -include $(OBJS:.o=.d)
 
 # The storage side has its own makefile and needs no PostgreSQL.
-.PHONY: storage install-storage clean-storage
+.PHONY: storage install-storage install-systemd clean-storage
 all: storage
 storage:
 	$(MAKE) -C storage_cluster all
 install: install-storage
 install-storage: storage
 	$(MAKE) -C storage_cluster install bindir='$(bindir)' DESTDIR='$(DESTDIR)'
+# Not part of install: a unit for nodes of their own; embedded ones need none.
+install-systemd:
+	$(MAKE) -C storage_cluster install-systemd bindir='$(bindir)' DESTDIR='$(DESTDIR)'
 clean: clean-storage
 clean-storage:
 	$(MAKE) -C storage_cluster clean
