@@ -116,7 +116,7 @@ else
 
 MODULE_big = aurora
 SOURCES = $(sort $(wildcard extension/*/*.c) $(wildcard storage_cluster/common/*.c) \
-	storage_cluster/core/au_proposer.c storage_cluster/core/au_proposer_elect.c)
+	$(wildcard storage_cluster/core/au_proposer*.c))
 OBJS = $(SOURCES:.c=.o)
 
 EXTENSION = extension/aurora

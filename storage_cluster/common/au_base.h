@@ -42,7 +42,7 @@ typedef enum AuStatus
 	AU_IO,			/* the operating system said no */
 	AU_GONE,		/* that LSN is below the retention horizon */
 	AU_NOMEM,
-	AU_MOVED		/* that slice is not on this node: ask for the view */
+	AU_MOVED		/* that slice, or log group, is elsewhere now: ask for the view */
 } AuStatus;
 
 /* Short lower-case name of a status, never NULL. */

@@ -71,50 +71,45 @@ au_history_forget(AuHistory *h, AuLsn floor)
 	memmove(h->terms, h->terms + gone, h->n * sizeof(h->terms[0]));
 }
 
-/* The term of the byte at lsn, and where that term's log ends. */
-static uint64_t
-term_at(const AuHistory *h, AuLsn lsn, AuLsn *until)
+/* Where term i of a history ends, in a log that ends at `end`. */
+static AuLsn
+until(const AuHistory *h, uint32_t i, AuLsn end)
 {
-	uint64_t	term = 0;
-
-	*until = AU_LSN_MAX;
-	for (uint32_t i = 0; i < h->n; i++)
-	{
-		if (h->terms[i].start > lsn)
-		{
-			*until = h->terms[i].start;
-			break;
-		}
-		term = h->terms[i].term;
-	}
-	return term;
+	return i + 1 < h->n && h->terms[i + 1].start < end ? h->terms[i + 1].start : end;
 }
 
+/*
+ * Invariant 2: a term that both know vouches for all log up to where either of
+ * them leaves it, also for that below what either has forgotten.
+ */
 AuLsn
 au_history_common(const AuHistory *ours, AuLsn end, const AuHistory *theirs, AuLsn held)
 {
-	AuLsn		at = held;
+	AuLsn		common = held;
 
 	assert(held <= end);
-	if (ours->n == 0 || theirs->n == 0)
-		return held;
-	while (at < end)
+	for (uint32_t i = 0, j = 0; i < ours->n && j < theirs->n;)
 	{
-		AuLsn		our_until,
-					their_until;
-		uint64_t	our_term = term_at(ours, at, &our_until);
-		uint64_t	their_term = term_at(theirs, at, &their_until);
+		AuLsn		our_until = until(ours, i, end);
+		AuLsn		their_until = until(theirs, j, end);
+		AuLsn		both = our_until < their_until ? our_until : their_until;
 
-		/*
-		 * Below the first of their terms they know nothing but that a quorum
-		 * holds it; whether we hold the same only `held` tells.
-		 */
-		if (our_term == 0 || their_term == 0 || our_term != their_term)
-			break;
-		at = our_until < their_until ? our_until : their_until;
+		if (ours->terms[i].term < theirs->terms[j].term)
+			i++;
+		else if (ours->terms[i].term > theirs->terms[j].term)
+			j++;
+		else
+		{
+			if (both > common)
+				common = both;
+			i++;
+			j++;
+		}
 	}
-	return at < end ? at : end;
+	return common;
 }
+
+/* ---- the group -------------------------------------------------------- */
 
 bool
 au_group_valid(const AuGroup *g)
@@ -131,6 +126,20 @@ au_group_valid(const AuGroup *g)
 				return false;
 	}
 	return true;
+}
+
+bool
+au_group_may_follow(const AuGroup *from, const AuGroup *to)
+{
+	uint32_t	stay = 0;
+
+	if (to->epoch == from->epoch)
+		return au_group_same(from, to);
+	if (to->epoch != from->epoch + 1)
+		return to->epoch > from->epoch;
+	for (uint32_t i = 0; i < from->n; i++)
+		stay += au_group_find(to, from->members[i].node_id) >= 0;
+	return (uint32_t) from->n + to->n - 2 * stay <= 1;
 }
 
 int

@@ -64,7 +64,7 @@ void		au_history_forget(AuHistory *h, AuLsn floor);
  * How far a log with history `ours`, ending at `end`, is the same as one with
  * history `theirs`: the returned LSN is at most `end`.  `held` is a position
  * up to which ours is known to be held by a quorum, and the least answer: when
- * theirs has forgotten the terms that would tell more, only that much is sure.
+ * they know no term in common, only that much is sure.
  */
 AuLsn		au_history_common(const AuHistory *ours, AuLsn end,
 							  const AuHistory *theirs, AuLsn held);
@@ -81,6 +81,9 @@ typedef struct AuMember
 /* n = 0: nobody has said; the node is alone. */
 typedef struct AuGroup
 {
+	/* 0: the group that the server's settings named; from 1 on: what the view
+	 * of a cluster says, one more with each change */
+	uint32_t	epoch;
 	uint8_t		n;
 	uint8_t		write_quorum;	/* so many hold log before it counts */
 	AuMember	members[AU_GROUP_MAX];
@@ -91,6 +94,14 @@ typedef struct AuGroup
 bool		au_group_valid(const AuGroup *g);
 /* The same nodes and quorum, in whatever order and at whatever address. */
 bool		au_group_same(const AuGroup *a, const AuGroup *b);
+/*
+ * May a node that has taken part in group `from` take part in `to`?  Of the
+ * same epoch only if it is the same group; of the next one if at most one node
+ * differs (so that a quorum of the one and an election in the other always
+ * share a node, decision 6).  What is further ahead a node cannot judge: each
+ * step on the way there was the next one to those who took it.
+ */
+bool		au_group_may_follow(const AuGroup *from, const AuGroup *to);
 /* Index of a node; -1: no member. */
 int			au_group_find(const AuGroup *g, uint64_t node_id);
 /* Votes that win a term. */

@@ -220,8 +220,10 @@ typedef struct AuMsgTermOk
  * VOTE: a writer that several nodes keep the log for asks for their promise
  * not to take log of an older term.  The promise is persisted, and given to
  * one writer only; asking again is harmless.  With may_create a node that does
- * not know the volume makes it, beginning at start_lsn, kept by `group`; a
- * node that knows it with another group refuses (AU_REFUSED).
+ * not know the volume makes it, beginning at start_lsn, kept by `group`.  The
+ * group is persisted with the promise.  A node that has taken part in a newer
+ * group, by its epoch, answers AU_MOVED: the writer is to learn the new one; if
+ * `group` may not follow the node's (au_group_may_follow), AU_REFUSED.
  */
 typedef struct AuMsgVote
 {
@@ -259,6 +261,7 @@ typedef struct AuMsgElect
 	uint32_t	timeline;
 	AuLsn		commit_lsn;
 	AuHistory	history;
+	AuGroup		group;			/* as in VOTE */
 } AuMsgElect;
 
 typedef struct AuMsgElectOk

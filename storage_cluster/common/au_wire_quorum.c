@@ -40,6 +40,7 @@ au_r_history(AuReader *r, AuHistory *h)
 void
 au_w_group(AuWriter *w, const AuGroup *g)
 {
+	au_w_u32(w, g->epoch);
 	au_w_u8(w, g->n);
 	au_w_u8(w, g->write_quorum);
 	for (uint32_t i = 0; i < g->n && i < AU_GROUP_MAX; i++)
@@ -53,6 +54,7 @@ void
 au_r_group(AuReader *r, AuGroup *g, bool none)
 {
 	memset(g, 0, sizeof(*g));
+	g->epoch = au_r_u32(r);
 	g->n = au_r_u8(r);
 	g->write_quorum = au_r_u8(r);
 	if (g->n > AU_GROUP_MAX)
@@ -65,7 +67,7 @@ au_r_group(AuReader *r, AuGroup *g, bool none)
 		g->members[i].node_id = au_r_u64(r);
 		au_r_text(r, g->members[i].address, AU_ADDRESS_MAX);
 	}
-	if (none && g->n == 0 && g->write_quorum == 0)
+	if (none && g->n == 0 && g->write_quorum == 0 && g->epoch == 0)
 		return;
 	if (!au_group_valid(g))
 		r->bad = true;
@@ -140,6 +142,7 @@ au_enc_elect(AuWriter *w, uint64_t id, const AuMsgElect *m)
 	au_w_u32(w, m->timeline);
 	au_w_u64(w, m->commit_lsn);
 	au_w_history(w, &m->history);
+	au_w_group(w, &m->group);
 	return au_frame_end(w);
 }
 
@@ -154,6 +157,7 @@ au_dec_elect(const AuFrame *f, AuMsgElect *m)
 	m->timeline = au_r_u32(&r);
 	m->commit_lsn = au_r_u64(&r);
 	au_r_history(&r, &m->history);
+	au_r_group(&r, &m->group, false);
 	return au_reader_done(&r) && m->term != 0 &&
 		au_history_last(&m->history, AU_LSN_MAX) == m->term;
 }

@@ -50,7 +50,10 @@ au_v_durable(const AuVolume *v)
 bool
 au_v_alone(const AuVolume *v)
 {
-	return v->node->opt.alone && v->meta.group.n <= 1;
+	const AuGroup *g = &v->meta.group;
+
+	return v->node->opt.alone &&
+		(g->n == 0 || (g->n == 1 && g->members[0].node_id == v->node->opt.node_id));
 }
 
 /* ---- birth and death -------------------------------------------------- */
@@ -514,7 +517,7 @@ trim(AuVolume *v)
 	h->store_persisted(h->ctx, v->handle, &applied, &restart);
 	/* A server that comes back is compared with it; others of the group may
 	 * have missed it. */
-	keep = v->meta.group.n > 1 ? AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
+	keep = v->meta.group.n > 1 || v->meta.group.epoch > 0 ? AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
 	restart = restart < keep ? 0 : restart - keep;
 	if (v->syncing || restart <= v->trimmed)
 		return;

@@ -34,24 +34,46 @@ settled(const AuVolume *v)
 	return !v->syncing && v->cut == 0 && au_v_received(v) == au_v_durable(v);
 }
 
+/* What a node that nobody has named a group to takes part in: itself. */
+static AuGroup
+own_group(const AuNode *n, const AuVolume *v)
+{
+	AuGroup		g = v->meta.group;
+
+	if (g.n == 0)
+	{
+		g.n = g.write_quorum = 1;
+		g.members[0].node_id = n->opt.node_id;
+	}
+	return g;
+}
+
 /* false: an error was answered */
 static bool
 group_fits(AuNode *n, AuConn *c, const AuVolume *v, const AuGroup *g)
 {
 	char		members[AU_WIRE_TEXT_MAX / 2] = "";
+	AuGroup		own = own_group(n, v);
 
-	/* A lone node may be named so by its writer at any time. */
-	if (au_group_same(g, &v->meta.group) || (v->meta.group.n == 0 && g->n == 1))
+	if (au_group_may_follow(&own, g) || (AU_PLANTED(AU_PLANT_OLD_EPOCH) && g->epoch < own.epoch) ||
+		(AU_PLANTED(AU_PLANT_TWO_AT_ONCE) && g->epoch > own.epoch))
 		return true;
+	if (g->epoch < own.epoch)
+	{
+		au_n_error(n, c, c->ask_id, AU_MOVED,
+				   "The server learns the new group from the cluster's view, and goes on by itself.",
+				   "the volume's log group has changed since: the server knows epoch %u of it, this node epoch %u",
+				   g->epoch, own.epoch);
+		return false;
+	}
 	for (uint32_t i = 0, len = 0; i < v->meta.group.n && len < sizeof(members) - 200; i++)
 		len += (uint32_t) snprintf(members + len, sizeof(members) - len, "%s%s (node %" PRIX64 ")",
 								   i > 0 ? ", " : "", v->meta.group.members[i].address,
 								   v->meta.group.members[i].node_id);
 	au_n_error(n, c, c->ask_id, AU_REFUSED,
-			   "Set aurora.storage_nodes to the nodes that keep the volume, and aurora.write_quorum to its quorum.",
-			   "the volume is kept by other nodes than the server asks for: %s, quorum %u",
-			   v->meta.group.n == 0 ? "this one alone" : members,
-			   v->meta.group.n == 0 ? 1 : v->meta.group.write_quorum);
+			   "Set aurora.storage_nodes to the nodes that keep the volume, and aurora.write_quorum to its quorum. In a cluster, a log group changes by one node at a time.",
+			   "the volume is kept by other nodes than the server asks for: %s, quorum %u, epoch %u",
+			   v->meta.group.n == 0 ? "this one alone" : members, own.write_quorum, own.epoch);
 	return false;
 }
 
@@ -131,7 +153,8 @@ au_t_decide_vote(AuNode *n, AuConn *c)
 		!group_fits(n, c, v, &m->group))
 		return true;
 	meta = v->meta;
-	if (m->term == meta.term && m->writer_id == meta.voted_for)
+	if (m->term == meta.term && m->writer_id == meta.voted_for &&
+		m->group.epoch == meta.group.epoch)
 	{
 		answer_vote(n, c, v, true);
 		return true;
@@ -187,6 +210,14 @@ au_t_decide_elect(AuNode *n, AuConn *c)
 				   "volume %" PRIu64 " is not on this node", c->system_identifier);
 		return true;
 	}
+	if (au_group_find(&m->group, n->opt.node_id) < 0)
+	{
+		au_n_error(n, c, c->ask_id, AU_INVALID, NULL,
+				   "ELECT for a group that this node is not in");
+		return true;
+	}
+	if (!group_fits(n, c, v, &m->group))
+		return true;
 	meta = v->meta;
 	if ((m->term < meta.term || (m->term == meta.term && m->writer_id != meta.voted_for)) &&
 		!AU_PLANTED(AU_PLANT_STALE_TERM))
@@ -206,6 +237,7 @@ au_t_decide_elect(AuNode *n, AuConn *c)
 	meta.voted_for = m->writer_id;
 	meta.timeline = m->timeline;
 	meta.history = m->history;
+	meta.group = m->group;
 	if (!save(n, c, v, &meta))
 		return true;
 	fence(n, c, v);

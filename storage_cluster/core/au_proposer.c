@@ -73,6 +73,7 @@ forget_connection(AuProposer *p, uint32_t i)
 
 	n->state = AU_PNODE_DOWN;
 	n->greeted = false;
+	n->asked_id = 0;
 	n->in_len = 0;
 	n->out_bytes = 0;
 	n->answer_due = 0;
@@ -200,8 +201,14 @@ see_durable(AuProposer *p)
 	if (held < p->elected_end)
 		return;
 	p->confirmed = true;
+	p->settled = p->group.epoch;
 	if (held > p->commit)
 		p->commit = held;
+	held = quorum_of(p, true);
+	if (held > p->commit)
+		held = p->commit;
+	if (held > p->applied)
+		p->applied = held;
 }
 
 /*
@@ -271,6 +278,8 @@ appended(AuProposer *p, uint32_t i, uint64_t id, const AuMsgAppendOk *m)
 {
 	AuPNode    *n = &p->nodes[i];
 
+	if (m->term < p->term)
+		return;					/* it was asked before we sought this term */
 	if (m->term != p->term || m->durable_lsn < n->durable || id > n->last_id)
 	{
 		au_pr_drop(p, i, AU_INVALID, NULL, "sent positions that cannot be");
@@ -314,7 +323,7 @@ au_pr_fenced(AuProposer *p, uint32_t i, const char *what)
 	p->nodes[i].fenced = true;
 	for (uint32_t j = 0; j < p->opt.nodes; j++)
 		fenced += p->nodes[j].fenced;
-	au_pr_end(p, p->opt.nodes - fenced >= p->opt.write_quorum ? AU_PROPOSER_AGAIN : AU_PROPOSER_FENCED,
+	au_pr_end(p, p->group.n - fenced >= p->opt.write_quorum ? AU_PROPOSER_AGAIN : AU_PROPOSER_FENCED,
 			  "Only one server may write a volume; make sure that the other one is meant to.",
 			  "storage node \"%s\": %s", p->opt.addresses[i], what);
 }
@@ -328,6 +337,7 @@ refused(AuProposer *p, uint32_t i, const AuMsgError *e)
 	/* On a full disk a node cannot persist what it is asked to promise, either. */
 	n->full = e->status == AU_FULL || e->status == AU_NOMEM ||
 		(n->full && e->status == AU_IO);
+	p->moved = p->moved || e->status == AU_MOVED;
 	au_pr_drop(p, i, (AuStatus) e->status, e->hint, "%s", e->message);
 	/* Log that differs, a timeline that is over, another group: not to be
 	 * mended by asking again. */
@@ -343,6 +353,7 @@ greeted(AuProposer *p, uint32_t i, const AuMsgHelloOk *m)
 	AuPNode    *n = &p->nodes[i];
 
 	n->greeted = true;
+	n->greeted_at = au_pr_now(p);
 	n->node_id = m->node_id;
 	n->volume_known = m->volume_known;
 	n->start_lsn = m->start_lsn;
@@ -357,7 +368,13 @@ greeted(AuProposer *p, uint32_t i, const AuMsgHelloOk *m)
 	}
 	n->promised = m->term;
 	n->state = AU_PNODE_GREETED;
-	au_pr_greeted(p, i);
+	if (n->member_id != 0 && n->member_id != n->node_id)
+		au_pr_drop(p, i, AU_REFUSED,
+				   "If the node got a new directory, have the cluster replace the one it was, see docs/operation.md.",
+				   "is node %" PRIX64 ", but %" PRIX64 " is to keep this server's log",
+				   n->node_id, n->member_id);
+	else
+		au_pr_greeted(p, i);
 }
 
 /* false: not an answer to what was asked */
@@ -374,6 +391,9 @@ dispatch(AuProposer *p, uint32_t i, const AuFrame *f)
 		AuMsgError	error;
 	}			m;
 
+	/* Answers to an older campaign of ours. */
+	if ((f->type == AU_MSG_VOTE_OK || f->type == AU_MSG_ELECT_OK) && f->id < n->asked_id)
+		return true;
 	if (f->type != AU_MSG_APPEND_OK)
 		n->answer_due = 0;
 	if (f->type == AU_MSG_ERROR && au_dec_error(f, &m.error))
@@ -384,7 +404,8 @@ dispatch(AuProposer *p, uint32_t i, const AuFrame *f)
 		au_pr_voted(p, i, &m.vote);
 	else if (f->type == AU_MSG_ELECT_OK && au_dec_elect_ok(f, &m.elect))
 		elected(p, i, &m.elect);
-	else if (f->type == AU_MSG_APPEND_OK && n->state >= AU_PNODE_STREAM && au_dec_append_ok(f, &m.append))
+	else if (f->type == AU_MSG_APPEND_OK && n->greeted && au_dec_append_ok(f, &m.append) &&
+			 (n->state >= AU_PNODE_STREAM || m.append.term < p->term))
 		appended(p, i, f->id, &m.append);
 	else
 		return false;
@@ -486,7 +507,7 @@ shrink_window(AuProposer *p, size_t need)
 size_t
 au_proposer_room(const AuProposer *p)
 {
-	if (p->state != AU_PROPOSER_LEADING)
+	if (!p->led || p->state == AU_PROPOSER_ENDED)
 		return 0;
 	return p->opt.window_bytes - (size_t) (p->window_end - p->window_start);
 }
@@ -558,7 +579,7 @@ send_log(AuProposer *p, uint32_t i, uint64_t now)
 	if (n->state < AU_PNODE_STREAM || n->out_bytes > 0)
 		return;
 	/* A lone node knows by itself what is committed. */
-	if ((n->commit_told < p->commit && p->opt.nodes > 1) ||
+	if ((n->commit_told < p->commit && p->group.n > 1) ||
 		(p->want_applied && n->applied < n->durable && n->asked < n->sent) ||
 		now - n->told_at >= AU_PROPOSER_HEARTBEAT_US)
 	{
@@ -584,6 +605,8 @@ run_node(AuProposer *p, uint32_t i, uint64_t now)
 {
 	AuPNode    *n = &p->nodes[i];
 
+	if (!n->used)
+		return UINT64_MAX;
 	if (n->state == AU_PNODE_DOWN && now >= n->retry_at)
 	{
 		n->state = AU_PNODE_CONNECTING;
@@ -602,6 +625,8 @@ run_node(AuProposer *p, uint32_t i, uint64_t now)
 	}
 	if (n->state == AU_PNODE_DOWN)
 		return earlier(UINT64_MAX, now, n->retry_at);
+	if (n->state == AU_PNODE_GREETED && p->next.n > 0)
+		return au_pr_learner_run(p, i, now);
 	return n->answer_due != 0 ? earlier(UINT64_MAX, now, n->answer_due) : UINT64_MAX;
 }
 
@@ -638,6 +663,8 @@ au_proposer_run(AuProposer *p)
 
 	if (p->started == 0)
 		p->started = now;
+	if (p->next.n > 0)
+		au_pr_group_run(p, now);
 	for (uint32_t i = 0; i < p->opt.nodes && p->state != AU_PROPOSER_ENDED; i++)
 	{
 		uint64_t	w = run_node(p, i, now);
@@ -665,9 +692,12 @@ au_proposer_new(const AuProposerHost *host, const AuProposerOptions *options)
 {
 	AuProposer *p;
 
-	assert(options->nodes >= 1 && options->nodes <= AU_GROUP_MAX);
-	assert(options->write_quorum <= options->nodes &&
-		   options->write_quorum * 2u > options->nodes);
+	if (options->group.n > 0)
+		assert(au_group_valid(&options->group) && options->group.epoch > 0);
+	else
+		assert(options->nodes >= 1 && options->nodes <= AU_GROUP_MAX &&
+			   options->write_quorum <= options->nodes &&
+			   options->write_quorum * 2u > options->nodes);
 	assert(options->window_bytes >= 4 * AU_PROPOSER_OVERLAP);
 	p = host->alloc(host->ctx, sizeof(*p));
 	if (p == NULL)
@@ -682,6 +712,7 @@ au_proposer_new(const AuProposerHost *host, const AuProposerOptions *options)
 		au_proposer_free(p);
 		return NULL;
 	}
+	au_pr_group_start(p);
 	return p;
 }
 
@@ -742,6 +773,11 @@ au_proposer_trouble(AuProposer *p, const char **text, const char **hint)
 	}
 	if (well >= p->opt.write_quorum)
 		return AU_PROPOSER_OK;
+	if (p->moved && p->state != AU_PROPOSER_LEADING)
+	{
+		snprintf(p->text, sizeof(p->text), "the volume's log group has changed, and the view that names the new one is not here yet");
+		return AU_PROPOSER_MOVED;
+	}
 	return worst == p->opt.nodes ? AU_PROPOSER_LOST :
 		trouble_of(p, &p->nodes[worst], p->opt.addresses[worst]);
 }
@@ -773,9 +809,7 @@ au_proposer_commit(const AuProposer *p)
 AuLsn
 au_proposer_applied(const AuProposer *p)
 {
-	AuLsn		applied = quorum_of(p, true);
-
-	return !p->confirmed ? 0 : applied < p->commit ? applied : p->commit;
+	return p->confirmed ? p->applied : 0;
 }
 
 void
@@ -783,6 +817,7 @@ au_proposer_node(const AuProposer *p, uint32_t i, AuProposerNode *out)
 {
 	const AuPNode *n = &p->nodes[i];
 
+	out->used = n->used;
 	out->state = n->state;
 	out->node_id = n->node_id;
 	out->sent = n->sent;

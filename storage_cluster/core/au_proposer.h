@@ -15,6 +15,14 @@
  *   DOWN ─▶ GREETED ─▶ ELECTING ─▶ STREAM ◀──▶ BEHIND
  *     ▲________________________________│  (log of the window / from its peers)
  *
+ * The group may change while all this goes on (au_proposer_set_group).  Its new
+ * members are connected to at first only to see how far they are; when enough
+ * of the new group is there the writer seeks a term that only the new group's
+ * nodes promise.  Nothing is committed from then on until that term is won;
+ * what was committed before stays so, and the window is kept.
+ *
+ *   LEADING ──next group is at hand──▶ CONNECTING ─▶ VOTING ─▶ LEADING
+ *
  * Losing nodes does not end a term: they are connected to again, for ever.
  * While fewer than the quorum are there nothing is committed.
  *
@@ -28,7 +36,10 @@
  *  4. No node counts before it has compared the end of the log it holds with
  *     the server's: a copy of the server that went another way is told nothing
  *     of what the right one has written, and can add nothing to it.
- *  5. Log that was sent is the window [start, end); its size is bounded; only
+ *  5. A term is won, and log committed, by nodes of one group only, that of the
+ *     newest epoch this writer has taken up; a group counts as settled when a
+ *     quorum of it holds the log in a term won in it.
+ *  6. Log that was sent is the window [start, end); its size is bounded; only
  *     log that is committed leaves it.
  */
 #ifndef AU_PROPOSER_H
@@ -78,6 +89,9 @@ typedef struct AuProposerOptions
 	uint32_t	nodes;			/* 1 .. AU_GROUP_MAX */
 	uint8_t		write_quorum;
 	char		addresses[AU_GROUP_MAX][AU_ADDRESS_MAX];
+	AuGroup		group;			/* n > 0: what the view says, instead of the three
+								 * above; epoch > 0 */
+	bool		group_settled;	/* the view says so */
 	uint32_t	timeline;
 	AuLsn		switch_lsn;		/* where this timeline began; 0: the first */
 	uint32_t	wal_segment_size;
@@ -102,6 +116,8 @@ typedef enum AuProposerKind
 	AU_PROPOSER_LOST,			/* too few nodes are there: it goes on by itself */
 	AU_PROPOSER_FULL,			/* ... because disks are full */
 	AU_PROPOSER_AGAIN,			/* ENDED: begin anew at once */
+	AU_PROPOSER_MOVED,			/* nodes know a newer group; ENDED only if this
+								 * writer was given none: ask for the view */
 	AU_PROPOSER_FENCED,			/* ENDED: another writer has the volume */
 	AU_PROPOSER_REFUSED			/* ENDED: somebody must do something first */
 } AuProposerKind;
@@ -122,6 +138,7 @@ typedef enum AuProposerNodeState
 /* What is shown of a node. */
 typedef struct AuProposerNode
 {
+	bool		used;			/* false: this place is empty */
 	AuProposerNodeState state;
 	uint64_t	node_id;		/* 0: never reached */
 	AuLsn		sent;
@@ -141,7 +158,7 @@ void		au_proposer_closed(AuProposer *p, uint32_t node, const char *why);
 void		au_proposer_input(AuProposer *p, uint32_t node, const uint8_t *bytes, size_t len);
 void		au_proposer_sent(AuProposer *p, uint32_t node, size_t bytes);
 
-/* Bytes of log that may be given now; LEADING only. */
+/* Bytes of log that may be given now; LEADING, or while the group changes. */
 size_t		au_proposer_room(const AuProposer *p);
 /* The log from au_proposer_next() on; at most au_proposer_room bytes. */
 void		au_proposer_log(AuProposer *p, const uint8_t *bytes, size_t len);
@@ -167,5 +184,19 @@ void		au_proposer_want_applied(AuProposer *p, bool on);
 AuLsn		au_proposer_commit(const AuProposer *p);
 AuLsn		au_proposer_applied(const AuProposer *p);
 void		au_proposer_node(const AuProposer *p, uint32_t node, AuProposerNode *out);
+
+/* Nodes have places, 0 .. AU_GROUP_MAX - 1, which the host's calls name.  With
+ * the group a place may become empty, and be another node's later. */
+const char *au_proposer_address(const AuProposer *p, uint32_t node);
+
+/*
+ * The group that the view names now (epoch > 0), and whether it is settled.
+ * Of one that is not newer than what is known only new addresses are taken.
+ */
+void		au_proposer_set_group(AuProposer *p, const AuGroup *group, bool settled);
+/* Epoch of the group in use. */
+uint32_t	au_proposer_epoch(const AuProposer *p);
+/* The newest epoch that is settled; 0: none in this writer's life. */
+uint32_t	au_proposer_settled(const AuProposer *p);
 
 #endif							/* AU_PROPOSER_H */

@@ -9,6 +9,10 @@
  *   d = newest last term among the votes, begun at S
  *   x may be held by a quorum  if  x <= S,
  *      or  (votes with last term d that reach x) + (nodes that did not vote) >= quorum
+ *
+ * That counts nodes of one group.  Before a group is settled log may be held by
+ * a quorum of the one before, whose nodes are not all asked: then all of the
+ * elected log may be.
  */
 #include "core/au_proposer_int.h"
 
@@ -49,6 +53,21 @@ refuse_old_copy(AuProposer *p, AuLsn held)
 
 /* ---- the campaign ----------------------------------------------------- */
 
+/* false: a learner, or somebody else, who was dropped. */
+static bool
+takes_part(AuProposer *p, uint32_t i)
+{
+	uint64_t	id = p->nodes[i].node_id;
+
+	if (au_group_find(&p->group, id) >= 0)
+		return true;
+	if (au_group_find(&p->next, id) < 0)
+		au_pr_drop(p, i, AU_REFUSED,
+				   "Name the nodes that keep the volume in aurora.storage_nodes.",
+				   "node %" PRIX64 " does not keep this server's volume", id);
+	return false;
+}
+
 static void
 ask_vote(AuProposer *p, uint32_t i)
 {
@@ -60,6 +79,8 @@ ask_vote(AuProposer *p, uint32_t i)
 	};
 	AuWriter	w;
 
+	if (!takes_part(p, i))
+		return;
 	/* Who lost the volume must not be given an empty one. */
 	if (!n->volume_known && !p->opt.may_create)
 	{
@@ -70,14 +91,16 @@ ask_vote(AuProposer *p, uint32_t i)
 		return;
 	}
 	au_writer_start(&w, p->frame, AU_WIRE_APPEND_MAX);
-	if (!au_enc_vote(&w, ++n->last_id, &m))
+	n->asked_id = ++n->last_id;
+	if (!au_enc_vote(&w, n->asked_id, &m))
 		assert(false);
 	n->state = AU_PNODE_VOTING;
+	n->answer_due = 0;
 	au_pr_send(p, i, &w, AU_PROPOSER_ELECT_US);
 }
 
-static bool
-reachable(const AuPNode *n)
+bool
+au_pr_reachable(const AuPNode *n)
 {
 	return n->greeted && n->state != AU_PNODE_DOWN;
 }
@@ -92,6 +115,8 @@ learn_group(AuProposer *p)
 {
 	AuGroup		g = {0};
 
+	if (p->group.epoch > 0)
+		return true;			/* the view said */
 	for (uint32_t i = 0; i < p->opt.nodes; i++)
 		for (uint32_t j = 0; j < i; j++)
 			if (p->nodes[i].node_id != 0 && p->nodes[i].node_id == p->nodes[j].node_id)
@@ -104,6 +129,12 @@ learn_group(AuProposer *p)
 	for (uint32_t i = 0; i < p->opt.nodes && g.n == 0; i++)
 		if (has_volume(&p->nodes[i]))
 			g = p->nodes[i].group;
+	if (g.epoch > 0)
+	{
+		au_pr_end(p, AU_PROPOSER_MOVED, "Point aurora.storage_nodes at nodes of that cluster.",
+				  "the volume's log is kept by a group of nodes that a cluster has chosen, and its view is not here yet");
+		return false;
+	}
 	if (g.n == 0)
 	{
 		g.n = (uint8_t) p->opt.nodes;
@@ -128,7 +159,7 @@ learn_group(AuProposer *p)
 			memset(g.members[at].address, 0, AU_ADDRESS_MAX);
 			snprintf(g.members[at].address, AU_ADDRESS_MAX, "%s", p->opt.addresses[i]);
 		}
-		else if (reachable(&p->nodes[i]))
+		else if (au_pr_reachable(&p->nodes[i]))
 			au_pr_drop(p, i, AU_REFUSED,
 					   "Name the nodes that keep the volume in aurora.storage_nodes.",
 					   "node %" PRIX64 " does not keep this server's volume", p->nodes[i].node_id);
@@ -146,13 +177,13 @@ ready(AuProposer *p, uint64_t now)
 
 	if (!learn_group(p))
 		return false;
-	here = count_nodes(p, reachable);
-	if (here == p->opt.nodes)
+	here = count_nodes(p, au_pr_reachable);
+	if (here == p->group.n)
 		return true;
 	/* A volume is made on all its nodes. */
 	if (count_nodes(p, has_volume) < au_group_votes(&p->group))
 		return false;
-	return now - p->started >= AU_PROPOSER_GRACE_US;
+	return p->led || now - p->started >= AU_PROPOSER_GRACE_US;
 }
 
 /*
@@ -204,10 +235,11 @@ begin_campaign(AuProposer *p)
 		p->nodes[i].voted = false;
 	}
 	p->term = newest + 1;
+	p->moved = false;
 	p->campaigns++;
 	p->state = AU_PROPOSER_VOTING;
 	for (uint32_t i = 0; i < p->opt.nodes; i++)
-		if (reachable(&p->nodes[i]))
+		if (au_pr_reachable(&p->nodes[i]))
 			ask_vote(p, i);
 }
 
@@ -274,8 +306,9 @@ static AuLsn
 perhaps_committed(const AuProposer *p, const AuPNode *donor)
 {
 	uint64_t	d = last_term(donor);
-	AuLsn		most = p->start_lsn;
-	uint32_t	silent = p->opt.nodes - count_nodes(p, has_voted);
+	bool		settled = p->group.epoch == p->settled || p->group.epoch == p->view_settled;
+	AuLsn		most = settled ? p->start_lsn : donor->vote.durable_lsn;
+	uint32_t	silent = p->group.n - count_nodes(p, has_voted);
 
 	for (uint32_t i = 0; i < donor->vote.history.n; i++)
 		if (donor->vote.history.terms[i].term == d && donor->vote.history.terms[i].start > most)
@@ -347,9 +380,17 @@ static void
 win(AuProposer *p)
 {
 	const AuPNode *donor = &p->nodes[choose_donor(p)];
+	char		epoch[32] = "";
 	AuLsn		held = perhaps_committed(p, donor);
 	AuLsn		end;
 
+	if (p->led && donor->vote.durable_lsn > p->window_end)
+	{
+		au_pr_end(p, AU_PROPOSER_AGAIN, NULL, "another writer has sent log meanwhile");
+		return;
+	}
+	if (p->commit > held)
+		held = p->commit;
 	if (!server_may_continue(p, donor, held, &end))
 		return;
 	p->history = donor->vote.history;
@@ -363,16 +404,20 @@ win(AuProposer *p)
 		return;
 	}
 	p->elected_end = end;
-	p->commit = 0;
 	for (uint32_t i = 0; i < p->opt.nodes; i++)
 		if (p->nodes[i].voted && p->nodes[i].vote.commit_lsn > p->commit)
 			p->commit = p->nodes[i].vote.commit_lsn;
 	assert(p->commit <= held && held <= end);
-	p->window_start = p->window_end = choose_window(p, end);
+	if (!p->led)
+		p->window_start = p->window_end = choose_window(p, end);
+	p->led = true;
+	p->continues = false;
 	p->state = AU_PROPOSER_LEADING;
 	p->campaigns = 0;
-	au_pr_log(p, false, "won term %" PRIu64 " of timeline %u with the votes of %u of %u nodes; the log goes on at %X/%X",
-			  p->term, p->opt.timeline, count_nodes(p, has_voted), p->opt.nodes, AU_LSN_ARGS(end));
+	if (p->group.epoch > 0)
+		snprintf(epoch, sizeof(epoch), " (log group %u)", p->group.epoch);
+	au_pr_log(p, false, "won term %" PRIu64 " of timeline %u with the votes of %u of %u nodes%s; the log goes on at %X/%X",
+			  p->term, p->opt.timeline, count_nodes(p, has_voted), p->group.n, epoch, AU_LSN_ARGS(end));
 	for (uint32_t i = 0; i < p->opt.nodes; i++)
 		if (p->nodes[i].state == AU_PNODE_VOTED)
 			au_pr_elect_node(p, i);
@@ -388,12 +433,6 @@ au_pr_voted(AuProposer *p, uint32_t i, const AuMsgVoteOk *m)
 	n->volume_known = true;
 	n->start_lsn = m->start_lsn;
 	n->state = AU_PNODE_GREETED;
-	if (m->granted && m->term != p->term)
-	{
-		/* an answer to an older campaign of ours */
-		au_pr_greeted(p, i);
-		return;
-	}
 	if (m->granted)
 	{
 		n->state = AU_PNODE_VOTED;
@@ -422,15 +461,17 @@ au_pr_elect_node(AuProposer *p, uint32_t i)
 	AuPNode    *n = &p->nodes[i];
 	AuMsgElect	m = {
 		.term = p->term,.writer_id = p->opt.writer_id,.timeline = p->opt.timeline,
-		.commit_lsn = p->commit,.history = p->history
+		.commit_lsn = p->commit,.history = p->history,.group = p->group
 	};
 	AuWriter	w;
 
 	assert(p->state == AU_PROPOSER_LEADING);
 	au_writer_start(&w, p->frame, AU_WIRE_APPEND_MAX);
-	if (!au_enc_elect(&w, ++n->last_id, &m))
+	n->asked_id = ++n->last_id;
+	if (!au_enc_elect(&w, n->asked_id, &m))
 		assert(false);
 	n->state = AU_PNODE_ELECTING;
+	n->answer_due = 0;
 	au_pr_send(p, i, &w, AU_PROPOSER_ELECT_US);
 }
 
@@ -441,11 +482,9 @@ au_pr_greeted(AuProposer *p, uint32_t i)
 		ask_vote(p, i);
 	else if (p->state == AU_PROPOSER_LEADING)
 	{
-		if (au_group_find(&p->group, p->nodes[i].node_id) < 0)
-			au_pr_drop(p, i, AU_REFUSED,
-					   "Name the nodes that keep the volume in aurora.storage_nodes.",
-					   "node %" PRIX64 " does not keep this server's volume", p->nodes[i].node_id);
-		else if (!p->nodes[i].volume_known)
+		if (!takes_part(p, i))
+			return;
+		if (!p->nodes[i].volume_known)
 			ask_vote(p, i);		/* drops it, or makes the volume */
 		else
 			au_pr_elect_node(p, i);

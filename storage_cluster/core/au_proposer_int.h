@@ -12,8 +12,10 @@
 
 typedef struct AuPNode
 {
+	bool		used;
+	uint64_t	member_id;		/* who the view says it is; 0: nobody said */
 	AuProposerNodeState state;
-	uint64_t	node_id;
+	uint64_t	node_id;		/* who it says it is */
 	bool		greeted;		/* HELLO_OK came on this connection */
 	bool		volume_known;
 	AuLsn		start_lsn;		/* of its volume */
@@ -35,8 +37,10 @@ typedef struct AuPNode
 	AuLsn		applied;
 	AuLsn		asked;			/* it will tell when it has applied log up to here */
 	uint64_t	last_id;		/* of the newest request */
+	uint64_t	asked_id;		/* of the newest VOTE or ELECT */
 	uint64_t	acked_id;
 	uint64_t	answer_due;		/* time by which an answer must have come */
+	uint64_t	greeted_at;
 	uint64_t	told_at;		/* last APPEND */
 	uint64_t	retry_at;
 	uint64_t	retry_us;		/* present pause */
@@ -59,6 +63,13 @@ struct AuProposer
 	char		hint[AU_WIRE_TEXT_MAX];
 
 	AuGroup		group;			/* n = 0: not known yet */
+	AuGroup		next;			/* n > 0: it takes the place of group soon */
+	uint64_t	next_since;		/* it could win a term since; 0: it could not */
+	uint32_t	settled;		/* epoch, by this writer */
+	uint32_t	view_settled;	/* epoch, by whomever */
+	bool		moved;			/* nodes know a newer group than we do */
+	bool		led;			/* there is a window from an earlier term */
+	AuLsn		applied;		/* by a quorum, at most commit; never goes back */
 	uint64_t	started;
 	uint64_t	campaign_at;	/* not before */
 	uint32_t	campaigns;
@@ -94,6 +105,16 @@ void		au_pr_send(AuProposer *p, uint32_t i, const AuWriter *w, uint64_t us);
 uint64_t	au_pr_now(const AuProposer *p);
 /* While LEADING: a node follows a newer term. */
 void		au_pr_fenced(AuProposer *p, uint32_t i, const char *what);
+
+bool		au_pr_reachable(const AuPNode *n);
+
+/* au_proposer_group.c */
+/* Places for the group that the options name. */
+void		au_pr_group_start(AuProposer *p);
+/* Take up the next group when it is at hand. */
+void		au_pr_group_run(AuProposer *p, uint64_t now);
+/* A learner has said how far it is; ask again after a while. */
+uint64_t	au_pr_learner_run(AuProposer *p, uint32_t i, uint64_t now);
 
 /* au_proposer_elect.c */
 void		au_pr_greeted(AuProposer *p, uint32_t i);

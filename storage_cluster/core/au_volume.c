@@ -15,7 +15,8 @@
 #define CRC_AT (AU_VOLUME_LEN - 4)
 
 _Static_assert(MEMBERS_AT == 1336, "au_volume.h draws it there");
-_Static_assert(MEMBERS_AT + AU_GROUP_MAX * MEMBER_LEN <= CRC_AT, "the file has room");
+#define EPOCH_AT (MEMBERS_AT + AU_GROUP_MAX * MEMBER_LEN)
+_Static_assert(EPOCH_AT == 2288 && EPOCH_AT + 4 <= CRC_AT, "the file has room");
 
 void
 au_volume_encode(uint8_t *buf, const AuVolumeMeta *m)
@@ -48,6 +49,7 @@ au_volume_encode(uint8_t *buf, const AuVolumeMeta *m)
 		au_put_u64(p, m->group.members[i].node_id);
 		memcpy(p + 8, m->group.members[i].address, AU_ADDRESS_MAX);
 	}
+	au_put_u32(buf + EPOCH_AT, m->group.epoch);
 	au_put_u32(buf + CRC_AT, au_crc32c(0, buf, CRC_AT));
 }
 
@@ -59,6 +61,7 @@ decode_lists(const uint8_t *buf, AuVolumeMeta *m)
 	memset(&m->group, 0, sizeof(m->group));
 	m->group.n = buf[52];
 	m->group.write_quorum = buf[53];
+	m->group.epoch = au_get_u32(buf + EPOCH_AT);
 	m->history.n = au_get_u16(buf + 54);
 	if (m->history.n > AU_HISTORY_MAX || m->group.n > AU_GROUP_MAX)
 		return false;
@@ -81,19 +84,21 @@ decode_lists(const uint8_t *buf, AuVolumeMeta *m)
 	}
 	return au_history_valid(&m->history) &&
 		au_history_last(&m->history, AU_LSN_MAX) <= m->term &&
-		(m->group.n == 0 ? m->group.write_quorum == 0 : au_group_valid(&m->group));
+		(m->group.n == 0 ? m->group.write_quorum == 0 && m->group.epoch == 0 :
+		 au_group_valid(&m->group));
 }
 
 AuStatus
 au_volume_decode(const uint8_t *buf, size_t len, AuVolumeMeta *m, const char **why)
 {
 	uint8_t		again[AU_VOLUME_LEN];
+	uint32_t	version = len >= 12 ? au_get_u32(buf + 8) : 0;
 
 	*why = "it is damaged; put back the directory from a backup, or remove the "
 		"directory to begin anew (its pages are then lost)";
 	if (len < 12 || memcmp(buf, AU_VOLUME_MAGIC, 8) != 0)
 		return AU_CORRUPT;
-	if (au_get_u32(buf + 8) != AU_VOLUME_VERSION)
+	if (version < AU_VOLUME_VERSION_MIN || version > AU_VOLUME_VERSION)
 	{
 		*why = "its format is of another version of aurora_storaged; start the "
 			"version that wrote it";
@@ -108,11 +113,11 @@ au_volume_decode(const uint8_t *buf, size_t len, AuVolumeMeta *m, const char **w
 	m->voted_for = au_get_u64(buf + 40);
 	m->timeline = au_get_u32(buf + 48);
 	if (!au_segment_size_valid(m->segment_size) || m->start_lsn == 0 ||
-		!decode_lists(buf, m))
+		!decode_lists(buf, m) || (version == 2 && m->group.epoch != 0))
 		return AU_CORRUPT;
 	/* What is not used is zero, so that there is one form only. */
 	au_volume_encode(again, m);
-	if (memcmp(again, buf, AU_VOLUME_LEN) != 0)
+	if (memcmp(again + 12, buf + 12, CRC_AT - 12) != 0)
 		return AU_CORRUPT;
 	*why = NULL;
 	return AU_OK;

@@ -17,7 +17,8 @@
  *   54 u16 terms            in the history
  *   56     AU_HISTORY_MAX x (u64 term, u64 start, u32 timeline)
  *   1336   AU_GROUP_MAX x (u64 node id, u8[128] address)
- *   2288   zeros
+ *   2288 u32 group_epoch    0 in version 2, which is still read
+ *   2292   zeros
  *   2300 u32 crc            CRC-32C of bytes 0..2299
  *
  * What is not used is zero.
@@ -29,7 +30,8 @@
 #include "common/au_history.h"
 
 #define AU_VOLUME_MAGIC "AURORAVL"
-#define AU_VOLUME_VERSION 2
+#define AU_VOLUME_VERSION 3
+#define AU_VOLUME_VERSION_MIN 2
 #define AU_VOLUME_LEN 2304
 
 typedef struct AuVolumeMeta

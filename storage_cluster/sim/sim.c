@@ -14,7 +14,7 @@ AuPlant		au_planted;
 
 const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
-	"resurrect", "apply-early", "no-sync", "no-crc"
+	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once"
 };
 
 /* ---- chance: xoshiro256**, seeded by splitmix64 (Blackman and Vigna) --- */
@@ -129,6 +129,10 @@ choose_swarm(Sim *s)
 		s->swarm.crash_node = 2000;
 		s->swarm.damage = 1000;
 	}
+	s->groups.on = s->opt.plant == SIM_PLANT_OLD_EPOCH || s->opt.plant == SIM_PLANT_TWO_AT_ONCE ||
+		(s->opt.plant == SIM_PLANT_NONE &&
+		 (s->opt.groups > 0 || (s->opt.groups == 0 && (s->opt.seed * UINT64_C(0x9e3779b97f4a7c15)) >> 63)));
+	sim_group_init(s, s->nnodes, s->quorum);
 }
 
 /* ---- faults ----------------------------------------------------------- */
@@ -303,6 +307,8 @@ tick(Sim *s)
 		sim_node_tick(&s->nodes[i]);
 	for (int i = 0; i < SIM_WRITERS_MAX; i++)
 		sim_writer_tick(&s->writers[i]);
+	if (s->groups.on)
+		sim_group_tick(s);
 	for (int i = 0; i < SIM_READERS; i++)
 		sim_reader_tick(s, i);
 	sim_check_tick(s);
@@ -334,7 +340,9 @@ sim_run(Sim *s, const SimOptions *opt)
 		opt->plant == SIM_PLANT_STALE_TERM ? AU_PLANT_STALE_TERM :
 		opt->plant == SIM_PLANT_RESURRECT ? AU_PLANT_RESURRECT :
 		opt->plant == SIM_PLANT_APPLY_EARLY ? AU_PLANT_APPLY_EARLY :
-		opt->plant == SIM_PLANT_NO_CRC ? AU_PLANT_NO_CRC : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_NO_CRC ? AU_PLANT_NO_CRC :
+		opt->plant == SIM_PLANT_OLD_EPOCH ? AU_PLANT_OLD_EPOCH :
+		opt->plant == SIM_PLANT_TWO_AT_ONCE ? AU_PLANT_TWO_AT_ONCE : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);

@@ -121,6 +121,7 @@ AuStatus	sim_store_apply(SimStore *st, const AuWalRecord *rec);
 /* Page as of lsn; AU_NOT_FOUND if nothing changed it. */
 AuStatus	sim_store_read(const SimStore *st, uint32_t blk, AuLsn lsn, uint8_t *page);
 void		sim_store_cut(SimStore *st, AuLsn lsn);	/* forget records ending above */
+void		sim_store_copy(SimStore *to, const SimStore *from, AuLsn upto);	/* to is empty */
 void		sim_store_free(SimStore *st);
 
 typedef struct SimNode
@@ -140,6 +141,7 @@ typedef struct SimNode
 	 * The disk.  `log` is what the landing log should hold; the real one is
 	 * compared with it whenever it is read or opened.
 	 */
+	uint32_t	life;			/* directories it had before this one */
 	bool		exists;
 	AuVolumeMeta meta;
 	AuVolumeMeta meta_before;	/* for a planted bug: the promise forgotten */
@@ -185,6 +187,42 @@ void		sim_node_tick(SimNode *n);
 void		sim_node_free(SimNode *n);
 /* A connection to the node: false, it does not listen. */
 bool		sim_node_accept(SimNode *n, SimLink *l);
+static inline uint64_t
+sim_node_id(const SimNode *n)
+{
+	return 1000 + (uint64_t) n->index + 100 * n->life;
+}
+/* Its directory is lost: it comes back as another node, which has nothing. */
+void		sim_node_wipe(SimNode *n);
+/* It copies pages and log of the volume from another node, as one that is
+ * taken into the cluster does; false: not now. */
+bool		sim_node_adopt(SimNode *n, const SimNode *from, const AuGroup *group);
+/* One that was in no group yet goes on with what was committed. */
+void		sim_node_follow(SimNode *n);
+
+/* ---- the log group (sim_group.c) -------------------------------------- */
+
+#define SIM_GROUPS_MAX 256
+
+/* The volume's entry in the view, as commands made it: all groups that were. */
+typedef struct SimGroups
+{
+	bool		on;				/* else one group, which the settings name */
+	AuGroup		was[SIM_GROUPS_MAX];	/* of epoch i + 1 */
+	uint32_t	epoch;
+	bool		settled;		/* the view knows */
+	uint32_t	checked;		/* newest that a writer called settled */
+	int			leaving;		/* node to be replaced, when another one is in; -1 */
+	uint64_t	changes;
+} SimGroups;
+
+void		sim_group_init(Sim *s, uint32_t nodes, uint8_t quorum);
+void		sim_group_tick(Sim *s);
+/* The group of an epoch; the last one if it is 0. */
+const AuGroup *sim_group(const Sim *s, uint32_t epoch);
+/* A writer says so; the view may hear of it later. */
+void		sim_group_settled(Sim *s, uint32_t epoch);
+bool		sim_group_has(const AuGroup *g, const SimNode *n);
 
 /* ---- disks (sim_disk.c) ------------------------------------------------ */
 
@@ -194,6 +232,13 @@ bool		sim_disk_open(SimNode *n);
 void		sim_disk_crash(SimNode *n);
 void		sim_disk_tick(SimNode *n);
 void		sim_disk_free(SimNode *n);
+/* Nothing is left on it. */
+void		sim_disk_wipe(SimNode *n);
+/* The volume comes to be on it, with the log from where another node's pages
+ * are replayed from to where they are. */
+bool		sim_disk_adopt(SimNode *n, const AuVolumeMeta *meta, const SimNode *from);
+/* More log, durable at once; false: not now. */
+bool		sim_disk_put(SimNode *n, const uint8_t *bytes, size_t len);
 /* Spoil a sector of log that is known to be durable, unless too many nodes
  * have lost some; false: there is none. */
 bool		sim_disk_damage(SimNode *n);
@@ -221,7 +266,6 @@ typedef struct SimWriter
 	AuProposerHost host;
 	SimLink    *links[AU_GROUP_MAX];
 	uint64_t	link_serial[AU_GROUP_MAX];
-	int			node_at[AU_GROUP_MAX];	/* the order it knows the nodes in */
 	bool		made;			/* the volume was made */
 	WalMake		wal;			/* the server's own WAL */
 	AuLsn		flushed;
@@ -278,6 +322,8 @@ typedef enum SimPlant
 	SIM_PLANT_APPLY_EARLY,		/* pages show log that no quorum holds */
 	SIM_PLANT_NO_SYNC,			/* the disk says that it has synced, and has not */
 	SIM_PLANT_NO_CRC,			/* damaged log is believed */
+	SIM_PLANT_OLD_EPOCH,		/* nodes take part in a group that is over */
+	SIM_PLANT_TWO_AT_ONCE,		/* two nodes of a group are replaced at once */
 	SIM_PLANTS
 } SimPlant;
 
@@ -290,6 +336,8 @@ typedef struct SimOptions
 	uint64_t	fault_us;		/* first phase */
 	uint64_t	quiet_us;		/* second phase at most */
 	bool		verbose;
+	int			groups;			/* log groups change: 1 always, -1 never, 0 as the
+								 * seed says */
 } SimOptions;
 
 /* How often each kind of trouble comes, drawn from the seed: 0 never, else
@@ -312,6 +360,7 @@ typedef struct SimSwarm
 	uint64_t	copy;
 	bool		clock_skew;
 	bool		pmem;
+	uint64_t	regroup;
 	uint64_t	latency_us;
 	uint64_t	sync_us;
 	uint64_t	records;		/* log in a tick */
@@ -329,6 +378,7 @@ typedef struct SimFigures
 	uint64_t	refused;
 	uint64_t	damaged;
 	uint64_t	lost;			/* nodes whose damage was noticed */
+	uint64_t	regroups;
 } SimFigures;
 
 struct Sim
@@ -339,7 +389,8 @@ struct Sim
 	uint64_t	now;
 	uint64_t	trace;			/* hash of what happened */
 	uint32_t	nnodes;
-	uint8_t		quorum;
+	uint8_t		quorum;			/* of the first group */
+	SimGroups	groups;
 	bool		quiet;
 	SimNode		nodes[SIM_NODES_MAX];
 	SimWriter	writers[SIM_WRITERS_MAX];

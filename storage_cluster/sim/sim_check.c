@@ -115,27 +115,28 @@ static void
 check_held(Sim *s, bool all)
 {
 	AuLsn		end = truth_end(s);
+	const AuGroup *g = sim_group(s, s->groups.checked);
 	uint32_t	holders = 0;
 
 	if (s->truth_len == 0)
 		return;
 	for (uint32_t i = 0; i < s->nnodes; i++)
-		holders += holds(s, &s->nodes[i], end, all);
-	if (holders < s->quorum)
+		holders += sim_group_has(g, &s->nodes[i]) && holds(s, &s->nodes[i], end, all);
+	if (holders < g->write_quorum)
 		sim_fail(s, "log up to %X/%X was acknowledged, but only %u of %u nodes hold it, quorum %u",
-				 AU_LSN_ARGS(end), holders, s->nnodes, s->quorum);
+				 AU_LSN_ARGS(end), holders, g->n, g->write_quorum);
 }
 
-/* The highest position that a quorum of disks holds in the same bytes. */
+/* The highest position that a quorum of a group's disks holds in the same bytes. */
 static AuLsn
-held_by_disks(const Sim *s)
+held_by_disks(const Sim *s, const AuGroup *g)
 {
 	AuLsn		sorted[SIM_NODES_MAX] = {0};
 	uint32_t	count = 0;
 
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
-		AuLsn		lsn = s->nodes[i].exists ? s->nodes[i].log_durable : 0;
+		AuLsn		lsn = s->nodes[i].exists && sim_group_has(g, &s->nodes[i]) ? s->nodes[i].log_durable : 0;
 		uint32_t	at = count++;
 
 		while (at > 0 && sorted[at - 1] < lsn)
@@ -145,16 +146,19 @@ held_by_disks(const Sim *s)
 		}
 		sorted[at] = lsn;
 	}
-	return sorted[s->quorum - 1];
+	return sorted[g->write_quorum - 1];
 }
 
 void
 sim_check_tick(Sim *s)
 {
-	AuLsn		held = held_by_disks(s);
+	for (uint32_t epoch = s->groups.checked; epoch <= s->groups.epoch; epoch++)
+	{
+		AuLsn		held = held_by_disks(s, sim_group(s, epoch));
 
-	if (held > s->visible)
-		s->visible = held;
+		if (held > s->visible)
+			s->visible = held;
+	}
 	for (uint32_t i = 0; i < s->nnodes; i++)
 		if (s->nodes[i].exists && s->nodes[i].applied > s->visible)
 			sim_fail(s, "node %u has applied %X/%X, but no quorum holds more than %X/%X", i,
@@ -181,11 +185,16 @@ sim_check_quiet(Sim *s)
 				 AU_LSN_ARGS(leader->acked), AU_LSN_ARGS(leader->flushed));
 		return text;
 	}
+	if (s->groups.on && !s->groups.settled)
+	{
+		snprintf(text, sizeof(text), "log group %u is not settled", s->groups.epoch);
+		return text;
+	}
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		const SimNode *n = &s->nodes[i];
 
-		if (n->lost)
+		if (n->lost || !sim_group_has(sim_group(s, 0), n))
 			continue;
 		if (!n->up || n->log_durable < end || n->applied < pages)
 		{
@@ -214,7 +223,7 @@ sim_check_end(Sim *s)
 			sim_node_crash(n);
 			(void) sim_disk_open(n);
 		}
-		if (n->lost)
+		if (n->lost || !sim_group_has(sim_group(s, 0), n))
 			continue;
 		if (!holds(s, n, truth_end(s), true))
 			sim_fail(s, "node %u holds other log than was committed", i);

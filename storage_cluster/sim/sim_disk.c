@@ -15,6 +15,7 @@
  */
 #include "sim/sim.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #define MEMDISK_FILES 2048
@@ -53,6 +54,23 @@ open_landing(SimNode *n, AuLsn start, char *err, size_t errlen)
 
 /* ---- host ------------------------------------------------------------- */
 
+/* An empty log that begins at start. */
+static AuStatus
+make_volume(SimNode *n, const AuVolumeMeta *meta, AuLsn start, char *err, size_t errlen)
+{
+	AuStatus	status;
+
+	memdisk_at = n->disk;
+	memdisk_format(sim_random(n->sim));
+	status = open_landing(n, start, err, errlen);
+	if (status != AU_OK)
+		return status;
+	n->exists = true;
+	n->meta = n->meta_before = *meta;
+	n->log_base = n->log_start = n->log_end = n->log_durable = start;
+	return AU_OK;
+}
+
 static AuStatus
 volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, size_t errlen)
 {
@@ -67,14 +85,9 @@ volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, size_t
 	 * making of a volume stays without it, and is to be replaced.
 	 */
 	n->full_until = n->io_error_until = 0;
-	memdisk_at = n->disk;
-	memdisk_format(sim_random(n->sim));
-	status = open_landing(n, meta->start_lsn, err, errlen);
+	status = make_volume(n, meta, meta->start_lsn, err, errlen);
 	if (status != AU_OK)
 		return status;
-	n->exists = true;
-	n->meta = n->meta_before = *meta;
-	n->log_base = n->log_start = n->log_end = n->log_durable = meta->start_lsn;
 	n->applied = n->restart = n->persisted_applied = n->persisted_restart = meta->start_lsn;
 	*vol = n;
 	return AU_OK;
@@ -377,6 +390,48 @@ sim_disk_free(SimNode *n)
 	memdisk_at = &memdisk_one;
 	free(n->disk);
 	free(n->log);
+}
+
+/* ---- nodes that come and go ------------------------------------------- */
+
+void
+sim_disk_wipe(SimNode *n)
+{
+	assert(n->landing == NULL);
+	memdisk_at = n->disk;
+	memdisk_format(0);
+	n->exists = n->damaged = n->lost = false;
+	n->written_mark = n->synced_mark = 0;
+	n->log_base = n->log_start = n->log_end = n->log_durable = 0;
+	if (n->start_at == UINT64_MAX)
+		n->start_at = n->sim->now;
+}
+
+bool
+sim_disk_put(SimNode *n, const uint8_t *bytes, size_t len)
+{
+	char		err[512];
+
+	return !n->syncing && n->full_until <= n->sim->now && n->io_error_until <= n->sim->now &&
+		log_append(NULL, n, n->meta.term, n->meta.timeline, n->log_end, bytes, len,
+				   err, sizeof(err)) == AU_OK &&
+		sync_now(n, err, sizeof(err)) == AU_OK;
+}
+
+bool
+sim_disk_adopt(SimNode *n, const AuVolumeMeta *meta, const SimNode *from)
+{
+	char		err[512];
+
+	if (n->exists || n->full_until > n->sim->now || n->io_error_until > n->sim->now ||
+		make_volume(n, meta, from->persisted_restart, err, sizeof(err)) != AU_OK)
+		return false;
+	n->sync_fails = false;
+	if (from->persisted_applied > from->persisted_restart &&
+		!sim_disk_put(n, from->log + (n->log_base - from->log_base),
+					  (size_t) (from->persisted_applied - from->persisted_restart)))
+		sim_fail(n->sim, "node %d: log was not taken over by a disk that is well", n->index);
+	return true;
 }
 
 /* ---- damage ----------------------------------------------------------- */

@@ -357,7 +357,7 @@ sim_node_init(Sim *s, int index)
 void
 sim_node_start(SimNode *n)
 {
-	AuNodeOptions opt = {.node_id = 1000 + (uint64_t) n->index,.alone = true};
+	AuNodeOptions opt = {.node_id = sim_node_id(n),.alone = true};
 	char		err[512];
 
 	if (!sim_disk_open(n))
@@ -406,6 +406,51 @@ sim_node_crash(SimNode *n)
 	sim_store_cut(&n->store, n->persisted_applied);
 	n->applied = n->persisted_applied;
 	n->restart = n->persisted_restart;
+}
+
+void
+sim_node_wipe(SimNode *n)
+{
+	sim_node_crash(n);
+	sim_say(n->sim, "node %d has lost its directory", n->index);
+	sim_trace(n->sim, 0x3153, (uint64_t) n->index);
+	n->life++;
+	sim_disk_wipe(n);
+	sim_store_cut(&n->store, 0);
+	n->applied = n->restart = n->persisted_applied = n->persisted_restart = 0;
+}
+
+bool
+sim_node_adopt(SimNode *n, const SimNode *from, const AuGroup *group)
+{
+	char		err[512];
+	AuVolumeMeta meta = {
+		.system_identifier = from->meta.system_identifier,.start_lsn = from->meta.start_lsn,
+		.timeline = from->meta.timeline,.segment_size = from->meta.segment_size,.group = *group
+	};
+
+	if (!n->up || !from->exists || from->persisted_restart < from->log_start ||
+		!sim_disk_adopt(n, &meta, from))
+		return false;
+	sim_store_copy(&n->store, &from->store, from->persisted_applied);
+	n->applied = n->persisted_applied = from->persisted_applied;
+	n->restart = n->persisted_restart = from->persisted_restart;
+	sim_say(n->sim, "node %d has copied node %d, up to %X/%X", n->index, from->index,
+			AU_LSN_ARGS(n->applied));
+	sim_trace(n->sim, 0xad097, n->applied);
+	if (au_node_add_volume(n->node, &n->meta, n, err, sizeof(err)) != AU_OK)
+		sim_fail(n->sim, "node %d does not take the copy: %s", n->index, err);
+	return true;
+}
+
+void
+sim_node_follow(SimNode *n)
+{
+	Sim		   *s = n->sim;
+	AuLsn		end = SIM_BASE + s->truth_len;
+
+	if (n->up && n->exists && n->meta.term == 0 && n->paused_until <= s->now && n->log_end < end)
+		sim_disk_put(n, s->truth + (n->log_end - SIM_BASE), (size_t) (end - n->log_end));
 }
 
 void

@@ -65,6 +65,22 @@ sim_store_cut(SimStore *st, AuLsn lsn)
 }
 
 void
+sim_store_copy(SimStore *to, const SimStore *from, AuLsn upto)
+{
+	sim_store_free(to);
+	*to = *from;
+	to->cap = from->n + 1;
+	to->bytes_cap = from->bytes_len + 1;
+	to->records = malloc(to->cap * sizeof(*to->records));
+	to->bytes = malloc(to->bytes_cap);
+	if (to->records == NULL || to->bytes == NULL)
+		abort();
+	memcpy(to->records, from->records, from->n * sizeof(*to->records));
+	memcpy(to->bytes, from->bytes, from->bytes_len);
+	sim_store_cut(to, upto);
+}
+
+void
 sim_store_free(SimStore *st)
 {
 	free(st->records);

@@ -53,7 +53,8 @@ static void
 host_connect(void *ctx, uint32_t i)
 {
 	SimWriter  *w = me(ctx);
-	SimLink    *l = sim_net_open(w->sim, SIM_WHO_WRITER + w->index, w->node_at[i],
+	SimLink    *l = sim_net_open(w->sim, SIM_WHO_WRITER + w->index,
+								 atoi(au_proposer_address(w->proposer, i) + 1),
 								 (void *) (uintptr_t) (i + 1));
 
 	if (l == NULL)
@@ -188,11 +189,17 @@ begin_session(SimWriter *w)
 
 	o.writer_id = sim_random(s);
 	snprintf(o.name, sizeof(o.name), "writer %d", w->index);
+	/* the list may be in any order */
 	for (uint32_t i = 0; i < s->nnodes; i++)
+		snprintf(o.addresses[i], sizeof(o.addresses[i]), "n%d", (int) ((i + (uint32_t) w->index) % s->nnodes));
+	if (s->groups.on)
 	{
-		/* the list may be in any order */
-		w->node_at[i] = (int) ((i + (uint32_t) w->index) % s->nnodes);
-		snprintf(o.addresses[i], sizeof(o.addresses[i]), "n%d", w->node_at[i]);
+		/* whoever it asks may be behind */
+		uint32_t	epoch = !s->quiet && sim_one_in(s, 3) ?
+			1 + (uint32_t) sim_below(s, s->groups.epoch) : s->groups.epoch;
+
+		o.group = *sim_group(s, epoch);
+		o.group_settled = epoch < s->groups.epoch || s->groups.settled;
 	}
 	memset(w->links, 0, sizeof(w->links));
 	w->proposer = au_proposer_new(&w->host, &o);
@@ -246,6 +253,18 @@ feed(SimWriter *w)
 	}
 }
 
+/* It looks at the view now and then, and tells it what it has done. */
+static void
+see_group(SimWriter *w)
+{
+	Sim		   *s = w->sim;
+
+	if (sim_one_in(s, 400))
+		au_proposer_set_group(w->proposer, sim_group(s, 0), s->groups.settled);
+	if (au_proposer_settled(w->proposer) != 0)
+		sim_group_settled(s, au_proposer_settled(w->proposer));
+}
+
 static void
 session_tick(SimWriter *w)
 {
@@ -255,6 +274,8 @@ session_tick(SimWriter *w)
 	AuLsn		commit;
 
 	(void) au_proposer_run(w->proposer);
+	if (s->groups.on)
+		see_group(w);
 	if (au_proposer_state(w->proposer) == AU_PROPOSER_LEADING)
 	{
 		w->made = true;

@@ -11,9 +11,12 @@ failed=0
 
 while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
-	"$simulate" --seed "$seed" >/dev/null || { echo "seed $seed, which failed before, FAILED"; failed=1; }
+	for groups in never always; do
+		"$simulate" --seed "$seed" --groups $groups >/dev/null ||
+			{ echo "seed $seed, which failed before, FAILED (--groups $groups)"; failed=1; }
+	done
 done <"$here/seeds"
-for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc; do
+for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once; do
 	"$simulate" --from 1 --seeds 300 --plant $plant || failed=1
 done
 "$simulate" --seeds "$seeds" || failed=1

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "common/au_crc32c.h"
 #include "common/au_wire.h"
 #include "core/au_volume.h"
 
@@ -98,6 +99,12 @@ common_log(void **state)
 	/* theirs knows nothing about our end: only what is held is sure */
 	assert_int_equal(au_history_common(&a, 300, &late, 120), 120);
 	assert_int_equal(au_history_common(&none, 100, &a, 100), 100);
+	/* a term that both know vouches for what lies below all that is known: a
+	 * node that has just started, and knows of no quorum, keeps its log */
+	assert_int_equal(au_history_common(&late, 1000, &late, 120), 1000);
+	b = HISTORY({1, 100, 1}, {7, 900, 1}, {8, 950, 1});
+	assert_int_equal(au_history_common(&late, 1000, &b, 120), 950);
+	assert_int_equal(au_history_common(&b, 800, &late, 120), 800);
 }
 
 static void
@@ -124,13 +131,44 @@ groups(void **state)
 	assert_false(au_group_valid(&g));
 }
 
+/* At most one node at a time, and never back. */
+static void
+group_changes(void **state)
+{
+	AuGroup		g = {.epoch = 4,.n = 3,.write_quorum = 2,.members = {{1, "a"}, {2, "b"}, {3, "c"}}};
+	AuGroup		h = g;
+
+	(void) state;
+	h.members[0] = (AuMember){3, "x"};
+	h.members[2] = (AuMember){1, "y"};
+	assert_true(au_group_may_follow(&g, &h));	/* the same */
+	h.members[2].node_id = 4;
+	assert_false(au_group_may_follow(&g, &h));	/* another one of this epoch */
+	h.epoch = 5;
+	assert_false(au_group_may_follow(&g, &h));	/* one comes and one goes */
+	h = g;
+	h.epoch = 5;
+	h.n = 4;
+	h.write_quorum = 3;
+	h.members[3] = (AuMember){4, "d"};
+	assert_true(au_group_may_follow(&g, &h));	/* one comes */
+	assert_false(au_group_may_follow(&h, &g));	/* back */
+	g.epoch = 6;
+	assert_true(au_group_may_follow(&h, &g));	/* one goes */
+	h.n = 5;
+	h.members[4] = (AuMember){5, "e"};
+	assert_false(au_group_may_follow(&h, &g));	/* two go */
+	g.epoch = 9;
+	assert_true(au_group_may_follow(&h, &g));	/* nobody here saw what lies between */
+}
+
 static AuVolumeMeta
 some_volume(void)
 {
 	AuVolumeMeta m = {
 		.system_identifier = 7,.start_lsn = 100,.term = 12,.voted_for = 99,.timeline = 2,
 		.segment_size = 1 << 24,
-		.group = {.n = 3,.write_quorum = 2,.members = {{1, "a:1"}, {2, "b:2"}, {3, "/c"}}}
+		.group = {.epoch = 4,.n = 3,.write_quorum = 2,.members = {{1, "a:1"}, {2, "b:2"}, {3, "/c"}}}
 	};
 
 	m.history = HISTORY({3, 100, 1}, {9, 300, 2});
@@ -152,6 +190,7 @@ volume_file(void **state)
 	assert_true(au_group_same(&back.group, &m.group));
 	assert_string_equal(back.group.members[1].address, "b:2");
 	assert_int_equal(back.voted_for, 99);
+	assert_int_equal(back.group.epoch, 4);
 	for (size_t i = 0; i < sizeof(buf); i += 7)
 	{
 		buf[i] ^= 0x10;
@@ -162,6 +201,40 @@ volume_file(void **state)
 	m.term = 8;					/* a history that is ahead of every promise */
 	au_volume_encode(buf, &m);
 	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_CORRUPT);
+}
+
+static void
+seal(uint8_t *buf)
+{
+	au_put_u32(buf + AU_VOLUME_LEN - 4, au_crc32c(0, buf, AU_VOLUME_LEN - 4));
+}
+
+/* A file of version 2 knows no epochs of groups. */
+static void
+older_volume_file(void **state)
+{
+	AuVolumeMeta m = some_volume();
+	AuVolumeMeta back;
+	uint8_t		buf[AU_VOLUME_LEN];
+	const char *why;
+
+	(void) state;
+	m.group.epoch = 0;
+	au_volume_encode(buf, &m);
+	buf[8] = 2;
+	seal(buf);
+	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_OK);
+	assert_true(au_group_same(&back.group, &m.group));
+	buf[2288] = 1;				/* such a file has no epoch */
+	seal(buf);
+	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_CORRUPT);
+	buf[2288] = 0;
+	for (uint8_t version = 1; version <= 4; version += 3)
+	{
+		buf[8] = version;
+		seal(buf);
+		assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_UNSUPPORTED);
+	}
 }
 
 static AuFrame
@@ -184,7 +257,8 @@ messages(void **state)
 	.start_lsn = 100,.may_create = 1,.group = v.group};
 	AuMsgVoteOk voted = {.granted = 1,.term = 5,.timeline = 1,.start_lsn = 100,.durable_lsn = 400,
 	.commit_lsn = 350,.history = v.history};
-	AuMsgElect	elect = {.term = 9,.writer_id = 6,.timeline = 2,.commit_lsn = 350,.history = v.history};
+	AuMsgElect	elect = {.term = 9,.writer_id = 6,.timeline = 2,.commit_lsn = 350,.history = v.history,
+	.group = v.group};
 	AuMsgVote	vote2;
 	AuMsgVoteOk voted2;
 	AuMsgElect	elect2;
@@ -214,6 +288,7 @@ messages(void **state)
 	assert_true(au_enc_elect(&w, 1, &elect));
 	f = parse(&w);
 	assert_true(au_dec_elect(&f, &elect2));
+	assert_int_equal(elect2.group.epoch, 4);
 	assert_false(au_dec_vote(&f, &vote2));	/* of another type */
 	elect.term = 10;			/* not that of its history */
 	au_writer_start(&w, memory, sizeof(memory));
@@ -230,7 +305,9 @@ main(void)
 		cmocka_unit_test(push_cut_forget),
 		cmocka_unit_test(common_log),
 		cmocka_unit_test(groups),
+		cmocka_unit_test(group_changes),
 		cmocka_unit_test(volume_file),
+		cmocka_unit_test(older_volume_file),
 		cmocka_unit_test(messages),
 	};
 

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_proposer.c: the writer's side of the log quorum, against nodes that
+ * this test plays message by message.  What comes of it among real nodes, and
+ * under faults, is the simulator's (sim/).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "core/au_proposer.h"
+
+#define BASE ((AuLsn) 0x1000000)
+#define WINDOW (1u << 20)
+
+/* What the writer sent to one place, and what the node there is. */
+typedef struct Place
+{
+	bool		wanted;			/* connect was called */
+	bool		connected;
+	uint8_t		out[256 << 10];
+	size_t		len;
+	uint64_t	id;				/* of the last message */
+	uint64_t	node_id;
+	AuLsn		end;			/* of its log */
+} Place;
+
+typedef struct World
+{
+	uint64_t	now;
+	Place		place[AU_GROUP_MAX];
+	AuProposer *p;
+} World;
+
+static World world;
+
+static uint64_t
+now_us(void *ctx)
+{
+	return ((World *) ctx)->now;
+}
+
+static uint64_t
+no_chance(void *ctx)
+{
+	(void) ctx;
+	return 0;
+}
+
+static void *
+get_memory(void *ctx, size_t size)
+{
+	(void) ctx;
+	return malloc(size);
+}
+
+static void
+give_back(void *ctx, void *p)
+{
+	(void) ctx;
+	free(p);
+}
+
+static void
+say(void *ctx, bool warning, const char *message)
+{
+	(void) ctx;
+	(void) warning;
+	(void) message;
+}
+
+static void
+want(void *ctx, uint32_t i)
+{
+	((World *) ctx)->place[i].wanted = true;
+}
+
+static void
+cut(void *ctx, uint32_t i)
+{
+	Place	   *at = &((World *) ctx)->place[i];
+
+	at->wanted = at->connected = false;
+	at->len = 0;
+}
+
+static void
+take(void *ctx, uint32_t i, const uint8_t *bytes, size_t len)
+{
+	Place	   *at = &((World *) ctx)->place[i];
+
+	assert_true(at->len + len <= sizeof(at->out));
+	memcpy(at->out + at->len, bytes, len);
+	at->len += len;
+}
+
+/* The next message to a place, which must be of this type; APPENDs that nobody
+ * looked at are passed over. */
+static AuFrame
+got(uint32_t i, uint16_t type)
+{
+	static uint8_t memory[256 << 10];
+	Place	   *at = &world.place[i];
+	AuFrame		f;
+	size_t		used;
+
+	memcpy(memory, at->out, at->len);
+	assert_int_equal(au_frame_parse(memory, at->len, &f, &used), AU_OK);
+	memmove(at->out, at->out + used, at->len - used);
+	at->len -= used;
+	at->id = f.id;
+	au_proposer_sent(world.p, i, used);
+	if (f.type == AU_MSG_APPEND && type != AU_MSG_APPEND)
+		return got(i, type);
+	assert_int_equal(f.type, type);
+	return f;
+}
+
+static uint8_t answer[32 << 10];
+
+static void
+say_back(uint32_t i, const AuWriter *w, bool encoded)
+{
+	assert_true(encoded);
+	au_proposer_input(world.p, i, w->data, w->len);
+	(void) au_proposer_run(world.p);
+}
+
+static AuGroup
+group(uint32_t epoch, uint8_t quorum, const char *ids)
+{
+	AuGroup		g = {.epoch = epoch,.write_quorum = quorum};
+
+	for (; *ids != '\0'; ids++)
+	{
+		g.members[g.n].node_id = (uint64_t) *ids;
+		snprintf(g.members[g.n++].address, AU_ADDRESS_MAX, "host-%c:1", *ids);
+	}
+	assert_true(au_group_valid(&g));
+	return g;
+}
+
+static void
+begin(AuGroup g)
+{
+	AuProposerHost host = {
+		&world, now_us, no_chance, get_memory, give_back, say, want, cut, take
+	};
+	AuProposerOptions o = {
+		.system_identifier = 7,.writer_id = 9,.timeline = 1,.wal_segment_size = 1 << 24,
+		.local_start = BASE,.local_end = BASE + 1000,.window_bytes = WINDOW,
+		.group = g,.group_settled = true
+	};
+
+	memset(&world, 0, sizeof(world));
+	world.now = 1000000;
+	world.p = au_proposer_new(&host, &o);
+	assert_non_null(world.p);
+	(void) au_proposer_run(world.p);
+}
+
+static uint32_t
+place_of(char node)
+{
+	char		address[16];
+
+	snprintf(address, sizeof(address), "host-%c:1", node);
+	for (uint32_t i = 0; i < AU_GROUP_MAX; i++)
+	{
+		AuProposerNode n;
+
+		au_proposer_node(world.p, i, &n);
+		if (n.used && strcmp(au_proposer_address(world.p, i), address) == 0)
+			return i;
+	}
+	fail_msg("node %c has no place", node);
+	return 0;
+}
+
+/* The node is there, and answers HELLO. */
+static void
+greet(char node, AuLsn end)
+{
+	uint32_t	i = place_of(node);
+	AuMsgHelloOk ok = {
+		.node_id = (uint64_t) node,.volume_known = 1,.start_lsn = BASE,.durable_lsn = end,
+		.applied_lsn = BASE,.term = 3,.group = group(1, 2, "abc")
+	};
+	AuWriter	w;
+
+	assert_true(world.place[i].wanted);
+	world.place[i].connected = true;
+	world.place[i].end = end;
+	au_proposer_connected(world.p, i);
+	(void) got(i, AU_MSG_HELLO);
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_hello_ok(&w, world.place[i].id, &ok));
+}
+
+/* It is asked for its vote in the group of this epoch, and gives it. */
+static void
+vote(char node, uint32_t epoch)
+{
+	uint32_t	i = place_of(node);
+	AuMsgVoteOk ok = {
+		.granted = 1,.timeline = 1,.start_lsn = BASE,.durable_lsn = world.place[i].end,
+		.commit_lsn = BASE,.history = {1, {{2, BASE, 1}}}
+	};
+	AuFrame		f = got(i, AU_MSG_VOTE);
+	AuMsgVote	m;
+	AuWriter	w;
+
+	assert_true(au_dec_vote(&f, &m));
+	assert_int_equal(m.group.epoch, epoch);
+	assert_true(au_group_find(&m.group, (uint64_t) node) >= 0);
+	ok.term = m.term;
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_vote_ok(&w, f.id, &ok));
+}
+
+static void
+let_in(char node, uint32_t epoch)
+{
+	uint32_t	i = place_of(node);
+	AuFrame		f = got(i, AU_MSG_ELECT);
+	AuMsgElect	m;
+	AuMsgElectOk ok = {.received_lsn = world.place[i].end,.applied_lsn = BASE};
+	AuWriter	w;
+
+	assert_true(au_dec_elect(&f, &m));
+	assert_int_equal(m.group.epoch, epoch);
+	ok.term = m.term;
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_elect_ok(&w, f.id, &ok));
+}
+
+/* All that was appended is durable. */
+static void
+acknowledge(char node)
+{
+	uint32_t	i = place_of(node);
+	AuMsgAppendOk ok = {0};
+	AuWriter	w;
+
+	while (world.place[i].len > 0)
+	{
+		AuFrame		f = got(i, AU_MSG_APPEND);
+		AuMsgAppend m;
+
+		assert_true(au_dec_append(&f, &m));
+		ok.term = m.term;
+		if (m.length > 0 && m.lsn + m.length > world.place[i].end)
+			world.place[i].end = m.lsn + m.length;
+	}
+	assert_int_not_equal(ok.term, 0);
+	ok.received_lsn = ok.durable_lsn = world.place[i].end;
+	ok.applied_lsn = BASE;
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_append_ok(&w, world.place[i].id, &ok));
+}
+
+/* The server gives log up to here. */
+static void
+write_log(AuLsn upto)
+{
+	static uint8_t zeros[4096];
+	AuLsn		from = au_proposer_next(world.p);
+
+	assert_true(upto >= from && upto - from <= sizeof(zeros));
+	au_proposer_log(world.p, zeros, (size_t) (upto - from));
+	(void) au_proposer_run(world.p);
+}
+
+/* A term in group 1, {a, b, c}; all hold BASE + 1000. */
+static void
+lead(void)
+{
+	begin(group(1, 2, "abc"));
+	for (const char *n = "abc"; *n != '\0'; n++)
+		greet(*n, BASE + 1000);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		vote(*n, 1);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		let_in(*n, 1);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	assert_int_equal(au_proposer_commit(world.p), 0);	/* nobody has compared */
+	write_log(BASE + 1000);
+	acknowledge('a');
+	assert_int_equal(au_proposer_settled(world.p), 0);
+	acknowledge('b');
+	assert_int_equal(au_proposer_settled(world.p), 1);
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1000);
+	acknowledge('c');
+}
+
+static void
+the_second_node_commits(void **state)
+{
+	(void) state;
+	lead();
+	write_log(BASE + 1500);
+	acknowledge('c');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1000);
+	acknowledge('a');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1500);
+	au_proposer_free(world.p);
+}
+
+/* A new member is looked at first; the present group goes on meanwhile. */
+static void
+a_node_is_added(void **state)
+{
+	AuGroup		g = group(2, 3, "abcd");
+
+	(void) state;
+	lead();
+	au_proposer_set_group(world.p, &g, false);
+	(void) au_proposer_run(world.p);
+	assert_int_equal(au_proposer_epoch(world.p), 2);	/* a, b, c are enough */
+	for (const char *n = "abc"; *n != '\0'; n++)
+		vote(*n, 2);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		let_in(*n, 2);
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1000);	/* still */
+	acknowledge('a');
+	acknowledge('b');
+	assert_int_equal(au_proposer_settled(world.p), 1);
+	acknowledge('c');			/* three hold it */
+	assert_int_equal(au_proposer_settled(world.p), 2);
+	au_proposer_free(world.p);
+}
+
+/* One of the group is gone: the new one has to be there, and not far behind. */
+static void
+a_lost_node_is_replaced(void **state)
+{
+	AuGroup		four = group(2, 3, "abcd");
+	AuGroup		three = group(3, 2, "abd");
+	AuProposerNode n;
+
+	(void) state;
+	lead();
+	au_proposer_closed(world.p, place_of('c'), "gone");
+	world.place[place_of('c')].connected = false;
+	au_proposer_set_group(world.p, &four, false);
+	(void) au_proposer_run(world.p);
+	assert_int_equal(au_proposer_epoch(world.p), 1);
+	write_log(BASE + 1200);
+	acknowledge('a');
+	acknowledge('b');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1200);	/* goes on */
+	greet('d', BASE + 1200);
+	assert_int_equal(au_proposer_epoch(world.p), 2);
+	for (const char *m = "abd"; *m != '\0'; m++)
+		vote(*m, 2);
+	for (const char *m = "abd"; *m != '\0'; m++)
+		let_in(*m, 2);
+	write_log(BASE + 1300);
+	acknowledge('a');			/* it agrees with the server: the rest follows */
+	acknowledge('a');
+	acknowledge('b');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1200);
+	acknowledge('d');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1300);
+	assert_int_equal(au_proposer_settled(world.p), 2);
+
+	/* c goes: its place is empty, and nobody connects to it */
+	au_proposer_set_group(world.p, &three, false);
+	(void) au_proposer_run(world.p);
+	for (const char *m = "abd"; *m != '\0'; m++)
+		vote(*m, 3);
+	for (uint32_t i = 0; i < AU_GROUP_MAX; i++)
+	{
+		au_proposer_node(world.p, i, &n);
+		assert_true(!n.used || strcmp(au_proposer_address(world.p, i), "host-c:1") != 0);
+	}
+	for (const char *m = "abd"; *m != '\0'; m++)
+		let_in(*m, 3);
+	acknowledge('a');
+	acknowledge('d');
+	assert_int_equal(au_proposer_settled(world.p), 3);
+	au_proposer_free(world.p);
+}
+
+/* Acknowledgements of the old term say nothing about the new one, and are no
+ * reason to end a connection; nor are votes of a campaign that is over. */
+static void
+late_answers(void **state)
+{
+	AuGroup		g = group(2, 3, "abcd");
+	AuMsgAppendOk ok = {.term = 4,.received_lsn = BASE + 1000,.durable_lsn = BASE + 1000};
+	AuMsgVoteOk old = {.granted = 1,.term = 4,.timeline = 1,.start_lsn = BASE,.durable_lsn = BASE + 9000,
+	.commit_lsn = BASE,.history = {1, {{2, BASE, 1}}}};
+	uint32_t	a;
+	AuWriter	w;
+
+	(void) state;
+	lead();
+	a = place_of('a');
+	assert_int_equal(au_proposer_term(world.p), 4);
+	au_proposer_set_group(world.p, &g, false);
+	(void) au_proposer_run(world.p);
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(a, &w, au_enc_append_ok(&w, 1, &ok));
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(a, &w, au_enc_vote_ok(&w, 1, &old));
+	assert_true(world.place[a].connected);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		vote(*n, 2);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	au_proposer_free(world.p);
+}
+
+/* Nodes that are in a newer group say so: nothing is ended, the view is awaited. */
+static void
+an_old_view(void **state)
+{
+	AuGroup		g = group(2, 3, "abcd");
+	const char *text;
+	const char *hint;
+	AuWriter	w;
+
+	(void) state;
+	begin(group(1, 2, "abc"));
+	for (const char *n = "abc"; *n != '\0'; n++)
+		greet(*n, BASE + 1000);
+	for (const char *n = "ab"; *n != '\0'; n++)
+	{
+		(void) got(place_of(*n), AU_MSG_VOTE);
+		au_writer_start(&w, answer, sizeof(answer));
+		say_back(place_of(*n), &w, au_enc_error(&w, world.place[place_of(*n)].id, AU_MOVED, "newer group", ""));
+	}
+	assert_int_equal(au_proposer_trouble(world.p, &text, &hint), AU_PROPOSER_MOVED);
+	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_ENDED);
+	au_proposer_set_group(world.p, &g, false);
+	world.now += AU_PROPOSER_RETRY_MAX_US;
+	(void) au_proposer_run(world.p);
+	for (const char *n = "abd"; *n != '\0'; n++)
+		greet(*n, BASE + 1000);
+	world.now += AU_PROPOSER_GRACE_US;
+	(void) au_proposer_run(world.p);
+	for (const char *n = "abd"; *n != '\0'; n++)
+		vote(*n, 2);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	au_proposer_free(world.p);
+}
+
+/* Who answers at a member's address is not the member. */
+static void
+a_stranger(void **state)
+{
+	AuMsgHelloOk ok = {.node_id = 'x'};
+	AuProposerNode n;
+	AuWriter	w;
+
+	(void) state;
+	begin(group(1, 2, "abc"));
+	au_proposer_connected(world.p, 0);
+	(void) got(0, AU_MSG_HELLO);
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(0, &w, au_enc_hello_ok(&w, world.place[0].id, &ok));
+	au_proposer_node(world.p, 0, &n);
+	assert_int_equal(n.state, AU_PNODE_DOWN);
+	assert_non_null(strstr(n.problem, "is to keep this server's log"));
+	au_proposer_free(world.p);
+}
+
+/*
+ * Log that one node has may be held by a quorum as long as the group is not
+ * settled; after that it is not, and the server need not have it.
+ */
+static void
+before_a_group_is_settled(void **state)
+{
+	(void) state;
+	for (int settled = 0; settled < 2; settled++)
+	{
+		AuGroup		g = group(2, 3, "abc");
+
+		begin(group(1, 2, "abc"));
+		au_proposer_set_group(world.p, &g, settled);
+		for (const char *n = "abc"; *n != '\0'; n++)
+			greet(*n, *n == 'a' ? BASE + 2000 : BASE + 1000);
+		vote('a', 2);
+		vote('b', 2);
+		assert_int_equal(au_proposer_state(world.p), settled ? AU_PROPOSER_LEADING : AU_PROPOSER_ENDED);
+		au_proposer_free(world.p);
+	}
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_second_node_commits),
+		cmocka_unit_test(a_node_is_added),
+		cmocka_unit_test(a_lost_node_is_replaced),
+		cmocka_unit_test(late_answers),
+		cmocka_unit_test(an_old_view),
+		cmocka_unit_test(a_stranger),
+		cmocka_unit_test(before_a_group_is_settled),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
