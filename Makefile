@@ -145,6 +145,12 @@ endif
 include $(PGXS)
 -include $(OBJS:.o=.d)
 
+# A module may lack symbols until it is loaded; ours must not lack our own.
+.PHONY: whole-module
+all: whole-module
+whole-module: $(shlib)
+	@! nm -u $(shlib) | grep ' U au_' || { echo "$(shlib) lacks these: SOURCES is to name their files" >&2; exit 1; }
+
 # The storage side has its own makefile and needs no PostgreSQL.
 .PHONY: storage install-storage install-systemd clean-storage
 all: storage

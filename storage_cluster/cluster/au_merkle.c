@@ -90,12 +90,6 @@ au_merkle_root(const AuMerkle *t)
 	return t->node[0];
 }
 
-bool
-au_merkle_node_valid(uint32_t level, uint32_t index)
-{
-	return level < AU_MERKLE_LEVELS && index < level_nodes[level];
-}
-
 const uint64_t *
 au_merkle_children(const AuMerkle *t, uint32_t level, uint32_t index)
 {

@@ -65,7 +65,12 @@ uint64_t	au_merkle_root(const AuMerkle *t);
 /* The AU_MERKLE_FANOUT children of a node; level below AU_MERKLE_LEVELS,
  * index below AU_MERKLE_FANOUT to the power of it. */
 const uint64_t *au_merkle_children(const AuMerkle *t, uint32_t level, uint32_t index);
-bool		au_merkle_node_valid(uint32_t level, uint32_t index);
+/* (Inline: decoders use it, which the extension links without the tree.) */
+static inline bool
+au_merkle_node_valid(uint32_t level, uint32_t index)
+{
+	return level < AU_MERKLE_LEVELS && index < UINT32_C(1) << (4 * level);
+}
 
 /*
  * Comparing: start with the root of the other side; while want says true, get
