@@ -87,6 +87,8 @@ au_node_free(AuNode *n)
 		host.release(host.ctx, n->slice);
 	if (n->view != NULL)
 		host.release(host.ctx, n->view);
+	if (n->gossip != NULL)
+		host.release(host.ctx, n->gossip);
 	host.release(host.ctx, n);
 }
 
@@ -225,7 +227,7 @@ AuConn *
 au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
 			 const AuOutgoing *use, void *ctx)
 {
-	AuMsgHello	hello = {.system_identifier = v->meta.system_identifier,.role = AU_ROLE_NODE};
+	AuMsgHello	hello = {.role = AU_ROLE_NODE};
 	AuConn	   *c = au_node_conn_opened(n, NULL);
 	AuWriter	w;
 
@@ -233,6 +235,8 @@ au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
 		return NULL;
 	c->hello = true;
 	c->vol = v;
+	if (v != NULL)
+		hello.system_identifier = v->meta.system_identifier;
 	snprintf(c->name, sizeof(c->name), "node %" PRIX64, node_id);
 	snprintf(hello.name, sizeof(hello.name), "node %" PRIX64, n->opt.node_id);
 	c->handle = n->host.peer_open(n->host.ctx, address, c);
@@ -255,6 +259,7 @@ au_node_conn_closed(AuNode *n, AuConn *c)
 	au_r_forget_conn(c);
 	au_h_forget_conn(c);
 	au_c_forget_conn(n, c);
+	au_g_forget_conn(n, c);
 	for (uint32_t i = 0; i < n->nvols; i++)
 		if (n->vols[i]->writer == c)
 		{
@@ -504,6 +509,9 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 		case AU_MSG_CLUSTER:
 			au_c_command(n, c, f);
 			break;
+		case AU_MSG_GOSSIP:
+			au_g_request(n, c, f);
+			break;
 		case AU_MSG_STATUS:
 			handle_status(n, c, f);
 			break;
@@ -594,6 +602,7 @@ decide_terms(AuNode *n)
 uint64_t
 au_node_run(AuNode *n)
 {
+	uint64_t	gossip;
 	uint64_t	wait = UINT64_MAX;
 	bool		stopped = true;
 
@@ -623,6 +632,8 @@ au_node_run(AuNode *n)
 
 		wait = w < wait ? w : wait;
 	}
+	gossip = au_g_run(n, n->host.now_us(n->host.ctx));
+	wait = gossip < wait ? gossip : wait;
 	if (au_n_out_full(n))
 		close_stuck(n, n->host.now_us(n->host.ctx), &wait);
 	if (n->npaused > 0)

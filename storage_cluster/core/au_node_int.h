@@ -19,6 +19,7 @@
 #define AU_NODE_SLICE_PIECES 16
 
 typedef struct AuVolume AuVolume;
+typedef struct AuNodeGossip AuNodeGossip;
 
 /* What a connection to another node is for.  answer: any frame it sends, first
  * the one to HELLO; closed: it is gone, c is freed then. */
@@ -278,6 +279,7 @@ struct AuNode
 	uint32_t	view_length;
 	AuPendingCommand commands[AU_NODE_COMMANDS_MAX];
 	uint64_t	last_ticket;
+	AuNodeGossip *gossip;	/* NULL: it does not */
 	AuDigestJob digests[AU_NODE_DIGESTS_MAX];
 	bool		digesting;		/* a step is with the host */
 	AuMsgDigestOk msg_digest;	/* an answer being made */
@@ -298,7 +300,8 @@ void		au_n_error(AuNode *n, AuConn *c, uint64_t id, AuStatus status,
 bool		au_n_reserve(AuNode *n, AuConn *c, AuWriter *w, size_t cap);
 void		au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded);
 void		au_n_close(AuNode *n, AuConn *c);
-/* Begin to connect to another node: HELLO (id 1) is sent.  NULL: not now. */
+/* Begin to connect to another node: HELLO (id 1) is sent.  v = NULL: about no
+ * volume.  NULL: not now. */
 AuConn	   *au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
 						 const AuOutgoing *use, void *ctx);
 /* No more answers fit in memory: those who wait for one must wait on. */
@@ -366,6 +369,12 @@ void		au_h_break(AuVolume *v);
 void		au_c_get_view(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_c_command(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_c_forget_conn(AuNode *n, const AuConn *c);
+
+/* au_node_gossip.c; run: as au_v_run */
+void		au_g_request(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_g_forget_conn(AuNode *n, const AuConn *c);
+void		au_g_view_changed(AuNode *n);
+uint64_t	au_g_run(AuNode *n, uint64_t now);
 
 /* au_node_read.c */
 void		au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f);

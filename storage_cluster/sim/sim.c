@@ -14,7 +14,8 @@ AuPlant		au_planted;
 
 const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
-	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once"
+	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once",
+	"no-objection", "gossip-stale"
 };
 
 /* ---- chance: xoshiro256**, seeded by splitmix64 (Blackman and Vigna) --- */
@@ -342,7 +343,9 @@ sim_run(Sim *s, const SimOptions *opt)
 		opt->plant == SIM_PLANT_APPLY_EARLY ? AU_PLANT_APPLY_EARLY :
 		opt->plant == SIM_PLANT_NO_CRC ? AU_PLANT_NO_CRC :
 		opt->plant == SIM_PLANT_OLD_EPOCH ? AU_PLANT_OLD_EPOCH :
-		opt->plant == SIM_PLANT_TWO_AT_ONCE ? AU_PLANT_TWO_AT_ONCE : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_TWO_AT_ONCE ? AU_PLANT_TWO_AT_ONCE :
+		opt->plant == SIM_PLANT_NO_OBJECTION ? AU_PLANT_NO_OBJECTION :
+		opt->plant == SIM_PLANT_GOSSIP_STALE ? AU_PLANT_GOSSIP_STALE : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);

@@ -20,7 +20,7 @@
 
 #include <stdio.h>
 
-#include "core/au_node.h"
+#include "core/au_node_gossip.h"
 #include "core/au_proposer.h"
 #include "store/au_landing.h"
 #include "tests/walmake.h"
@@ -124,6 +124,15 @@ void		sim_store_cut(SimStore *st, AuLsn lsn);	/* forget records ending above */
 void		sim_store_copy(SimStore *to, const SimStore *from, AuLsn upto);	/* to is empty */
 void		sim_store_free(SimStore *st);
 
+#define SIM_OPINIONS_MAX 64
+
+typedef struct SimOpinion
+{
+	uint64_t	node_id;
+	uint64_t	incarnation;
+	uint8_t		state;
+} SimOpinion;
+
 typedef struct SimNode
 {
 	Sim		   *sim;
@@ -164,6 +173,7 @@ typedef struct SimNode
 	bool		damaged;		/* a sector is not what was written */
 	bool		lost;			/* and that was noticed: it need not come back */
 
+	SimOpinion	opinions[SIM_OPINIONS_MAX];	/* as gossip told last */
 	uint64_t	clock_ahead;
 	uint64_t	clock_permille; /* of the right speed */
 
@@ -185,6 +195,8 @@ void		sim_node_start(SimNode *n);
 void		sim_node_crash(SimNode *n);
 void		sim_node_tick(SimNode *n);
 void		sim_node_free(SimNode *n);
+/* NULL: it holds each node for what it is. */
+const char *sim_node_opinions(const SimNode *n);
 /* A connection to the node: false, it does not listen. */
 bool		sim_node_accept(SimNode *n, SimLink *l);
 static inline uint64_t
@@ -324,6 +336,8 @@ typedef enum SimPlant
 	SIM_PLANT_NO_CRC,			/* damaged log is believed */
 	SIM_PLANT_OLD_EPOCH,		/* nodes take part in a group that is over */
 	SIM_PLANT_TWO_AT_ONCE,		/* two nodes of a group are replaced at once */
+	SIM_PLANT_NO_OBJECTION,		/* a node that is suspected keeps silent */
+	SIM_PLANT_GOSSIP_STALE,		/* the opinion heard last counts */
 	SIM_PLANTS
 } SimPlant;
 

@@ -10,6 +10,8 @@
  *  4. After the faults stop, everything comes back within a bound, and all
  *     nodes hold the same log and the same pages; but for those whose disk was
  *     spoiled and who noticed: they stay down.
+ *     Gossip of each node holds the others for what they are; before, what a
+ *     node is held for only moves up (sim_node.c).
  *  5. Log that is read from a disk is what was written to it (sim_disk.c).
  */
 #include "sim/sim.h"
@@ -193,7 +195,10 @@ sim_check_quiet(Sim *s)
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		const SimNode *n = &s->nodes[i];
+		const char *wrong = n->up ? sim_node_opinions(n) : NULL;
 
+		if (wrong != NULL)
+			return wrong;
 		if (n->lost || !sim_group_has(sim_group(s, 0), n))
 			continue;
 		if (!n->up || n->log_durable < end || n->applied < pages)

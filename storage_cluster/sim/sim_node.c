@@ -354,6 +354,44 @@ sim_node_init(Sim *s, int index)
 	sim_disk_init(n);
 }
 
+/* What somebody is held for only moves up; only the node itself begins anew. */
+static void
+opinion(void *ctx, const AuGossipMember *m, uint8_t was)
+{
+	SimNode    *n = me(ctx);
+	SimOpinion *o = n->opinions;
+
+	while (o->node_id != m->r.node_id && o->node_id != 0)
+		if (++o == n->opinions + SIM_OPINIONS_MAX)
+			abort();
+	sim_trace(n->sim, m->r.node_id << 8 | m->r.state, m->r.incarnation);
+	if (m->r.incarnation < o->incarnation ||
+		(m->r.incarnation == o->incarnation && m->r.state <= o->state))
+		sim_fail(n->sim, "node %d held node %llu for %s in incarnation %llu, now for %s in %llu", n->index,
+				 (unsigned long long) m->r.node_id, au_gossip_state_name(was),
+				 (unsigned long long) o->incarnation, au_gossip_state_name(m->r.state),
+				 (unsigned long long) m->r.incarnation);
+	*o = (SimOpinion) {m->r.node_id, m->r.incarnation, m->r.state};
+}
+
+static void
+start_gossip(SimNode *n)
+{
+	AuNodeGossipHost host = {.ctx = n,.opinion = opinion};
+	char		address[16];
+	AuGossipOptions opt = {.address = address,.start = now_us(n),.seed = sim_random(n->sim)};
+
+	memset(n->opinions, 0, sizeof(n->opinions));
+	snprintf(address, sizeof(address), "n%d", n->index);
+	if (au_node_gossip_start(n->node, &host, &opt) != AU_OK)
+		abort();
+	for (uint32_t i = 0; i < n->sim->nnodes; i++)
+	{
+		snprintf(address, sizeof(address), "n%u", i);
+		(void) au_node_gossip_seed(n->node, address);
+	}
+}
+
 void
 sim_node_start(SimNode *n)
 {
@@ -367,10 +405,35 @@ sim_node_start(SimNode *n)
 	n->node = au_node_new(&n->host, &opt);
 	if (n->node == NULL)
 		abort();
+	start_gossip(n);
 	n->up = true;
 	sim_trace(n->sim, 0x57a27, (uint64_t) n->index);
 	if (n->exists && au_node_add_volume(n->node, &n->meta, n, err, sizeof(err)) != AU_OK)
 		sim_fail(n->sim, "node %d does not start again: %s", n->index, err);
+}
+
+/* What the node holds others for must be right some time after the faults. */
+const char *
+sim_node_opinions(const SimNode *n)
+{
+	static char text[128];
+	const Sim  *s = n->sim;
+
+	for (uint32_t i = 0; i < s->nnodes; i++)
+	{
+		const SimNode *other = &s->nodes[i];
+		const AuGossipMember *m = au_gossip_find(au_node_gossip(n->node), sim_node_id(other));
+
+		/* one that was never seen need not be known */
+		if (other == n || (m == NULL && !other->up))
+			continue;
+		if (m != NULL && m->r.state == (other->up ? AU_GOSSIP_ALIVE : AU_GOSSIP_DEAD))
+			continue;
+		snprintf(text, sizeof(text), "node %d holds node %u for %s, which is %s", n->index, i,
+				 au_gossip_state_name(m != NULL ? m->r.state : 0), other->up ? "up" : "down");
+		return text;
+	}
+	return NULL;
 }
 
 /* kill -9, or the power. */

@@ -16,7 +16,7 @@ while read -r seed _; do
 			{ echo "seed $seed, which failed before, FAILED (--groups $groups)"; failed=1; }
 	done
 done <"$here/seeds"
-for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once; do
+for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale; do
 	"$simulate" --from 1 --seeds 300 --plant $plant || failed=1
 done
 "$simulate" --seeds "$seeds" || failed=1
