@@ -71,6 +71,9 @@ extern const AuTransport au_transport_tcp;
 void		au_listener_close(AuListener *listener);
 
 void	   *au_link_user(const AuLink *link);
+/* The process at the other end, if that is on this machine and of our user;
+ * else -1. */
+long		au_link_peer_pid(const AuLink *link);
 
 /* Memory to send from: fill it, then give it to au_link_send, which takes it
  * over.  NULL: out of memory. */

@@ -83,6 +83,19 @@ au_link_user(const AuLink *link)
 	return link->user;
 }
 
+long
+au_link_peer_pid(const AuLink *link)
+{
+	struct ucred peer;
+	socklen_t	len = sizeof(peer);
+	uv_os_fd_t	fd;
+
+	if (link->u.handle.type != UV_NAMED_PIPE || uv_fileno(&link->u.handle, &fd) != 0 ||
+		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 || peer.uid != geteuid())
+		return -1;
+	return peer.pid;
+}
+
 /* ---- closing ---------------------------------------------------------- */
 
 static void

@@ -275,6 +275,26 @@ for (1 .. 18)
 }
 finish($others);
 
+# ---- long scans share memory with the node, and give it back -------------------------
+
+{
+	my $session = $node->background_psql('postgres');
+	my $shared = q{SELECT aurora.storage_status()->>'shared_bytes'};
+	is(sql($shared), 0, 'nobody shares memory with the node');
+	$session->query_safe('SET enable_indexonlyscan = off');
+	$session->query_safe("SELECT aurora.evict('a'); BEGIN; DECLARE c CURSOR FOR SELECT id, v FROM a; MOVE 10 IN c");
+	is(sql($shared), 0, 'nor does a scan that has just begun');
+	$session->query_safe('MOVE 6000 IN c');
+	is(sql($shared), 5 * 64 * 8192, 'one that goes on does');
+	$session->query_safe('MOVE ALL IN c; CLOSE c');
+	is(sql($shared), 0, 'until it ends');
+	$session->query_safe("SELECT aurora.evict('a'); DECLARE c CURSOR FOR SELECT id, v FROM a; MOVE 6000 IN c");
+	is(sql($shared), 5 * 64 * 8192, 'the next one again');
+	$session->quit;
+	$node->poll_query_until('postgres', "SELECT aurora.storage_status()->>'shared_bytes' = '0'");
+	is(sql($shared), 0, 'or its session');
+}
+
 # ---- cursors that stand still keep nobody from reading ------------------------------
 
 # 32 MB leave 4 MB for answers that are not taken.

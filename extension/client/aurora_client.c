@@ -19,6 +19,7 @@
 #include "client/aurora_client.h"
 #include "client/aurora_conn.h"
 #include "client/aurora_nodes.h"
+#include "client/aurora_share.h"
 #include "common/au_page.h"
 #include "module/aurora_guc.h"
 
@@ -29,6 +30,9 @@
 /* How long one node of several may take, at first and at most. */
 #define PATIENCE_FIRST_MS 1000
 #define PATIENCE_MAX_MS 30000
+
+/* With so many pages it pays to share memory with the node. */
+#define SHARE_FROM 32
 
 #define REQUEST_BYTES_MAX (AU_WIRE_HEADER + 64 + 4 * AU_WIRE_BLOCKS_MAX)
 
@@ -326,30 +330,47 @@ take_answer(const Question *q, const BlockNumber *blocks, const AuMsgPages *got,
 	return true;
 }
 
+static void
+about_pages(Question *q, const RelFileNode *rnode, const BlockNumber *blocks,
+			int n, XLogRecPtr not_before, XLogRecPtr read_lsn)
+{
+	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
+	memset(q, 0, sizeof(*q));
+	q->rnode = rnode;
+	q->first = blocks[0];
+	q->nblocks = n;
+	q->lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
+	q->deadline_ms = default_deadline();
+}
+
+static void
+request_pages(AuWriter *w, uint64 id, const RelFileNode *rnode,
+			  const BlockNumber *blocks, int n, XLogRecPtr not_before,
+			  XLogRecPtr read_lsn, uint32 place)
+{
+	static AuMsgGetPages req;
+
+	rel_of(rnode, &req.rel);
+	req.not_before = not_before;
+	req.read_lsn = read_lsn;
+	req.place = place;
+	req.nblocks = n;
+	memcpy(req.blocks, blocks, n * sizeof(uint32));
+	(void) au_enc_get_pages(w, id, &req);
+}
+
 XLogRecPtr
 aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 						int n, XLogRecPtr not_before, XLogRecPtr read_lsn,
 						char *pages, uint8 *status)
 {
-	static AuMsgGetPages req;
 	static AuMsgPages got;
-	Question	q = {0};
+	Question	q;
 	uint8		memory[REQUEST_BYTES_MAX];
 	int			others = aurora_read_node > 0 ? 0 : aurora_nodes_count() - 1;
 
-	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
-	q.rnode = rnode;
-	q.first = blocks[0];
-	q.nblocks = n;
-	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
-	q.deadline_ms = default_deadline();
+	about_pages(&q, rnode, blocks, n, not_before, read_lsn);
 	q.measured = true;
-
-	rel_of(rnode, &req.rel);
-	req.not_before = not_before;
-	req.read_lsn = read_lsn;
-	req.nblocks = n;
-	memcpy(req.blocks, blocks, n * sizeof(uint32));
 	for (;; others--)
 	{
 		uint64		id = aurora_conn_next_id();
@@ -358,7 +379,7 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 		XLogRecPtr	limit;
 
 		au_writer_start(&w, memory, sizeof(memory));
-		(void) au_enc_get_pages(&w, id, &req);
+		request_pages(&w, id, rnode, blocks, n, not_before, read_lsn, 0);
 		(void) ask(&q, id, &w, AU_MSG_PAGES, &answer);
 		if (!au_dec_pages(&answer, &got) || got.nblocks != n ||
 			got.as_of < not_before)
@@ -396,39 +417,52 @@ uint64
 aurora_client_ask_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 						int n, XLogRecPtr not_before, XLogRecPtr read_lsn)
 {
-	static AuMsgGetPages req;
-	Question	q = {0};
+	Question	q;
 	uint8		memory[REQUEST_BYTES_MAX];
 	AuMsgHelloOk hello;
 	AuMsgError	refusal;
 	AuWriter	w;
 	uint64		id = aurora_conn_next_id();
+	uint32		place;
 	bool		sent;
 
-	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
-	rel_of(rnode, &req.rel);
-	req.not_before = not_before;
-	req.read_lsn = read_lsn;
-	req.nblocks = n;
-	memcpy(req.blocks, blocks, n * sizeof(uint32));
-	au_writer_start(&w, memory, sizeof(memory));
-	(void) au_enc_get_pages(&w, id, &req);
-
-	q.rnode = rnode;
-	q.first = blocks[0];
-	q.nblocks = n;
-	q.lsn = XLogRecPtrIsInvalid(read_lsn) ? not_before : read_lsn;
-	q.deadline_ms = default_deadline();
+	about_pages(&q, rnode, blocks, n, not_before, read_lsn);
 	aurora_conn_want(-1);
 	sent = aurora_conn_open(q.deadline_ms, &hello, &refusal) &&
-		hello.volume_known && aurora_conn_keep(id) &&
-		aurora_conn_send(w.data, w.len, soon(q.deadline_ms));
+		hello.volume_known &&
+		(n < SHARE_FROM || aurora_conn_share(soon(q.deadline_ms))) &&
+		aurora_conn_keep(id, n, &place);
+	if (sent)
+	{
+		au_writer_start(&w, memory, sizeof(memory));
+		request_pages(&w, id, rnode, blocks, n, not_before, read_lsn, place);
+		sent = aurora_conn_send(w.data, w.len, soon(q.deadline_ms));
+	}
 	if (!sent)
 	{
 		aurora_conn_forget(id);
 		in_vain(&q);
 	}
 	return sent ? id : 0;
+}
+
+/* An answer whose pages were put into the memory that we share. */
+static bool
+placed_pages(const AuFrame *answer, const uint8 *pages, AuMsgPages *got)
+{
+	static AuMsgPlaced placed;
+
+	if (pages == NULL || !au_dec_placed(answer, &placed) ||
+		placed.nblocks > AURORA_SHARE_SLOT_PAGES)
+		return false;
+	got->as_of = placed.as_of;
+	got->nblocks = placed.nblocks;
+	for (int i = 0; i < placed.nblocks; i++)
+	{
+		got->status[i] = placed.status[i];
+		got->page[i] = placed.status[i] == AU_OK ? pages + (Size) i * BLCKSZ : NULL;
+	}
+	return true;
 }
 
 bool
@@ -447,8 +481,10 @@ aurora_client_take_pages(uint64 id, const RelFileNode *rnode,
 		in_vain(&q);
 		return false;
 	}
-	return answer.type == AU_MSG_PAGES &&
-		au_dec_pages(&answer, got) && got->nblocks == n;
+	return (answer.type == AU_MSG_PAGES_PLACED ?
+			placed_pages(&answer, aurora_conn_placed(id), got) :
+			answer.type == AU_MSG_PAGES && au_dec_pages(&answer, got)) &&
+		got->nblocks == n;
 }
 
 bool

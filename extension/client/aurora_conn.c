@@ -15,7 +15,6 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -24,6 +23,7 @@
 #include "client/aurora_client.h"
 #include "client/aurora_conn.h"
 #include "client/aurora_nodes.h"
+#include "client/aurora_share.h"
 #include "module/aurora_guc.h"
 
 /* No wait is longer than this before the deadline is looked at again. */
@@ -55,12 +55,16 @@ static struct
 	int			fd_pos;			/* of fd in waits */
 	uint64		last_id;
 	AuMsgHelloOk hello;
+	AuroraShare *share;			/* offered to the node; NULL: none */
+	int			share_fd;		/* of it, until the node has answered; else -1 */
+	bool		share_usable;	/* the node has it */
+	bool		share_tried;	/* it was offered, whatever came of it */
 	uint8	   *in;				/* received, not yet consumed */
 	size_t		in_len;
 	size_t		in_cap;
 	size_t		in_done;		/* bytes of the frame given out last */
 	char		error[AU_WIRE_TEXT_MAX];
-} conn = {.fd = -1,.wanted = -1};
+} conn = {.fd = -1,.wanted = -1,.share_fd = -1};
 
 /* When nodes that failed us may be asked again, aurora_now_ms(). */
 static int64 avoid_until[AU_GROUP_MAX];
@@ -77,6 +81,8 @@ typedef struct Kept
 		KEPT_LOST				/* the connection broke */
 	}			state;
 	AuFrame		frame;
+	AuroraShare *share;			/* where its pages go; NULL: into the frame */
+	int			slot;			/* in it */
 	uint8	   *memory;			/* stays allocated while unused */
 	size_t		cap;
 } Kept;
@@ -87,53 +93,6 @@ static int	nkept = 0;
 /* A socket that aurora_client_open_socket was just connecting when an error
  * was raised; closed by the next call. */
 static int	half_open_fd = -1;
-
-/* ---- time and interrupts ---- */
-
-int64
-aurora_now_ms(void)
-{
-	instr_time	t;
-
-	INSTR_TIME_SET_CURRENT(t);
-	return (int64) INSTR_TIME_GET_MILLISEC(t);
-}
-
-void
-aurora_check_interrupts(void)
-{
-	uint32		held;
-
-	Assert(CritSectionCount == 0);
-	CHECK_FOR_INTERRUPTS();
-	if (InterruptHoldoffCount == 0)
-		return;
-	if (!ProcDiePending &&
-		!(QueryCancelPending && QueryCancelHoldoffCount == 0))
-		return;
-
-	/*
-	 * Somebody wants us to stop, but an LWLock (an index page's, say) holds
-	 * interrupts off.  To raise an error here is as good as any error a read
-	 * can raise, and the abort releases the locks.
-	 */
-	held = InterruptHoldoffCount;
-	InterruptHoldoffCount = 0;
-	CHECK_FOR_INTERRUPTS();
-	InterruptHoldoffCount = held;
-}
-
-void
-aurora_nap(long ms)
-{
-	int			rc;
-
-	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-				   ms, PG_WAIT_EXTENSION);
-	if (rc & WL_LATCH_SET)
-		ResetLatch(MyLatch);
-	aurora_check_interrupts();
-}
 
 /* How long the next wait may be; 0 when the deadline is past. */
 static long
@@ -387,9 +346,22 @@ aurora_conn_next_id(void)
 	return ++conn.last_id;
 }
 
+/* Also without a connection. */
+static void
+drop_share(void)
+{
+	if (conn.share_fd >= 0)
+		close(conn.share_fd);
+	conn.share_fd = -1;
+	aurora_share_leave(conn.share);
+	conn.share = NULL;
+	conn.share_usable = conn.share_tried = false;
+}
+
 void
 aurora_conn_close(void)
 {
+	drop_share();
 	if (conn.waits != NULL)
 		FreeWaitEventSet(conn.waits);
 	conn.waits = NULL;
@@ -587,7 +559,11 @@ next_frame(uint64 id, AuFrame *frame)
 		if (k != NULL && k->state == KEPT_AWAITED)
 			keep_frame(k, frame, used);
 		else
+		{
 			conn.in_done = used;
+			if (conn.share != NULL)
+				aurora_share_done(conn.share, frame->id);
+		}
 		if (id != 0 && frame->id == id)
 			return AU_OK;
 	}
@@ -692,6 +668,11 @@ release_spare(void)
 static void
 forget(Kept *k)
 {
+	/* what is still to come keeps its slot: the node may just be writing */
+	if (k->share != NULL && k->state == KEPT_HERE)
+		aurora_share_done(k->share, k->id);
+	aurora_share_leave(k->share);
+	k->share = NULL;
 	k->id = 0;
 	k->owner = NULL;
 	nkept--;
@@ -711,7 +692,7 @@ release_owner(ResourceReleasePhase phase, bool isCommit, bool isTopLevel,
 }
 
 bool
-aurora_conn_keep(uint64 id)
+aurora_conn_keep(uint64 id, int npages, uint32 *place)
 {
 	static bool registered = false;
 
@@ -719,6 +700,7 @@ aurora_conn_keep(uint64 id)
 	if (!registered)
 		RegisterResourceReleaseCallback(release_owner, NULL);
 	registered = true;
+	*place = 0;
 	for (int i = 0; i < lengthof(kept); i++)
 		if (kept[i].id == 0)
 		{
@@ -726,6 +708,13 @@ aurora_conn_keep(uint64 id)
 			kept[i].owner = CurrentResourceOwner;
 			kept[i].state = KEPT_AWAITED;
 			nkept++;
+			if (conn.share_usable && npages <= AURORA_SHARE_SLOT_PAGES &&
+				(kept[i].slot = aurora_share_take(conn.share, id)) >= 0)
+			{
+				kept[i].share = conn.share;
+				aurora_share_use(conn.share);
+				*place = kept[i].slot * AURORA_SHARE_SLOT_PAGES + 1;
+			}
 			return true;
 		}
 	return false;
@@ -752,6 +741,15 @@ aurora_conn_take(uint64 id, AuFrame *frame, int64 deadline_ms)
 	return true;
 }
 
+const uint8 *
+aurora_conn_placed(uint64 id)
+{
+	Kept	   *k = find_kept(id);
+
+	return k == NULL || k->share == NULL ? NULL :
+		aurora_share_memory(k->share, k->slot);
+}
+
 void
 aurora_conn_forget(uint64 id)
 {
@@ -761,10 +759,73 @@ aurora_conn_forget(uint64 id)
 		forget(k);
 }
 
+/* ---- memory shared with the node ---- */
+
+bool
+aurora_conn_share(int64 deadline_ms)
+{
+	AuMsgShare	offer;
+	AuMsgShareOk ok;
+	uint8		memory[64];
+	AuWriter	w;
+	AuFrame		frame;
+	uint64		id = aurora_conn_next_id();
+
+	if (conn.share_tried || aurora_node_address(conn.node)[0] != '/')
+		return true;
+	conn.share_tried = true;
+	/* the connection's end takes care of it if an error is raised in here */
+	conn.share = aurora_share_new(&conn.share_fd);
+	if (conn.share == NULL)
+	{
+		conn.share_fd = -1;
+		return true;
+	}
+	offer.fd = conn.share_fd;
+	offer.pages = AURORA_SHARE_SLOTS * AURORA_SHARE_SLOT_PAGES;
+	au_writer_start(&w, memory, sizeof(memory));
+	if (!au_enc_share(&w, id, &offer))
+		elog(ERROR, "SHARE does not fit %zu bytes", sizeof(memory));
+	if (!aurora_conn_send(w.data, w.len, deadline_ms) ||
+		!aurora_conn_receive(id, &frame, deadline_ms))
+		return false;
+	close(conn.share_fd);
+	conn.share_fd = -1;
+	conn.share_usable = au_dec_share_ok(&frame, &ok) && ok.pages == offer.pages;
+	if (!conn.share_usable)
+	{
+		aurora_share_leave(conn.share);
+		conn.share = NULL;
+	}
+	return true;
+}
+
+/* Nobody waits for an answer to this, so it must go out at once or not at all:
+ * then the connection does it. */
+static void
+withdraw_share(void)
+{
+	AuMsgShare	none = {0};
+	uint8		memory[64];
+	AuWriter	w;
+
+	au_writer_start(&w, memory, sizeof(memory));
+	if (!au_enc_share(&w, 0, &none) || conn.halfway ||
+		send(conn.fd, w.data, w.len, MSG_NOSIGNAL) != (ssize_t) w.len)
+		aurora_conn_close();
+	else
+		drop_share();
+}
+
 void
 aurora_conn_forget_memory(void)
 {
 	release_spare();
+	if (nkept > 0)
+		return;
+	if (conn.share != NULL)
+		withdraw_share();
+	conn.share_tried = false;
 }
 
 /* Answers still to come that nobody waits for. */

@@ -24,7 +24,8 @@
  *  2. Every wait ends at its deadline.
  *  3. A kept request is forgotten by aurora_conn_forget or when the resource
  *     owner ends that was current when it was made, whichever comes first.
- *  4. Memory: AURORA_CONN_KEPT_MAX + 1 frames at most.
+ *  4. Memory: AURORA_CONN_KEPT_MAX + 1 frames at most, and what is shared with
+ *	   the node (aurora_share.h).
  */
 #ifndef AURORA_CONN_H
 #define AURORA_CONN_H
@@ -63,12 +64,21 @@ extern bool aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms);
  * answer; it stays valid until forgotten.  False: it will not come (the
  * connection broke, or it was forgotten), or it is late (then the connection
  * is closed).  aurora_conn_kept: not forgotten yet.
+ *
+ * *place: where in the memory shared with the node the answer's npages pages
+ * are to go, for the request; 0: nowhere, they come in the answer.
+ * aurora_conn_placed: that memory, good until the request is forgotten; what is
+ * in it counts once the answer is taken.
  */
 #define AURORA_CONN_KEPT_MAX 16
-extern bool aurora_conn_keep(uint64 id);
+extern bool aurora_conn_keep(uint64 id, int npages, uint32 *place);
 extern bool aurora_conn_kept(uint64 id);
 extern bool aurora_conn_take(uint64 id, AuFrame *frame, int64 deadline_ms);
+extern const uint8 *aurora_conn_placed(uint64 id);
 extern void aurora_conn_forget(uint64 id);
+/* Share memory with the node of the open connection, if it is on this machine
+ * and agrees, until aurora_conn_forget_memory.  False: the connection broke. */
+extern bool aurora_conn_share(int64 deadline_ms);
 /* Give memory back, if nothing is kept. */
 extern void aurora_conn_forget_memory(void);
 

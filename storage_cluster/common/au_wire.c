@@ -554,6 +554,7 @@ au_enc_get_pages(AuWriter *w, uint64_t id, const AuMsgGetPages *m)
 	au_w_rel(w, &m->rel);
 	au_w_u64(w, m->not_before);
 	au_w_u64(w, m->read_lsn);
+	au_w_u32(w, m->place);
 	au_w_u16(w, m->nblocks);
 	for (int i = 0; i < m->nblocks; i++)
 		au_w_u32(w, m->blocks[i]);
@@ -569,6 +570,7 @@ au_dec_get_pages(const AuFrame *f, AuMsgGetPages *m)
 	au_r_rel(&r, &m->rel);
 	m->not_before = au_r_u64(&r);
 	m->read_lsn = au_r_u64(&r);
+	m->place = au_r_u32(&r);
 	m->nblocks = au_r_u16(&r);
 	if (m->nblocks > AU_WIRE_BLOCKS_MAX)
 		return false;

@@ -57,6 +57,9 @@
 #define AU_MSG_VIEW 20
 #define AU_MSG_CLUSTER 21
 #define AU_MSG_CLUSTER_OK 22
+#define AU_MSG_SHARE 23
+#define AU_MSG_SHARE_OK 24
+#define AU_MSG_PAGES_PLACED 25
 /* 33 to 38: the log quorum; 39 to 46: between nodes; 49 to 62: key-value */
 #define AU_MSG_VOTE 33
 #define AU_MSG_VOTE_OK 34
@@ -339,6 +342,7 @@ typedef struct AuMsgGetPages
 	AuRelId		rel;
 	AuLsn		not_before;
 	AuLsn		read_lsn;
+	uint32_t	place;			/* in the connection's share, see SHARE; 0: none */
 	uint16_t	nblocks;
 	uint32_t	blocks[AU_WIRE_BLOCKS_MAX];
 } AuMsgGetPages;
@@ -350,6 +354,36 @@ typedef struct AuMsgPages
 	uint8_t		status[AU_WIRE_BLOCKS_MAX];
 	const uint8_t *page[AU_WIRE_BLOCKS_MAX];	/* NULL unless AU_OK */
 } AuMsgPages;
+
+/*
+ * SHARE: a reader on the node's own machine (over a Unix socket, of the same
+ * user) offers memory for its pages: a memfd of its process, sealed against
+ * shrinking, whose first pages * 8192 bytes are meant.  It takes the place of
+ * an earlier offer; 0 pages: there is none any more.  SHARE_OK: how many pages
+ * may be used, all or 0 (then it goes on without).  With id 0 nobody answers.
+ *
+ * GET_PAGES with place p > 0 has its pages put there, one after the other from
+ * page p - 1 of the share on, and is answered by PAGES_PLACED: as PAGES, but
+ * without the pages.  Until that answer has come (or the connection is
+ * closed, whose share is then not used again) the node may write there.
+ */
+typedef struct AuMsgShare
+{
+	uint32_t	fd;				/* as the sender's process knows it */
+	uint32_t	pages;
+} AuMsgShare;
+
+typedef struct AuMsgShareOk
+{
+	uint32_t	pages;
+} AuMsgShareOk;
+
+typedef struct AuMsgPlaced
+{
+	AuLsn		as_of;
+	uint16_t	nblocks;
+	uint8_t		status[AU_WIRE_BLOCKS_MAX];
+} AuMsgPlaced;
 
 /* GET_SIZE: the relation fork's size in blocks, same LSN rules; a relation
  * never heard of has 0 blocks. */
@@ -429,6 +463,13 @@ uint8_t    *au_pages_slot(AuWriter *w);
 void		au_pages_add(AuWriter *w, AuStatus status);
 /* Memory for a PAGES frame of nblocks. */
 #define AU_PAGES_CAP(nblocks) (AU_WIRE_HEADER + 10 + (size_t) (nblocks) * (1 + AU_PAGE_SIZE))
+bool		au_enc_share(AuWriter *w, uint64_t id, const AuMsgShare *m);
+bool		au_enc_share_ok(AuWriter *w, uint64_t id, const AuMsgShareOk *m);
+bool		au_enc_placed(AuWriter *w, uint64_t id, const AuMsgPlaced *m);
+/* PAGES_PLACED written page by page: begin, then au_w_u8 with the status of
+ * each block in order, then au_frame_end. */
+void		au_placed_begin(AuWriter *w, uint64_t id, AuLsn as_of, uint16_t nblocks);
+#define AU_PLACED_CAP(nblocks) (AU_WIRE_HEADER + 10 + (size_t) (nblocks))
 bool		au_enc_get_size(AuWriter *w, uint64_t id, const AuMsgGetSize *m);
 bool		au_enc_size(AuWriter *w, uint64_t id, const AuMsgSize *m);
 bool		au_enc_list_rels(AuWriter *w, uint64_t id, const AuMsgListRels *m);
@@ -454,6 +495,9 @@ bool		au_dec_append(const AuFrame *f, AuMsgAppend *m);
 bool		au_dec_append_ok(const AuFrame *f, AuMsgAppendOk *m);
 bool		au_dec_get_pages(const AuFrame *f, AuMsgGetPages *m);
 bool		au_dec_pages(const AuFrame *f, AuMsgPages *m);
+bool		au_dec_share(const AuFrame *f, AuMsgShare *m);
+bool		au_dec_share_ok(const AuFrame *f, AuMsgShareOk *m);
+bool		au_dec_placed(const AuFrame *f, AuMsgPlaced *m);
 bool		au_dec_get_size(const AuFrame *f, AuMsgGetSize *m);
 bool		au_dec_size(const AuFrame *f, AuMsgSize *m);
 bool		au_dec_list_rels(const AuFrame *f, AuMsgListRels *m);

@@ -260,6 +260,7 @@ au_node_conn_closed(AuNode *n, AuConn *c)
 	au_h_forget_conn(c);
 	au_c_forget_conn(n, c);
 	au_g_forget_conn(n, c);
+	au_m_forget_conn(c);
 	for (uint32_t i = 0; i < n->nvols; i++)
 		if (n->vols[i]->writer == c)
 		{
@@ -295,7 +296,7 @@ au_node_conn_sent(AuNode *n, AuConn *c, size_t bytes)
 bool
 au_n_out_full(const AuNode *n)
 {
-	return n->out_bytes >= n->out_max;
+	return n->out_bytes + n->shared_bytes >= n->out_max;
 }
 
 /* Those who take nothing must not keep everybody else from being served. */
@@ -327,7 +328,7 @@ static bool
 must_pause(const AuNode *n, const AuConn *c)
 {
 	return c->out_bytes >= n->conn_out_max ||
-		(c->role == AU_ROLE_READER && au_n_out_full(n)) ||
+		(c->role == AU_ROLE_READER && c->share == NULL && au_n_out_full(n)) ||
 		c->nwaits >= AU_NODE_CONN_WAITS_MAX ||
 		c->wait_blocks >= AU_NODE_CONN_WAIT_BLOCKS_MAX || c->asking != 0 ||
 		(c->vol != NULL && c->vol->writer == c && au_v_writer_must_wait(c->vol));
@@ -512,6 +513,9 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 		case AU_MSG_GOSSIP:
 			au_g_request(n, c, f);
 			break;
+		case AU_MSG_SHARE:
+			au_m_share(n, c, f);
+			break;
 		case AU_MSG_STATUS:
 			handle_status(n, c, f);
 			break;
@@ -663,6 +667,7 @@ au_node_stats(const AuNode *n, AuNodeStats *out)
 	out->node_id = n->opt.node_id;
 	out->volumes = n->nvols;
 	out->out_bytes = n->out_bytes;
+	out->shared_bytes = n->shared_bytes;
 }
 
 bool

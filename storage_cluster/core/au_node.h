@@ -85,7 +85,8 @@ typedef enum AuLogLevel
 /*
  * Pages of one relation on their way from a store into an answer.
  *
- * The host adds the pages to `answer` (au_pages_slot, au_pages_add), in the
+ * The host adds the pages to `answer` (au_pages_slot, au_pages_add; with a
+ * share it puts them there and only their statuses into `answer`), in the
  * order of blocks, ends the frame, and sets the fields below.  It may do so
  * on any thread: between store_read and au_node_read_done the node does not
  * touch the batch, and it stays where it is.
@@ -97,7 +98,9 @@ typedef struct AuPageBatch
 	bool		newest;			/* lsn is the newest there is */
 	uint16_t	nblocks;
 	const uint32_t *blocks;
-	AuWriter	answer;			/* PAGES, begun; room for all pages */
+	void	   *share;			/* the host's, for the pages; NULL: they go into the answer */
+	uint32_t	place;			/* of the first page in the share, from 0 */
+	AuWriter	answer;			/* PAGES, begun, with room for all pages; or PAGES_PLACED */
 
 	AuStatus	status;			/* not AU_OK: err says why, answer is of no use */
 	uint16_t	done;			/* pages added */
@@ -140,6 +143,11 @@ typedef struct AuNodeHost
 	 * fails, au_node_conn_closed follows, but not before this returned.
 	 * node_conn: for au_node_input.  NULL: not now. */
 	void	   *(*peer_open) (void *ctx, const char *address, AuConn *node_conn);
+
+	/* Map memory that the connection's peer shares, pages * AU_PAGE_SIZE bytes;
+	 * NULL: it cannot be.  share_open itself may be NULL. */
+	void	   *(*share_open) (void *ctx, void *conn, uint32_t fd, uint32_t pages);
+	void		(*share_close) (void *ctx, void *share);
 
 	/* Volumes.  create makes directory, VOLUME, log and store, durably. */
 	AuStatus	(*volume_create) (void *ctx, const AuVolumeMeta *meta, void **vol,
@@ -345,6 +353,7 @@ typedef struct AuNodeStats
 	uint64_t	frames;
 	uint64_t	errors;			/* ERROR answers */
 	uint64_t	out_bytes;		/* unsent now */
+	uint64_t	shared_bytes;	/* that readers share for their pages */
 } AuNodeStats;
 
 void		au_node_stats(const AuNode *node, AuNodeStats *out);

@@ -42,6 +42,8 @@ typedef enum AuWaitStage
 	AU_WAIT_READING
 } AuWaitStage;
 
+typedef struct AuShare AuShare;	/* au_node_share.c */
+
 typedef struct AuWait
 {
 	AuConn	   *conn;			/* NULL: gone while READING */
@@ -60,6 +62,8 @@ typedef struct AuWait
 	uint16_t	type;			/* AU_MSG_GET_PAGES, ... */
 	AuRelId		rel;			/* LIST_RELS: only db */
 	AuLsn		read_lsn;
+	AuShare    *share;			/* where its pages go; NULL: into the answer */
+	uint32_t	place;			/* there, from 1 */
 	uint16_t	nblocks;
 	AuPageBatch batch;
 	uint32_t	blocks[];
@@ -231,6 +235,7 @@ struct AuConn
 	AuWait	   *waits;
 	uint32_t	nwaits;
 	uint32_t	wait_blocks;
+	AuShare    *share;			/* offered for its pages; NULL: none */
 	AuLsn		hold;			/* 0: none */
 	bool		hold_broken;	/* it was, by the limit */
 	bool		append_failed;	/* later appends of the pipeline fail alike */
@@ -262,6 +267,7 @@ struct AuNode
 	AuVolume   *vols[AU_NODE_VOLUMES_MAX];
 	uint32_t	nvols;
 	uint64_t	out_bytes;
+	uint64_t	shared_bytes;	/* of all shares; count against out_max, too */
 	uint64_t	out_max;
 	uint64_t	conn_out_max;
 	uint32_t	npaused;
@@ -359,6 +365,15 @@ uint64_t	au_d_run(AuNode *n, uint64_t now);
 
 /* au_node_sync.c */
 uint64_t	au_s_run(AuVolume *v, uint64_t now);	/* as au_v_run */
+
+/* au_node_share.c; use, leave: count those who use it, may be NULL; holds: so
+ * many pages from a place (from 1) on */
+void		au_m_share(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_m_forget_conn(AuConn *c);
+AuShare    *au_m_use(AuShare *s);
+void		au_m_leave(AuShare *s);
+bool		au_m_holds(const AuShare *s, uint32_t place, uint32_t pages);
+void	   *au_m_handle(const AuShare *s);
 
 /* au_node_hold.c; break: give up holds beyond the limit */
 void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);

@@ -197,6 +197,7 @@ forget(AuWait *w)
 
 	leave_stage(w);
 	leave_conn(w);
+	au_m_leave(w->share);
 	w->vol->node->nwaits--;
 	h->release(h->ctx, w);
 }
@@ -222,6 +223,7 @@ keep(AuVolume *v, AuConn *c, const AuWait *request, const uint32_t *blocks)
 		memcpy(w->blocks, blocks, blocks_size);
 	w->conn = c;
 	w->vol = v;
+	w->share = au_m_use(request->share);
 	w->stage = AU_WAIT_NEW;
 	w->seq = n->wait_seq++;
 	w->conn_prev = NULL;
@@ -324,11 +326,15 @@ may_read_pages(const AuVolume *v, const AuWait *w)
 	const AuNode *n = v->node;
 	uint32_t	blocks = n->reading_blocks + w->nblocks;
 
+	if (v->store_closed || v->draining)
+		return false;
+	if (w->share != NULL)
+		return n->reading_blocks == 0 || blocks <= AU_NODE_READING_BLOCKS_MAX;
 	/* their answers count, too; but one must be able to go on */
-	return !v->store_closed && !v->draining && !au_n_out_full(n) &&
+	return !au_n_out_full(n) &&
 		(n->reading_blocks == 0 ||
 		 (blocks <= AU_NODE_READING_BLOCKS_MAX &&
-		  n->out_bytes + (uint64_t) blocks * AU_PAGE_SIZE <= n->out_max));
+		  n->out_bytes + n->shared_bytes + (uint64_t) blocks * AU_PAGE_SIZE <= n->out_max));
 }
 
 /* Hand it to the host. */
@@ -341,6 +347,7 @@ start_pages(AuWait *w)
 	AuPageBatch *b = &w->batch;
 	AuLsn		as_of = w->read_lsn ? w->read_lsn : v->applied;
 	uint8_t    *memory;
+	size_t		cap;
 
 	assert(v->applied >= w->need);
 	if (!readable(v, w->conn, w))
@@ -348,7 +355,8 @@ start_pages(AuWait *w)
 		forget(w);
 		return;
 	}
-	memory = h->send_alloc(h->ctx, AU_PAGES_CAP(w->nblocks));
+	cap = w->share != NULL ? AU_PLACED_CAP(w->nblocks) : AU_PAGES_CAP(w->nblocks);
+	memory = h->send_alloc(h->ctx, cap);
 	if (memory == NULL)
 	{
 		au_n_error(n, w->conn, w->id, AU_NOMEM, RETRY_HINT, "out of memory");
@@ -360,20 +368,28 @@ start_pages(AuWait *w)
 		.rel = w->rel, .lsn = as_of, .newest = w->read_lsn == 0,
 		.nblocks = w->nblocks, .blocks = w->blocks
 	};
-	au_writer_start(&b->answer, memory, AU_PAGES_CAP(w->nblocks));
-	au_pages_begin(&b->answer, w->id, as_of, w->nblocks);
+	au_writer_start(&b->answer, memory, cap);
+	if (w->share != NULL)
+	{
+		b->share = au_m_handle(w->share);
+		b->place = w->place - 1;
+		au_placed_begin(&b->answer, w->id, as_of, w->nblocks);
+	}
+	else
+		au_pages_begin(&b->answer, w->id, as_of, w->nblocks);
 	enter_stage(w, AU_WAIT_READING, &v->reading);
 	n->reading_blocks += w->nblocks;
 	if (h->store_read(h->ctx, v->handle, b))
 		finish_pages(n, w);
 }
 
-/* Enough log is applied for it; those that came before go first. */
+/* Enough log is applied for it; those that came before go first, unless they
+ * wait for memory that this one does not need. */
 static void
 pages_ready(AuWait *w)
 {
 	w->ready_us = w->vol->node->host.now_us(w->vol->node->host.ctx);
-	if (w->vol->ready.count == 0 && may_read_pages(w->vol, w))
+	if ((w->vol->ready.count == 0 || w->share != NULL) && may_read_pages(w->vol, w))
 		start_pages(w);
 	else
 		enter_stage(w, AU_WAIT_READY, &w->vol->ready);
@@ -516,9 +532,16 @@ au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f)
 		malformed(n, c, f, "GET_PAGES");
 		return;
 	}
+	if (m->place != 0 && !au_m_holds(c->share, m->place, m->nblocks))
+	{
+		au_n_error(n, c, f->id, AU_INVALID, NULL, "GET_PAGES names a place outside of what is shared");
+		return;
+	}
 	r.rel = m->rel;
 	r.read_lsn = m->read_lsn;
 	r.nblocks = m->nblocks;
+	r.place = m->place;
+	r.share = m->place != 0 ? c->share : NULL;
 	serve(n, c, &r, m->not_before, m->blocks);
 }
 

@@ -5,6 +5,9 @@
  *   loop thread: begin ─▶ in memory? ─yes─▶ done
  *                              │ no
  *                              ▼
+ *                      files are fast? ─yes─▶ done
+ *                              │ no
+ *                              ▼
  *                            queue ──▶ a reader thread ──▶ finished
  *                                                             │ uv_async
  *   loop thread: end, done ◀──────────────────────────────────┘
@@ -13,11 +16,13 @@
  * lists is what hands its contents over.
  */
 #include "daemon/au_readers.h"
+#include "daemon/au_share.h"
 
 #include <assert.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct Job
 {
@@ -39,6 +44,9 @@ struct AuReaders
 	void	   *ctx;
 	pthread_t	threads[AU_READ_THREADS];
 	int			nthreads;
+	uint32_t	fast;			/* short reads from files in a row that were */
+	uint32_t	turn;			/* of them on the loop thread in this turn */
+	uint64_t	inlined;		/* ... ever */
 	pthread_mutex_t lock;		/* of all below */
 	pthread_cond_t work;
 	JobList		queue;
@@ -74,12 +82,13 @@ pop(JobList *list)
 static bool
 read_on(AuPageBatch *b, AuPageRead *read, bool cached_only)
 {
+	static _Thread_local uint8_t page[AU_PAGE_SIZE];
 	uint64_t	start = uv_hrtime();
 	bool		finished = true;
 
 	while (b->done < b->nblocks && b->status == AU_OK && finished)
 	{
-		uint8_t    *slot = au_pages_slot(&b->answer);
+		uint8_t    *slot = b->share != NULL ? page : au_pages_slot(&b->answer);
 		AuStatus	status;
 
 		assert(slot != NULL);
@@ -93,7 +102,15 @@ read_on(AuPageBatch *b, AuPageRead *read, bool cached_only)
 		}
 		else
 		{
-			au_pages_add(&b->answer, status);
+			if (b->share == NULL)
+				au_pages_add(&b->answer, status);
+			else
+			{
+				/* whoever shares it may write there, too: pages are made elsewhere */
+				if (status == AU_OK)
+					memcpy(au_share_page(b->share, b->place + b->done), page, AU_PAGE_SIZE);
+				au_w_u8(&b->answer, (uint8_t) status);
+			}
 			b->done++;
 		}
 	}
@@ -132,6 +149,42 @@ reader_thread(void *arg)
 	return NULL;
 }
 
+/* A batch was read from files. */
+static void
+note_time(AuReaders *r, const AuPageBatch *b)
+{
+	if (b->nblocks > AU_READ_INLINE_BLOCKS)
+		return;
+	r->fast = b->run_us <= AU_READ_FAST_US ? r->fast + 1 : 0;
+}
+
+void
+au_readers_turn(AuReaders *r)
+{
+	r->turn = 0;
+}
+
+uint64_t
+au_readers_inline(const AuReaders *r)
+{
+	return r->inlined;
+}
+
+/* On the loop thread, if that is likely to be short.  false: not done. */
+static bool
+try_here(AuReaders *r, AuPageBatch *b, AuPageRead *read)
+{
+	if (b->nblocks > AU_READ_INLINE_BLOCKS)
+		return false;
+	if (r->fast < AU_READ_FAST_ROW || r->turn >= AU_READ_INLINE_TURN)
+		return read_on(b, read, true);
+	r->turn++;
+	r->inlined++;
+	(void) read_on(b, read, false);
+	note_time(r, b);
+	return true;
+}
+
 static void
 on_finished(uv_async_t *async)
 {
@@ -150,6 +203,7 @@ on_finished(uv_async_t *async)
 	{
 		AuPageBatch *batch = job->batch;
 
+		note_time(r, batch);
 		au_pagestore_read_end(job->read);
 		free(job);
 		r->done(r->ctx, batch);
@@ -165,7 +219,7 @@ au_readers_read(AuReaders *r, AuPageStore *store, AuPageBatch *b)
 
 	if (read != NULL)
 	{
-		if (b->nblocks <= AU_READ_INLINE_BLOCKS && read_on(b, read, true))
+		if (try_here(r, b, read))
 		{
 			au_pagestore_read_end(read);
 			return true;

@@ -5,7 +5,10 @@
  *
  * What is in memory (gathered changes, memtables, block cache) is read on the
  * loop thread if the request is short: handing it over costs more than doing
- * it.  Long requests, and what turns out to need files, go to the threads.
+ * it.  Long requests, and what turns out to need files, go to the threads;
+ * but while short ones find all they need in the OS's cache, a few in each turn
+ * of the loop are read from files on it, too: to hand one over and to be woken
+ * costs as much as to read it.  One that took long ends that.
  * How many are under way is bounded by the node (AU_NODE_READING_BLOCKS_MAX).
  */
 #ifndef AU_READERS_H
@@ -19,6 +22,11 @@
 #define AU_READ_THREADS 4
 /* Requests of at most this many blocks are tried on the loop thread. */
 #define AU_READ_INLINE_BLOCKS 4
+/* So many in a row took at most so long in a thread: then files are fast. */
+#define AU_READ_FAST_ROW 32
+#define AU_READ_FAST_US 250
+/* In each turn of the loop. */
+#define AU_READ_INLINE_TURN 4
 
 typedef struct AuReaders AuReaders;
 
@@ -28,6 +36,12 @@ AuReaders  *au_readers_start(uv_loop_t *loop, void (*done) (void *ctx, AuPageBat
 							 void *ctx, char *err, size_t errlen);
 /* All batches must be done.  The loop has to run once more. */
 void		au_readers_stop(AuReaders *r);
+
+/* A turn of the loop ends. */
+void		au_readers_turn(AuReaders *r);
+
+/* Requests read from files on the loop thread so far. */
+uint64_t	au_readers_inline(const AuReaders *r);
 
 /* Read a batch; true: done already.  The store stays open until it is done. */
 bool		au_readers_read(AuReaders *r, AuPageStore *store, AuPageBatch *batch);

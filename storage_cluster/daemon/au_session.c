@@ -8,6 +8,7 @@
  * such sessions are put on a list ("kicked"), which the loop works off.
  */
 #include "daemon/au_daemon.h"
+#include "daemon/au_share.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,9 +264,27 @@ host_close(void *ctx, void *conn)
 	au_link_close(((AuSession *) conn)->link);
 }
 
+static void *
+host_share_open(void *ctx, void *conn, uint32_t fd, uint32_t pages)
+{
+	long		pid = au_link_peer_pid(((AuSession *) conn)->link);
+
+	(void) ctx;
+	return pid > 0 ? au_share_open(pid, fd, pages) : NULL;
+}
+
+static void
+host_share_close(void *ctx, void *share)
+{
+	(void) ctx;
+	au_share_close(share);
+}
+
 void
 au_sessions_fill_host(AuNodeHost *h)
 {
+	h->share_open = host_share_open;
+	h->share_close = host_share_close;
 	h->send_alloc = host_send_alloc;
 	h->send_give = host_send_give;
 	h->send_drop = host_send_drop;

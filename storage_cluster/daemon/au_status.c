@@ -272,6 +272,8 @@ au_status_json(AuDaemon *d, bool *healthy)
 	json_object_set_new(root, "frames", json_integer((json_int_t) n.frames));
 	json_object_set_new(root, "errors", json_integer((json_int_t) n.errors));
 	json_object_set_new(root, "unsent_bytes", json_integer((json_int_t) n.out_bytes));
+	json_object_set_new(root, "reads_on_loop", json_integer((json_int_t) au_readers_inline(d->readers)));
+	json_object_set_new(root, "shared_bytes", json_integer((json_int_t) n.shared_bytes));
 	json_object_set_new(root, "resident_bytes", json_integer((json_int_t) resident_bytes()));
 	json_object_set_new(root, "memory_limit_bytes",
 						json_integer((json_int_t) (d->config.memory_mb * 1024 * 1024)));
@@ -405,6 +407,9 @@ au_status_metrics(AuDaemon *d)
 	add_node_metric(&t, "messages", true, "messages received", n.frames);
 	add_node_metric(&t, "errors", true, "requests answered with an error", n.errors);
 	add_node_metric(&t, "unsent_bytes", false, "bytes of answers not sent yet", n.out_bytes);
+	add_node_metric(&t, "reads_on_loop", true, "short requests read from files without handing them to a thread",
+					au_readers_inline(d->readers));
+	add_node_metric(&t, "shared_bytes", false, "bytes of memory that readers share for their pages", n.shared_bytes);
 	add_node_metric(&t, "resident_bytes", false, "resident memory of the process", resident_bytes());
 	add_node_metric(&t, "cache_bytes", false, "block cache of page versions, indexes and filters", cache);
 	add_node_metric(&t, "memtable_bytes", false, "RocksDB's memtables of all volumes", memtables);

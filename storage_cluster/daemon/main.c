@@ -135,6 +135,7 @@ on_check(uv_check_t *check)
 	AuDaemon   *d = check->data;
 	uint64_t	wait = au_node_run(d->node);
 
+	au_readers_turn(d->readers);
 	if (d->kicked != NULL)
 	{
 		au_sessions_offer(d);

@@ -29,7 +29,7 @@ typedef struct ReadPage
 	AuCollect	found;			/* after looking into memory */
 	uint32_t	first;
 	uint32_t	n;
-	uint8_t    *lengthy;		/* the page as read, if it deserves an image */
+	uint8_t    *lengthy;		/* a copy of the page, if it deserves an image */
 } ReadPage;
 
 struct AuPageRead
@@ -112,6 +112,8 @@ look_at_all(AuPageRead *r, const uint32_t *blocks)
 static void
 free_read(AuPageRead *r)
 {
+	for (uint16_t i = 0; i < r->count; i++)
+		free(r->pages[i].lengthy);
 	free(r->pending);
 	au_rc_free(&r->ctx);
 	free(r);
@@ -253,7 +255,11 @@ au_pagestore_read_page(AuPageRead *r, uint16_t i, bool cached_only, uint8_t *out
 	if (status == AU_OK)
 		status = au_rc_build(&r->ctx, &what, out, &lengthy);
 	au_rc_release(&r->ctx);
-	r->pages[i].lengthy = lengthy && r->newest ? out : NULL;
+	/* without memory it gets none */
+	if (lengthy && r->newest && r->pages[i].lengthy == NULL)
+		r->pages[i].lengthy = malloc(AU_PAGE_SIZE);
+	if (lengthy && r->pages[i].lengthy != NULL)
+		memcpy(r->pages[i].lengthy, out, AU_PAGE_SIZE);
 	return status;
 }
 

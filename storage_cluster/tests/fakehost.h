@@ -525,7 +525,7 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 	h->host = (AuNodeHost)
 	{
 		h, fake_now, fake_alloc, fake_release, fake_log, fake_fatal, fake_status_json,
-		fake_send_alloc, fake_send_give, fake_send_drop, fake_set_reading, fake_close, fake_peer_open,
+		fake_send_alloc, fake_send_give, fake_send_drop, fake_set_reading, fake_close, fake_peer_open, NULL, NULL,
 		fake_volume_create, fake_volume_save,
 		fake_log_append, fake_log_sync_start, fake_log_read, fake_log_trim, fake_log_truncate,
 		fake_log_start, fake_log_end, fake_log_durable,

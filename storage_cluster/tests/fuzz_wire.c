@@ -73,6 +73,15 @@ check_message(const AuFrame *f)
 		case AU_MSG_PAGES:
 			ROUND_TRIP(pages, AuMsgPages);
 			break;
+		case AU_MSG_SHARE:
+			ROUND_TRIP(share, AuMsgShare);
+			break;
+		case AU_MSG_SHARE_OK:
+			ROUND_TRIP(share_ok, AuMsgShareOk);
+			break;
+		case AU_MSG_PAGES_PLACED:
+			ROUND_TRIP(placed, AuMsgPlaced);
+			break;
 		case AU_MSG_GET_SIZE:
 			ROUND_TRIP(get_size, AuMsgGetSize);
 			break;
