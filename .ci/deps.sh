@@ -35,7 +35,7 @@ if ! command -v dpkg-query >/dev/null; then
 	cat >&2 <<-TEXT
 	This is no Debian system, so what Aurora needs cannot be installed from
 	here.  Install PostgreSQL $major with its server headers, RocksDB, libuv,
-	libpmem, libcurl, jansson, libmicrohttpd and cmocka yourself, then run
+	libpmem, libcurl, jansson, libmicrohttpd, libraft and cmocka yourself, then run
 	"make" and "make install".
 	TEXT
 	# Good enough if the main things are there.

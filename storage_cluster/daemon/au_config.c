@@ -18,7 +18,9 @@ typedef enum Kind
 	SYSID,
 	LEVEL,
 	LANDING,
-	COMPRESSION
+	COMPRESSION,
+	COUNT,
+	SWITCH						/* on or off; on the command line: there or not */
 } Kind;
 
 typedef struct Option
@@ -26,8 +28,8 @@ typedef struct Option
 	const char *name;
 	Kind		kind;
 	size_t		offset;
-	size_t		size;			/* TEXT: of the buffer */
-	uint64_t	min;			/* MEGABYTES, SECONDS */
+	size_t		size;			/* TEXT: of the buffer; COUNT: the largest */
+	uint64_t	min;			/* MEGABYTES, SECONDS, COUNT */
 	const char *argument;
 	const char *help;
 } Option;
@@ -64,6 +66,19 @@ static const Option options[] = {
 	"keep landing logs on pmem or in a file (default auto: pmem where it is)"},
 	{"cold-compression", COMPRESSION, offsetof(AuConfig, cold_zstd), 0, 0, "KIND",
 	"of pages that have not changed for long: lz4 (default), or zstd: smaller, slower to read"},
+	{"cluster-init", SWITCH, offsetof(AuConfig, cluster_init), 0, 0, "",
+	"make a cluster, whose first node this is; nothing happens if it is in one"},
+	{"join", TEXT_OPTION(join), "HOST:PORT",
+	"join the cluster of the node at this address; nothing happens if it is in one"},
+	{"advertise", TEXT_OPTION(advertise), "HOST:PORT",
+	"where servers and other nodes find this one (default: --listen)"},
+	{"meta-listen", TEXT_OPTION(meta_listen), "HOST:PORT",
+	"for the cluster's consensus, IPv4 (default: the port after --listen's)"},
+	{"zone", TEXT_OPTION(zone), "NAME", "replicas are put into different zones"},
+	{"weight", COUNT, offsetof(AuConfig, weight), 10000, 1, "N",
+	"share of the data when it joins (default 100)"},
+	{"replicas", COUNT, offsetof(AuConfig, replicas), AU_RF_MAX, 1, "N",
+	"with --cluster-init: nodes that keep each page (default 3)"},
 	{"log-level", LEVEL, offsetof(AuConfig, log_level), 0, 0, "LEVEL",
 	"debug, info, warning or error (default info)"},
 };
@@ -174,6 +189,24 @@ set_option(AuConfig *c, const Option *o, const char *value, const char *where)
 				return false;
 			}
 			*(uint64_t *) (void *) field = number;
+			return true;
+		case COUNT:
+			if (!parse_number(value, o->size, &number) || number < o->min)
+			{
+				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be a number from %u to %zu, not \"%s\"\n",
+						where, o->name, (unsigned) o->min, o->size, value);
+				return false;
+			}
+			*(uint64_t *) (void *) field = number;
+			return true;
+		case SWITCH:
+			if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+			{
+				fprintf(stderr, "aurora_storaged: %soption \"%s\" must be on or off, not \"%s\"\n",
+						where, o->name, value);
+				return false;
+			}
+			*(bool *) field = strcmp(value, "on") == 0;
 			return true;
 		case SYSID:
 			if (!parse_number(value, UINT64_MAX, &number) || number == 0)
@@ -303,7 +336,10 @@ read_arguments(AuConfig *c, int argc, char **argv, bool file_pass)
 			fprintf(stderr, "aurora_storaged: unknown option \"%s\"; see aurora_storaged --help\n", arg);
 			return AU_CONFIG_EXIT_ERROR;
 		}
-		value = equals != NULL ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
+		if (o != NULL && o->kind == SWITCH && equals == NULL)
+			value = "on";
+		else
+			value = equals != NULL ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
 		if (value == NULL)
 		{
 			fprintf(stderr, "aurora_storaged: option \"%s\" needs a value\n", arg);
@@ -330,6 +366,8 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	c->scrub_mb_per_s = 4;
 	c->anti_entropy_mb_per_s = 4;
 	c->log_level = AU_LOG_INFO;
+	c->weight = 100;
+	c->replicas = 3;
 	rc = read_arguments(c, argc, argv, true);
 	if (rc == AU_CONFIG_RUN)
 		rc = read_arguments(c, argc, argv, false);
@@ -343,6 +381,11 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	if (c->socket[0] == '\0' && c->listen[0] == '\0')
 	{
 		fprintf(stderr, "aurora_storaged: give --socket or --listen, or nobody can connect\n");
+		return AU_CONFIG_EXIT_ERROR;
+	}
+	if (c->cluster_init && c->join[0] != '\0')
+	{
+		fprintf(stderr, "aurora_storaged: give --cluster-init to the first node of a cluster, --join to the others\n");
 		return AU_CONFIG_EXIT_ERROR;
 	}
 	return AU_CONFIG_RUN;

@@ -39,6 +39,13 @@ typedef struct AuConfig
 	bool		cold_zstd;		/* what is cold is compressed by zstd, not by lz4 */
 	char		log_dir[4096];	/* "": below dir */
 	AuLogLevel	log_level;
+	bool		cluster_init;
+	char		join[128];		/* "": none */
+	char		meta_listen[128];
+	char		advertise[128];
+	char		zone[32];
+	uint64_t	weight;
+	uint64_t	replicas;
 } AuConfig;
 
 typedef enum AuConfigResult

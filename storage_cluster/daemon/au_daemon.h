@@ -26,6 +26,7 @@
 #define AU_SNAPSHOT_MS 200		/* younger ones are good enough */
 
 typedef struct AuDaemon AuDaemon;
+typedef struct AuAsk AuAsk;
 
 /* A volume as the host knows it: files and the work in worker threads. */
 typedef struct AuHostVolume
@@ -104,6 +105,9 @@ struct AuDaemon
 	bool		failed;
 	AuSnapshot	snapshot;
 	void	   *http;			/* au_http.c */
+	struct AuMeta *meta;		/* NULL: in no cluster */
+	AuAsk	   *asks;			/* questions to other nodes under way */
+	uint32_t	nasks;
 };
 
 /* main.c */

@@ -4,6 +4,7 @@
  *
  *   DIR/LOCK                        held (flock) by the running daemon
  *   DIR/NODE                        the node's id
+ *   DIR/VIEW, DIR/meta/             member of a cluster (au_meta.h)
  *   DIR/volumes/SYSID/VOLUME        identity, term (au_volume.h)
  *   DIR/volumes/SYSID/log/          landing log; with --log-dir LOGDIR instead
  *   LOGDIR/NODE-SYSID/              (NODE: 16 hexadecimal digits, so that nodes

@@ -13,6 +13,7 @@
 
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
+#include "daemon/au_meta.h"
 
 typedef struct VolumeFigures
 {
@@ -287,6 +288,8 @@ au_status_json(AuDaemon *d, bool *healthy)
 	json_object_set_new(root, "disk_free_bytes",
 						json_integer((json_int_t) au_disk_free(d->config.dir)));
 	json_object_set_new(root, "volumes", volumes);
+	if (d->meta != NULL)
+		json_object_set_new(root, "cluster", au_meta_json(d->meta));
 	out = json_dumps(root, JSON_COMPACT);
 	json_decref(root);
 	return out;

@@ -23,6 +23,7 @@
 
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
+#include "daemon/au_meta.h"
 #include "store/au_landing_io.h"
 
 void
@@ -125,7 +126,8 @@ on_timer(uv_timer_t *timer)
 static void
 stop_step(AuDaemon *d)
 {
-	if (au_node_stopped(d->node) && d->work == 0 && d->sessions == 0)
+	if (au_node_stopped(d->node) && d->work == 0 && d->sessions == 0 &&
+		au_meta_stopped(d))
 		uv_stop(d->loop);
 }
 
@@ -171,6 +173,7 @@ on_signal(uv_signal_t *handle, int signum)
 		au_listener_close(d->listeners[i]);
 	d->nlisteners = 0;
 	au_scrub_stop(d);
+	au_meta_stop(d);
 	au_node_stop(d->node);
 	au_wake(d);
 }
@@ -199,6 +202,7 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 	d->host.log = host_log;
 	d->host.fatal = host_fatal;
 	d->host.status_json = host_status_json;
+	d->host.command = au_meta_command;
 	au_sessions_fill_host(&d->host);
 	au_volumes_fill_host(&d->host);
 	au_digest_fill_host(&d->host);
@@ -241,7 +245,8 @@ start(AuDaemon *d, char *err, size_t errlen)
 	make_handles(d);
 	au_scrub_start(d);
 	au_snapshot_make(d);
-	return au_sessions_listen(d, err, errlen) && au_http_start(d, err, errlen);
+	return au_meta_start(d, err, errlen) && au_sessions_listen(d, err, errlen) &&
+		au_http_start(d, err, errlen);
 }
 
 static void
@@ -269,6 +274,10 @@ static void
 end(AuDaemon *d)
 {
 	au_http_stop(d);
+	au_meta_stop(d);
+	while (!au_meta_stopped(d))
+		uv_run(d->loop, UV_RUN_ONCE);	/* a start that failed half way */
+	au_meta_free(d);
 	au_readers_stop(d->readers);
 	if (d->node != NULL)
 		au_node_free(d->node);

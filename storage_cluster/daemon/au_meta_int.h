@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_meta_int.h: what the files of au_meta share:
+ *
+ *   au_meta.c          life: start, join, views, the file, end
+ *   au_meta_raft.c     libraft: the state machine it drives, start and end
+ *   au_meta_propose.c  commands on their way to the leader
+ *   au_meta_lead.c     what the leader does: members of consensus, who is up
+ *   au_meta_json.c     status
+ */
+#ifndef AU_META_INT_H
+#define AU_META_INT_H
+
+#include <raft.h>
+#include <raft/uv.h>
+
+#include "daemon/au_ask.h"
+#include "daemon/au_meta.h"
+
+#define META_TICK_MS 100
+#define META_POLL_MS 2000		/* asking others for a newer view, to be sure */
+#define META_POLL_LOST_MS 400	/* ... while there is no leader to be seen */
+#define META_ASK_MS 2000		/* wait for an answer of another node */
+#define META_RETRY_MS 300		/* a command that nobody took */
+#define META_OTHERS_MAX AU_NODE_COMMANDS_MAX	/* commands of others */
+
+typedef enum MetaState
+{
+	META_JOINING,				/* no number yet */
+	META_MEMBER,
+	META_REMOVED,
+	META_STOPPING
+} MetaState;
+
+/* A command on its way. */
+typedef struct MetaProposal
+{
+	AuMeta	   *meta;
+	bool		used;
+	bool		busy;			/* with libraft or another node */
+	bool		once;			/* its sender tries again, not we */
+	bool		ended;			/* result is set, tell */
+	uint8_t		hops;
+	uint64_t	ticket;			/* the core's; 0: ours */
+	AuMetaDone	done;
+	void	   *ctx;
+	uint64_t	deadline;		/* ms */
+	uint64_t	next_try;		/* ms */
+	uint32_t	tries;
+	AuViewCommand command;
+	struct raft_apply apply;
+	AuStatus	status;
+	uint64_t	epoch;
+	uint32_t	number;
+	char		message[AU_WIRE_TEXT_MAX];
+	char		hint[AU_WIRE_TEXT_MAX];
+} MetaProposal;
+
+/* What came of a command; what the state machine hands to who proposed it. */
+typedef struct MetaResult
+{
+	AuStatus	status;
+	uint64_t	epoch;
+	uint32_t	number;
+	char		message[512];
+} MetaResult;
+
+/* The leader's look at one node. */
+typedef struct MetaProbe
+{
+	AuMeta	   *meta;
+	uint32_t	number;			/* 0: free */
+	bool		asking;
+	uint8_t		failures;		/* in a row */
+	uint64_t	next;			/* ms */
+} MetaProbe;
+
+struct AuMeta
+{
+	AuDaemon   *d;
+	MetaState	state;
+	bool		creates;		/* this node makes the cluster */
+	uint32_t	number;
+	char		address[AU_ADDRESS_MAX];	/* for others */
+	char		meta_address[AU_ADDRESS_MAX];
+	char		meta_bind[AU_ADDRESS_MAX];
+	AuView		view;			/* the newest known */
+	AuView		log_view;		/* what this node's consensus log made */
+	MetaResult	result;			/* of the command that was applied last */
+	uv_timer_t	tick;
+	bool		tick_open;
+
+	struct raft raft;
+	struct raft_io io;
+	struct raft_uv_transport transport;
+	struct raft_fsm fsm;
+	bool		raft_open;		/* raft_init succeeded, raft_close not done */
+	bool		raft_closing;
+	int			raft_state;		/* as of the last tick */
+	uint32_t	leader;			/* as of the last tick */
+
+	MetaProposal proposals[AU_META_PROPOSALS_MAX + META_OTHERS_MAX];
+
+	bool		announced;		/* our JOIN was taken, or refused */
+	uint64_t	claimed_epoch;	/* of the view whose slices we said we have */
+	bool		asking_join;
+	bool		polling;
+	uint64_t	next_poll;		/* ms */
+	uint32_t	poll_index;
+	uint64_t	next_complaint; /* ms; about what fails again and again */
+
+	/* leader */
+	bool		creating;		/* INIT and JOIN are under way */
+	struct raft_apply create;
+	bool		changing;
+	struct raft_change change;
+	bool		handing_over;
+	struct raft_transfer transfer;
+	struct raft_barrier barrier;
+	bool		barrier_used;
+	uint64_t	next_change;	/* ms */
+	MetaProbe	probes[AU_VIEW_NODES_MAX];
+};
+
+uint64_t	meta_now(void);		/* ms */
+
+/* au_meta.c */
+void		meta_take_view(AuMeta *m, const AuView *v);
+void		meta_soon(AuMeta *m);	/* the next tick is now */
+AuViewCommand meta_join_command(const AuMeta *m);
+
+/* au_meta_raft.c.  close: ends in m->raft_open = false. */
+bool		meta_raft_start(AuMeta *m, char *err, size_t errlen);
+void		meta_raft_close(AuMeta *m);
+bool		meta_raft_leads(const AuMeta *m);
+/* A command as libraft wants it; false: out of memory. */
+bool		meta_raft_buffer(const AuViewCommand *c, struct raft_buffer *out);
+
+/* au_meta_propose.c */
+void		meta_proposals_tick(AuMeta *m, uint64_t now);
+
+/* au_meta_lead.c */
+void		meta_lead_tick(AuMeta *m, uint64_t now);
+
+#endif							/* AU_META_INT_H */

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_meta_raft.c: consensus by libraft: its life, and the state machine that
+ * it drives, which is the view.
+ *
+ * What is to be known about libraft (0.15):
+ *  - its addresses are IPv4 and a port; who is called what is part of its log;
+ *  - memory of entries and snapshots is its own (raft_malloc); a snapshot that
+ *    it gives us to restore is ours to free;
+ *  - open segments are allocated in full, two ahead: so they are small here;
+ *  - raft_close ends the requests under way (RAFT_SHUTDOWN), then calls back;
+ *    only then io and transport may be closed, from within that call.
+ */
+#include "daemon/au_meta_int.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "daemon/au_files.h"
+
+#define SEGMENT_BYTES ((size_t) 1 << 20)
+#define SNAPSHOT_THRESHOLD 64	/* entries; a view has at most 64 kB */
+#define SNAPSHOT_TRAILING 128
+#define ELECTION_MS 1000
+#define HEARTBEAT_MS 150
+#define CONNECT_RETRY_MS 300
+
+bool
+meta_raft_leads(const AuMeta *m)
+{
+	return m->raft_open && !m->raft_closing && m->raft.state == RAFT_LEADER;
+}
+
+bool
+meta_raft_buffer(const AuViewCommand *c, struct raft_buffer *out)
+{
+	uint8_t		bytes[AU_VIEW_COMMAND_MAX];
+	size_t		len = au_view_command_encode(c, bytes, sizeof(bytes));
+
+	/* whole words: libraft's format wants it; the length is in the command */
+	out->len = (len + 7) / 8 * 8;
+	out->base = raft_calloc(1, out->len);
+	if (out->base == NULL)
+		return false;
+	memcpy(out->base, bytes, len);
+	return true;
+}
+
+/* ---- the state machine ------------------------------------------------ */
+
+static int
+fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
+{
+	AuMeta	   *m = fsm->data;
+	MetaResult *r = &m->result;
+	AuViewCommand c;
+	const AuViewNode *n;
+	size_t		len = 0;
+	bool		changed = false;
+
+	memset(r, 0, sizeof(*r));
+	if (buf->len >= 12)
+		len = 12 + (size_t) au_get_u32((const uint8_t *) buf->base + 8) + 4;
+	if (len == 0 || len > buf->len || !au_view_command_decode(&c, buf->base, len))
+	{
+		/* of a newer version: whoever goes on without it sees another view */
+		au_log(m->d, AU_LOG_ERROR,
+			   "stopped: the cluster's log has a command this version does not know; install the version of the other nodes");
+		_Exit(3);
+	}
+	r->status = au_view_apply(&m->log_view, &c, &changed, r->message, sizeof(r->message));
+	r->epoch = m->log_view.epoch;
+	n = c.type == AU_VIEW_JOIN ? au_view_node_by_id(&m->log_view, c.node.node_id) : NULL;
+	r->number = n != NULL ? n->number : c.number;
+	if (changed)
+		meta_take_view(m, &m->log_view);
+	*result = r;
+	return 0;
+}
+
+static int
+fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
+{
+	AuMeta	   *m = fsm->data;
+	uint8_t    *bytes = raft_malloc(AU_VIEW_ENCODED_MAX);
+	size_t		len;
+
+	*bufs = raft_malloc(sizeof(**bufs));
+	if (bytes == NULL || *bufs == NULL)
+	{
+		raft_free(bytes);
+		raft_free(*bufs);
+		return RAFT_NOMEM;
+	}
+	memset(bytes, 0, AU_VIEW_ENCODED_MAX);
+	len = au_view_encode(&m->log_view, bytes, AU_VIEW_ENCODED_MAX);
+	(*bufs)[0].base = bytes;
+	(*bufs)[0].len = (len + 7) / 8 * 8;
+	*n = 1;
+	return 0;
+}
+
+static int
+fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
+{
+	AuMeta	   *m = fsm->data;
+	AuView	   *v = malloc(sizeof(*v));
+	size_t		len = 0;
+	int			rc = 0;
+
+	if (v == NULL)
+		return RAFT_NOMEM;
+	if (buf->len >= 12)
+		len = 12 + (size_t) au_get_u32((const uint8_t *) buf->base + 8) + 4;
+	if (len == 0 || len > buf->len || !au_view_decode(v, buf->base, len))
+	{
+		au_log(m->d, AU_LOG_ERROR, "a snapshot of the cluster's view is damaged, or of another version");
+		rc = RAFT_CORRUPT;
+	}
+	else
+	{
+		m->log_view = *v;
+		meta_take_view(m, v);
+		raft_free(buf->base);
+	}
+	free(v);
+	return rc;
+}
+
+/* ---- life ------------------------------------------------------------- */
+
+static bool
+failed(AuMeta *m, const char *what, int rc, const char *detail, char *err, size_t errlen)
+{
+	snprintf(err, errlen, "could not %s the consensus on \"%s\": %s%s%s", what, m->meta_bind,
+			 raft_strerror(rc), detail[0] ? ": " : "", detail);
+	return false;
+}
+
+static void
+fill_fsm(AuMeta *m)
+{
+	m->fsm.version = 1;
+	m->fsm.data = m;
+	m->fsm.apply = fsm_apply;
+	m->fsm.snapshot = fsm_snapshot;
+	m->fsm.restore = fsm_restore;
+}
+
+static int
+bootstrap(AuMeta *m)
+{
+	struct raft_configuration conf;
+	int			rc;
+
+	raft_configuration_init(&conf);
+	rc = raft_configuration_add(&conf, m->number, m->meta_address, RAFT_VOTER);
+	if (rc == 0)
+		rc = raft_bootstrap(&m->raft, &conf);
+	raft_configuration_close(&conf);
+	return rc == RAFT_CANTBOOTSTRAP ? 0 : rc;	/* it was done before */
+}
+
+bool
+meta_raft_start(AuMeta *m, char *err, size_t errlen)
+{
+	char		dir[4200];
+	int			rc;
+
+	snprintf(dir, sizeof(dir), "%s/meta", m->d->config.dir);
+	if (!au_make_dir(dir, err, errlen))
+		return false;
+	snprintf(dir, sizeof(dir), "%s/meta/%u", m->d->config.dir, m->number);
+	if (!au_make_dir(dir, err, errlen))
+		return false;
+	fill_fsm(m);
+	rc = raft_uv_tcp_init(&m->transport, m->d->loop);
+	if (rc != 0)
+		return failed(m, "start", rc, "", err, errlen);
+	rc = raft_uv_tcp_set_bind_address(&m->transport, m->meta_bind);
+	if (rc == 0)
+		rc = raft_uv_init(&m->io, m->d->loop, dir, &m->transport);
+	if (rc != 0)
+	{
+		raft_uv_tcp_close(&m->transport);
+		return failed(m, "start", rc, "", err, errlen);
+	}
+	raft_uv_set_segment_size(&m->io, SEGMENT_BYTES);
+	raft_uv_set_connect_retry_delay(&m->io, CONNECT_RETRY_MS);
+	rc = raft_init(&m->raft, &m->io, &m->fsm, m->number, m->meta_address);
+	if (rc != 0)
+	{
+		failed(m, "start", rc, m->io.errmsg, err, errlen);
+		raft_uv_close(&m->io);
+		raft_uv_tcp_close(&m->transport);
+		return false;
+	}
+	m->raft.data = m->change.data = m->transfer.data = m->barrier.data = m->create.data = m;
+	m->raft_open = true;
+	raft_set_election_timeout(&m->raft, ELECTION_MS);
+	raft_set_heartbeat_timeout(&m->raft, HEARTBEAT_MS);
+	raft_set_snapshot_threshold(&m->raft, SNAPSHOT_THRESHOLD);
+	raft_set_snapshot_trailing(&m->raft, SNAPSHOT_TRAILING);
+	raft_set_pre_vote(&m->raft, true);
+	rc = m->creates ? bootstrap(m) : 0;
+	if (rc == 0)
+		rc = raft_start(&m->raft);
+	if (rc != 0)
+	{
+		failed(m, "start", rc, raft_errmsg(&m->raft), err, errlen);
+		meta_raft_close(m);
+		return false;
+	}
+	return true;
+}
+
+static void
+on_raft_closed(struct raft *raft)
+{
+	AuMeta	   *m = raft->data;
+
+	raft_uv_close(&m->io);
+	raft_uv_tcp_close(&m->transport);
+	m->raft_open = false;
+	m->raft_closing = false;
+	au_wake(m->d);
+}
+
+void
+meta_raft_close(AuMeta *m)
+{
+	if (!m->raft_open || m->raft_closing)
+		return;
+	m->raft_closing = true;
+	raft_close(&m->raft, on_raft_closed);
+}
