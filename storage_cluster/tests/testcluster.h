@@ -122,7 +122,8 @@ tc_elect(void)
 		};
 		AuMsgVoteOk voted;
 		AuMsgElect	elect = {
-			.term = tc_term,.writer_id = tc_term,.timeline = 1,.commit_lsn = tn.wal_start
+			.term = tc_term,.writer_id = tc_term,.timeline = 1,.commit_lsn = tn.wal_start,
+			.group = tc_group
 		};
 		AuMsgElectOk elected;
 
