@@ -7,7 +7,6 @@
  */
 #include "ctl/ctl.h"
 
-#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +19,28 @@ print_help(void)
 	printf("auroractl shows and checks Aurora's storage nodes.\n\n"
 		   "Usage:\n"
 		   "  auroractl TARGET status [--json]\n"
+		   "  auroractl TARGET node list\n"
+		   "  auroractl TARGET node drain NUMBER [--wait]\n"
+		   "  auroractl TARGET node remove NUMBER [--force]\n"
+		   "  auroractl TARGET node weight NUMBER WEIGHT [--wait]\n"
+		   "  auroractl TARGET ring show\n"
 		   "  auroractl check --dir DIR [--log-dir DIR]\n"
 		   "  auroractl cluster start --dir DIR [--nodes N] [--port P]\n"
 		   "  auroractl cluster stop|restart|status --dir DIR\n\n"
 		   "Targets:\n"
 		   "  --socket PATH        the node's socket (embedded: DATA/aurora/storaged.sock)\n"
+		   "  --node HOST:PORT     the node's address, as servers use it\n"
 		   "  --http HOST:PORT     the node's HTTP address\n"
 		   "  --http-socket PATH   the node's HTTP socket\n\n"
 		   "Commands:\n"
 		   "  status               state, positions, sizes; --json: as the node gives it\n"
+		   "  node list            the nodes of the cluster that the node is in\n"
+		   "  node drain           have a node give all its slices to others\n"
+		   "  node remove          take a drained node out; --force: one that is down and\n"
+		   "                       will not come back; its slices are copied from others\n"
+		   "  node weight          a node's share, in relation to the others'; 100 is ordinary\n"
+		   "  ring show            who has how many slices, and what is moving\n"
+		   "                       (a node joins a cluster when it is started with --join)\n"
 		   "  check                verify every file of a stopped node\n"
 		   "  cluster              nodes on this machine, for trying out; everything in DIR;\n"
 		   "                       restart: one after the other, as each has caught up\n\n"
@@ -46,22 +58,10 @@ usage(const char *message, const char *argument)
 static int
 run_status(const CtlTarget *target, bool as_json)
 {
-	char	   *text;
-	json_error_t error;
-	json_t	   *status;
+	json_t	   *status = ctl_get_status(target);
 
-	curl_global_init(CURL_GLOBAL_DEFAULT);
-	text = ctl_fetch_status(target);
-	curl_global_cleanup();
-	if (text == NULL)
-		return 1;
-	status = json_loads(text, 0, &error);
 	if (status == NULL)
-	{
-		fprintf(stderr, "auroractl: the node's answer is no JSON: %s\n", error.text);
-		free(text);
 		return 1;
-	}
 	if (as_json)
 	{
 		json_dumpf(status, stdout, JSON_INDENT(2));
@@ -70,19 +70,52 @@ run_status(const CtlTarget *target, bool as_json)
 	else
 		ctl_print_status(status);
 	json_decref(status);
-	free(text);
 	return 0;
+}
+
+#define WORDS_MAX 4
+
+typedef struct Arguments
+{
+	CtlTarget	target;
+	const char *dir;
+	const char *log_dir;
+	bool		as_json;
+	bool		force;
+	bool		wait;
+	int			nwords;
+	const char *words[WORDS_MAX];
+} Arguments;
+
+static int
+run(const Arguments *a)
+{
+	const CtlTarget *t = &a->target;
+	int			targets = (t->socket != NULL) + (t->node != NULL) + (t->http != NULL) +
+		(t->http_socket != NULL);
+	const char *command = a->words[0];
+
+	if (a->nwords == 0)
+		return usage("no command", NULL);
+	if (strcmp(command, "check") == 0)
+		return a->dir != NULL && targets == 0 && a->nwords == 1 ?
+			ctl_check(a->dir, a->log_dir != NULL ? a->log_dir : "") :
+			usage("check needs --dir (and --log-dir) only", NULL);
+	if (strcmp(command, "status") != 0 && strcmp(command, "node") != 0 && strcmp(command, "ring") != 0)
+		return usage("unknown command", command);
+	if (targets != 1)
+		return usage("give one of --socket, --node, --http and --http-socket", NULL);
+	if (strcmp(command, "node") == 0)
+		return ctl_node(t, a->nwords - 1, (const char **) a->words + 1, a->force, a->wait);
+	if (strcmp(command, "ring") == 0)
+		return ctl_ring(t, a->nwords - 1, (const char **) a->words + 1);
+	return a->nwords == 1 ? run_status(t, a->as_json) : usage("more than one command:", a->words[1]);
 }
 
 int
 main(int argc, char **argv)
 {
-	CtlTarget	target = {0};
-	const char *command = NULL;
-	const char *dir = NULL;
-	const char *log_dir = NULL;
-	bool		as_json = false;
-	int			targets;
+	Arguments	a = {0};
 
 	if (argc > 1 && strcmp(argv[1], "cluster") == 0)
 		return ctl_cluster(argc - 2, argv + 2);
@@ -102,23 +135,29 @@ main(int argc, char **argv)
 			return 0;
 		}
 		if (strcmp(arg, "--json") == 0)
-			as_json = true;
+			a.as_json = true;
 		else if (strcmp(arg, "--socket") == 0)
-			value = &target.socket;
+			value = &a.target.socket;
+		else if (strcmp(arg, "--force") == 0)
+			a.force = true;
+		else if (strcmp(arg, "--wait") == 0)
+			a.wait = true;
+		else if (strcmp(arg, "--node") == 0)
+			value = &a.target.node;
 		else if (strcmp(arg, "--http") == 0)
-			value = &target.http;
+			value = &a.target.http;
 		else if (strcmp(arg, "--http-socket") == 0)
-			value = &target.http_socket;
+			value = &a.target.http_socket;
 		else if (strcmp(arg, "--dir") == 0)
-			value = &dir;
+			value = &a.dir;
 		else if (strcmp(arg, "--log-dir") == 0)
-			value = &log_dir;
+			value = &a.log_dir;
 		else if (arg[0] == '-')
 			return usage("unknown option", arg);
-		else if (command != NULL)
-			return usage("more than one command:", arg);
+		else if (a.nwords == WORDS_MAX)
+			return usage("too many words:", arg);
 		else
-			command = arg;
+			a.words[a.nwords++] = arg;
 		if (value != NULL)
 		{
 			if (i + 1 >= argc)
@@ -126,14 +165,5 @@ main(int argc, char **argv)
 			*value = argv[++i];
 		}
 	}
-	targets = (target.socket != NULL) + (target.http != NULL) + (target.http_socket != NULL);
-	if (command == NULL)
-		return usage("no command", NULL);
-	if (strcmp(command, "status") == 0)
-		return targets == 1 ? run_status(&target, as_json) :
-			usage("give one of --socket, --http and --http-socket", NULL);
-	if (strcmp(command, "check") == 0)
-		return dir != NULL && targets == 0 ? ctl_check(dir, log_dir != NULL ? log_dir : "") :
-			usage("check needs --dir (and --log-dir) only", NULL);
-	return usage("unknown command", command);
+	return run(&a);
 }

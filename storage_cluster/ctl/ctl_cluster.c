@@ -322,14 +322,9 @@ status_of(const LocalCluster *c, int i)
 {
 	char		http[LOCAL_PATH_MAX];
 	CtlTarget	target = {.http_socket = http};
-	char	   *text;
-	json_t	   *status;
 
 	local_node_path(c, http, i, ".http");
-	text = ctl_fetch_status(&target);
-	status = text != NULL ? json_loads(text, 0, NULL) : NULL;
-	free(text);
-	return status;
+	return ctl_get_status(&target);
 }
 
 static void

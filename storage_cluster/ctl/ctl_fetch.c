@@ -1,22 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ctl_fetch.c: asks a node for its status, over HTTP (libcurl) or over the
- * socket that servers use (STATUS message).  Both wait CTL_TIMEOUT_S at most.
+ * ctl_fetch.c: asks a node for its status, over HTTP (libcurl) or in Aurora's
+ * protocol (STATUS message).  Both wait CTL_TIMEOUT_S at most.
  */
 #include "ctl/ctl.h"
 
 #include <curl/curl.h>
-#include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-
-#include "common/au_wire.h"
 
 #define STATUS_MAX ((size_t) AU_WIRE_PAYLOAD_MAX)
 
@@ -88,148 +80,46 @@ fetch_http(const CtlTarget *t)
 	return NULL;
 }
 
-/* ---- Aurora's protocol ------------------------------------------------ */
-
-static bool
-wait_for(int fd, short events, time_t deadline)
-{
-	struct pollfd p = {.fd = fd,.events = events};
-	time_t		left = deadline - time(NULL);
-
-	if (left > 0 && poll(&p, 1, (int) left * 1000) > 0)
-		return true;
-	errno = ETIMEDOUT;
-	return false;
-}
-
-static bool
-send_all(int fd, const uint8_t *p, size_t len, time_t deadline)
-{
-	while (len > 0)
-	{
-		ssize_t		n;
-
-		if (!wait_for(fd, POLLOUT, deadline))
-			return false;
-		n = send(fd, p, len, MSG_NOSIGNAL);
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t) n;
-	}
-	return true;
-}
-
-/* Next frame of type `want` at buf; anything else is an error, which is
- * printed. */
-static bool
-receive(int fd, const char *path, uint16_t want, uint8_t *buf, size_t cap, AuFrame *f,
-		time_t deadline)
-{
-	size_t		len = 0;
-
-	for (;;)
-	{
-		size_t		used;
-		AuStatus	status = au_frame_parse(buf, len, f, &used);
-		ssize_t		n;
-
-		if (status == AU_OK)
-			break;
-		if (status != AU_NEED_MORE)
-		{
-			fprintf(stderr, "auroractl: what listens on \"%s\" does not speak this version of Aurora's protocol%s\n",
-					path, len >= 4 && memcmp(buf, "HTTP", 4) == 0 ? "; is it the HTTP socket? Then use --http-socket" : "");
-			return false;
-		}
-		n = len < cap && wait_for(fd, POLLIN, deadline) ? recv(fd, buf + len, cap - len, 0) : -1;
-		if (n <= 0)
-		{
-			fprintf(stderr, "auroractl: no answer from the node on \"%s\": %s\n", path,
-					n == 0 ? "it closed the connection" : strerror(errno));
-			return false;
-		}
-		len += (size_t) n;
-	}
-	if (f->type == AU_MSG_ERROR)
-	{
-		AuMsgError	e;
-
-		if (au_dec_error(f, &e))
-			fprintf(stderr, "auroractl: the node on \"%s\" said: %s\n%s%s", path, e.message,
-					e.hint, e.hint[0] ? "\n" : "");
-		return false;
-	}
-	if (f->type != want)
-		fprintf(stderr, "auroractl: the node on \"%s\" sent an unexpected message of type %u\n",
-				path, f->type);
-	return f->type == want;
-}
-
 static char *
-ask(int fd, const char *path, uint8_t *buf, size_t cap)
+fetch_wire(const CtlTarget *t)
 {
-	time_t		deadline = time(NULL) + CTL_TIMEOUT_S;
-	AuMsgHello	hello = {.role = AU_ROLE_ADMIN,.name = "auroractl"};
+	CtlWire    *wire = ctl_wire_open(t);
+	uint8_t		frame[AU_WIRE_HEADER];
+	char	   *text = NULL;
 	AuWriter	w;
 	AuFrame		f;
-	bool		ok;
 
-	au_writer_start(&w, buf, cap);
-	ok = au_enc_hello(&w, 1, &hello);
-	if (!ok || !send_all(fd, w.data, w.len, deadline))
-	{
-		fprintf(stderr, "auroractl: could not send to \"%s\": %s\n", path, strerror(errno));
+	if (wire == NULL)
 		return NULL;
-	}
-	if (!receive(fd, path, AU_MSG_HELLO_OK, buf, cap, &f, deadline))
-		return NULL;
-	au_writer_start(&w, buf, cap);
-	ok = au_enc_empty(&w, AU_MSG_STATUS, 2);
-	if (!ok || !send_all(fd, w.data, w.len, deadline))
-	{
-		fprintf(stderr, "auroractl: could not send to \"%s\": %s\n", path, strerror(errno));
-		return NULL;
-	}
-	if (!receive(fd, path, AU_MSG_STATUS_OK, buf, cap, &f, deadline))
-		return NULL;
-	return strndup((const char *) f.payload, f.length);
-}
-
-static char *
-fetch_socket(const char *path)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	size_t		cap = AU_WIRE_PAYLOAD_MAX + AU_WIRE_HEADER;
-	uint8_t    *buf;
-	char	   *text = NULL;
-	int			fd;
-
-	if (strlen(path) >= sizeof(addr.sun_path))
-	{
-		fprintf(stderr, "auroractl: socket path \"%s\" is too long\n", path);
-		return NULL;
-	}
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *) &addr, sizeof(addr)) != 0)
-	{
-		fprintf(stderr, "auroractl: could not connect to \"%s\": %s\n"
-				"Check that aurora_storaged runs and listens there.\n", path, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return NULL;
-	}
-	buf = malloc(cap);
-	if (buf != NULL)
-		text = ask(fd, path, buf, cap);
-	free(buf);
-	close(fd);
+	au_writer_start(&w, frame, sizeof(frame));
+	if (au_enc_empty(&w, AU_MSG_STATUS, CTL_WIRE_ID) &&
+		ctl_wire_ask(wire, w.data, w.len, AU_MSG_STATUS_OK, &f))
+		text = strndup((const char *) f.payload, f.length);
+	ctl_wire_close(wire);
 	return text;
 }
 
-char *
-ctl_fetch_status(const CtlTarget *t)
+static char *
+fetch_status(const CtlTarget *t)
 {
-	return t->socket != NULL ? fetch_socket(t->socket) : fetch_http(t);
+	return t->socket != NULL || t->node != NULL ? fetch_wire(t) : fetch_http(t);
+}
+
+json_t *
+ctl_get_status(const CtlTarget *t)
+{
+	json_error_t error;
+	json_t	   *status;
+	char	   *text;
+
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	text = fetch_status(t);
+	curl_global_cleanup();
+	if (text == NULL)
+		return NULL;
+	status = json_loads(text, 0, &error);
+	if (status == NULL)
+		fprintf(stderr, "auroractl: the node's answer is no JSON: %s\n", error.text);
+	free(text);
+	return status;
 }

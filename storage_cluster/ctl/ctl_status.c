@@ -8,16 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *
-text_of(json_t *o, const char *key)
+const char *
+ctl_text_of(json_t *o, const char *key)
 {
 	const char *s = json_string_value(json_object_get(o, key));
 
 	return s != NULL ? s : "";
 }
 
-static int64_t
-number_of(json_t *o, const char *key)
+int64_t
+ctl_number_of(json_t *o, const char *key)
 {
 	return (int64_t) json_integer_value(json_object_get(o, key));
 }
@@ -50,15 +50,15 @@ print_size(json_t *o, const char *label, const char *key)
 {
 	char		buf[32];
 
-	print_line(label, size_text(number_of(o, key), buf, sizeof(buf)));
+	print_line(label, size_text(ctl_number_of(o, key), buf, sizeof(buf)));
 }
 
 static double
 average(json_t *o, const char *sum, const char *count)
 {
-	int64_t		n = number_of(o, count);
+	int64_t		n = ctl_number_of(o, count);
 
-	return n > 0 ? (double) number_of(o, sum) / (double) n / 1000 : 0;
+	return n > 0 ? (double) ctl_number_of(o, sum) / (double) n / 1000 : 0;
 }
 
 /* Distance between two positions given as text; 0 if they make no sense. */
@@ -70,8 +70,8 @@ lag(json_t *o, const char *ahead, const char *behind)
 				bh,
 				bl;
 
-	if (sscanf(text_of(o, ahead), "%X/%X", &ah, &al) != 2 ||
-		sscanf(text_of(o, behind), "%X/%X", &bh, &bl) != 2)
+	if (sscanf(ctl_text_of(o, ahead), "%X/%X", &ah, &al) != 2 ||
+		sscanf(ctl_text_of(o, behind), "%X/%X", &bh, &bl) != 2)
 		return 0;
 	return (int64_t) (((uint64_t) ah << 32 | al) - ((uint64_t) bh << 32 | bl));
 }
@@ -102,13 +102,13 @@ print_latency(json_t *latency)
 	{
 		char		t[4][32];
 
-		if (number_of(s, "count") == 0)
+		if (ctl_number_of(s, "count") == 0)
 			continue;
-		printf("  %-14s %12" PRId64 " %10s %10s %10s %10s\n", stage, number_of(s, "count"),
-			   time_text(number_of(s, "p50_us"), t[0], sizeof(t[0])),
-			   time_text(number_of(s, "p90_us"), t[1], sizeof(t[1])),
-			   time_text(number_of(s, "p99_us"), t[2], sizeof(t[2])),
-			   time_text(number_of(s, "max_us"), t[3], sizeof(t[3])));
+		printf("  %-14s %12" PRId64 " %10s %10s %10s %10s\n", stage, ctl_number_of(s, "count"),
+			   time_text(ctl_number_of(s, "p50_us"), t[0], sizeof(t[0])),
+			   time_text(ctl_number_of(s, "p90_us"), t[1], sizeof(t[1])),
+			   time_text(ctl_number_of(s, "p99_us"), t[2], sizeof(t[2])),
+			   time_text(ctl_number_of(s, "max_us"), t[3], sizeof(t[3])));
 	}
 }
 
@@ -119,70 +119,70 @@ print_volume(json_t *v)
 	char		a[32],
 				b[32];
 
-	printf("\nvolume %s\n", text_of(v, "system_identifier"));
-	print_line("state", text_of(v, "state"));
+	printf("\nvolume %s\n", ctl_text_of(v, "system_identifier"));
+	print_line("state", ctl_text_of(v, "state"));
 	if (json_object_get(v, "problem") != NULL)
-		print_line("problem", text_of(v, "problem"));
+		print_line("problem", ctl_text_of(v, "problem"));
 	snprintf(line, sizeof(line), "%" PRId64 " on timeline %" PRId64 ", writer %s",
-			 number_of(v, "term"), number_of(v, "timeline"),
-			 text_of(v, "writer")[0] ? text_of(v, "writer") : "not connected");
+			 ctl_number_of(v, "term"), ctl_number_of(v, "timeline"),
+			 ctl_text_of(v, "writer")[0] ? ctl_text_of(v, "writer") : "not connected");
 	print_line("term", line);
-	print_line("log begins", text_of(v, "start_lsn"));
-	print_line("received", text_of(v, "received_lsn"));
-	print_line("durable", text_of(v, "durable_lsn"));
-	snprintf(line, sizeof(line), "%s (%s behind)", text_of(v, "applied_lsn"),
+	print_line("log begins", ctl_text_of(v, "start_lsn"));
+	print_line("received", ctl_text_of(v, "received_lsn"));
+	print_line("durable", ctl_text_of(v, "durable_lsn"));
+	snprintf(line, sizeof(line), "%s (%s behind)", ctl_text_of(v, "applied_lsn"),
 			 size_text(lag(v, "durable_lsn", "applied_lsn"), a, sizeof(a)));
 	print_line("applied", line);
-	snprintf(line, sizeof(line), "%s (%s behind)", text_of(v, "persisted_lsn"),
+	snprintf(line, sizeof(line), "%s (%s behind)", ctl_text_of(v, "persisted_lsn"),
 			 size_text(lag(v, "durable_lsn", "persisted_lsn"), a, sizeof(a)));
 	print_line("in files", line);
-	print_line("readable since", text_of(v, "horizon_lsn"));
-	if (number_of(v, "holds") > 0 || number_of(v, "holds_broken") > 0)
+	print_line("readable since", ctl_text_of(v, "horizon_lsn"));
+	if (ctl_number_of(v, "holds") > 0 || ctl_number_of(v, "holds_broken") > 0)
 	{
 		snprintf(line, sizeof(line), "%" PRId64 ", the lowest at %s; broken: %" PRId64,
-				 number_of(v, "holds"),
-				 text_of(v, "hold_lsn")[0] ? text_of(v, "hold_lsn") : "-",
-				 number_of(v, "holds_broken"));
+				 ctl_number_of(v, "holds"),
+				 ctl_text_of(v, "hold_lsn")[0] ? ctl_text_of(v, "hold_lsn") : "-",
+				 ctl_number_of(v, "holds_broken"));
 		print_line("holds", line);
 	}
 	snprintf(line, sizeof(line), "%s on %s (%s free), %s",
-			 size_text(number_of(v, "landing_bytes"), a, sizeof(a)), text_of(v, "landing_kind"),
-			 size_text(number_of(v, "landing_free_bytes"), b, sizeof(b)),
-			 text_of(v, "landing_directory"));
+			 size_text(ctl_number_of(v, "landing_bytes"), a, sizeof(a)), ctl_text_of(v, "landing_kind"),
+			 size_text(ctl_number_of(v, "landing_free_bytes"), b, sizeof(b)),
+			 ctl_text_of(v, "landing_directory"));
 	print_line("landing log", line);
 	snprintf(line, sizeof(line), "%s, %s in memory",
-			 size_text(number_of(v, "store_bytes"), a, sizeof(a)),
-			 size_text(number_of(v, "pending_bytes") + number_of(v, "store_memory_bytes"), b, sizeof(b)));
+			 size_text(ctl_number_of(v, "store_bytes"), a, sizeof(a)),
+			 size_text(ctl_number_of(v, "pending_bytes") + ctl_number_of(v, "store_memory_bytes"), b, sizeof(b)));
 	print_line("page versions", line);
 	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " drops wait for the retention)",
-			 number_of(v, "relations"), number_of(v, "drops_waiting"));
+			 ctl_number_of(v, "relations"), ctl_number_of(v, "drops_waiting"));
 	print_line("relations", line);
 	snprintf(line, sizeof(line), "%" PRId64 " walks, this one at %" PRId64 " %%, damaged places: %" PRId64,
-			 number_of(v, "scrub_passes"), number_of(v, "scrub_percent"),
-			 number_of(v, "scrub_damaged"));
+			 ctl_number_of(v, "scrub_passes"), ctl_number_of(v, "scrub_percent"),
+			 ctl_number_of(v, "scrub_damaged"));
 	print_line("scrubber", line);
 	if (json_object_get(v, "damage") != NULL)
-		print_line("damage", text_of(v, "damage"));
+		print_line("damage", ctl_text_of(v, "damage"));
 	snprintf(line, sizeof(line), "%" PRId64 " (%s), %" PRId64 " syncs of %.2f ms, at most %.2f ms",
-			 number_of(v, "appends"), size_text(number_of(v, "append_bytes"), a, sizeof(a)),
-			 number_of(v, "syncs"), average(v, "sync_us", "syncs"),
-			 (double) number_of(v, "sync_us_max") / 1000);
+			 ctl_number_of(v, "appends"), size_text(ctl_number_of(v, "append_bytes"), a, sizeof(a)),
+			 ctl_number_of(v, "syncs"), average(v, "sync_us", "syncs"),
+			 (double) ctl_number_of(v, "sync_us_max") / 1000);
 	print_line("appends", line);
 	snprintf(line, sizeof(line), "%" PRId64 ", of ours %" PRId64 " with %" PRId64 " page changes (%s)",
-			 number_of(v, "records"), number_of(v, "page_records"), number_of(v, "patches"),
-			 size_text(number_of(v, "patch_bytes"), a, sizeof(a)));
+			 ctl_number_of(v, "records"), ctl_number_of(v, "page_records"), ctl_number_of(v, "patches"),
+			 size_text(ctl_number_of(v, "patch_bytes"), a, sizeof(a)));
 	print_line("records", line);
 	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " pages), %.3f ms on average",
-			 number_of(v, "reads"), number_of(v, "pages_read"), average(v, "read_us", "reads"));
+			 ctl_number_of(v, "reads"), ctl_number_of(v, "pages_read"), average(v, "read_us", "reads"));
 	print_line("reads", line);
 	snprintf(line, sizeof(line), "%" PRId64 " (%.3f ms on average), %" PRId64 " in vain, %" PRId64 " now",
-			 number_of(v, "read_waits"), average(v, "read_wait_us", "read_waits"),
-			 number_of(v, "reads_expired"), number_of(v, "waiting_reads"));
+			 ctl_number_of(v, "read_waits"), average(v, "read_wait_us", "read_waits"),
+			 ctl_number_of(v, "reads_expired"), ctl_number_of(v, "waiting_reads"));
 	print_line("reads that waited", line);
 	print_latency(json_object_get(v, "latency"));
-	if (number_of(v, "corrupt") > 0)
+	if (ctl_number_of(v, "corrupt") > 0)
 	{
-		snprintf(line, sizeof(line), "%" PRId64 " (see the node's log)", number_of(v, "corrupt"));
+		snprintf(line, sizeof(line), "%" PRId64 " (see the node's log)", ctl_number_of(v, "corrupt"));
 		print_line("damaged versions", line);
 	}
 }
@@ -196,34 +196,36 @@ ctl_print_status(json_t *s)
 	char		line[256];
 	char		a[32],
 				b[32];
-	int64_t		up = number_of(s, "uptime_s");
+	int64_t		up = ctl_number_of(s, "uptime_s");
 
-	printf("node %s\n", text_of(s, "node_id"));
-	print_line("state", text_of(s, "state"));
+	printf("node %s\n", ctl_text_of(s, "node_id"));
+	print_line("state", ctl_text_of(s, "state"));
 	snprintf(line, sizeof(line), "%s (protocol %" PRId64 "), process %" PRId64,
-			 text_of(s, "version"), number_of(s, "protocol"), number_of(s, "pid"));
+			 ctl_text_of(s, "version"), ctl_number_of(s, "protocol"), ctl_number_of(s, "pid"));
 	print_line("version", line);
-	print_line("directory", text_of(s, "directory"));
+	print_line("directory", ctl_text_of(s, "directory"));
 	snprintf(line, sizeof(line), "%" PRId64 " d %02" PRId64 ":%02" PRId64 ":%02" PRId64,
 			 up / 86400, up / 3600 % 24, up / 60 % 60, up % 60);
 	print_line("up", line);
 	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " since start, %" PRId64 " turned away)",
-			 number_of(s, "connections"), number_of(s, "connections_total"),
-			 number_of(s, "connections_refused"));
+			 ctl_number_of(s, "connections"), ctl_number_of(s, "connections_total"),
+			 ctl_number_of(s, "connections_refused"));
 	print_line("connections", line);
 	snprintf(line, sizeof(line), "%s resident, configured %s",
-			 size_text(number_of(s, "resident_bytes"), a, sizeof(a)),
-			 size_text(number_of(s, "memory_limit_bytes"), b, sizeof(b)));
+			 size_text(ctl_number_of(s, "resident_bytes"), a, sizeof(a)),
+			 size_text(ctl_number_of(s, "memory_limit_bytes"), b, sizeof(b)));
 	print_line("memory", line);
-	if (number_of(s, "disk_limit_bytes") > 0)
+	if (ctl_number_of(s, "disk_limit_bytes") > 0)
 		snprintf(line, sizeof(line), "%s of at most %s",
-				 size_text(number_of(s, "disk_used_bytes"), a, sizeof(a)),
-				 size_text(number_of(s, "disk_limit_bytes"), b, sizeof(b)));
+				 size_text(ctl_number_of(s, "disk_used_bytes"), a, sizeof(a)),
+				 size_text(ctl_number_of(s, "disk_limit_bytes"), b, sizeof(b)));
 	else
 		snprintf(line, sizeof(line), "%s",
-				 size_text(number_of(s, "disk_used_bytes"), a, sizeof(a)));
+				 size_text(ctl_number_of(s, "disk_used_bytes"), a, sizeof(a)));
 	print_line("disk used", line);
 	print_size(s, "disk free", "disk_free_bytes");
+	if (json_object_get(s, "cluster") != NULL)
+		ctl_print_cluster(json_object_get(s, "cluster"));
 	if (json_array_size(volumes) == 0)
 		printf("\nno volumes: no server has connected yet\n");
 	json_array_foreach(volumes, i, v)
