@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# A cluster of storage nodes is formed, grows, loses its leader, shrinks, and is
+# killed as a whole: all nodes agree on one view, which never goes back, and
+# what is not safe is refused with the way out.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use AuroraTest;
+use IO::Socket::INET;
+use IPC::Run ();
+use JSON::PP ();
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+seed_random();
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $daemon = bindir() . '/aurora_storaged';
+my $ctl = bindir() . '/auroractl';
+my $nodes = 5;
+my (@port, @handle);
+
+# A port for clients, with a free one behind it for consensus.
+foreach my $i (0 .. $nodes - 1)
+{
+	for (1 .. 200)
+	{
+		my $p = 30000 + 2 * int(rand(10000));
+		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 1;
+		next if grep { !defined } @s or grep { defined && $_ == $p } @port;
+		$port[$i] = $p;
+		last;
+	}
+	die 'no ports' unless defined $port[$i];
+}
+
+sub address { return "127.0.0.1:$port[$_[0]]"; }
+
+sub start_node
+{
+	my ($i, @options) = @_;
+	$handle[$i] = IPC::Run::start(
+		[ $daemon, '--dir', "$dir/node$i", '--listen', address($i), '--http-socket', "$dir/http$i",
+		  '--memory', '32', @options ],
+		'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
+	return;
+}
+
+sub kill_nodes
+{
+	my (@which) = @_;
+	$handle[$_]->signal('KILL') foreach @which;
+	foreach my $i (@which) { eval { $handle[$i]->finish; }; $handle[$i] = undef; }
+	return;
+}
+
+# A node that is to end by itself: its exit status and what it said.
+sub fails_to_start
+{
+	my ($i, @options) = @_;
+	my ($out, $rc) = ('');
+	IPC::Run::run([ $daemon, '--dir', "$dir/node$i", '--memory', '32', @options ], '<', \undef, '>', \$out,
+		'2>&1', IPC::Run::timeout(20));
+	$rc = $? >> 8;
+	return ($rc, $out);
+}
+
+sub ctl
+{
+	my ($i, @command) = @_;
+	my $out = '';
+	IPC::Run::run([ $ctl, '--node', address($i), @command ], '<', \undef, '>', \$out, '2>&1',
+		IPC::Run::timeout(40));
+	return ($? >> 8, $out);
+}
+
+sub ctl_ok
+{
+	my ($what, $i, @command) = @_;
+	my ($rc, $out) = ctl($i, @command);
+	is($rc, 0, $what) or diag $out;
+	return $out;
+}
+
+sub ctl_refused
+{
+	my ($what, $like, $i, @command) = @_;
+	my ($rc, $out) = ctl($i, @command);
+	is($rc, 1, "$what: exit status");
+	like($out, $like, "$what: says why");
+	return;
+}
+
+# What node i says of its cluster; undef: nothing.
+my $quiet = '';
+sub cluster_of
+{
+	my ($i) = @_;
+	my $out = '';
+	IPC::Run::run([ $ctl, '--http-socket', "$dir/http$i", 'status', '--json' ], '<', \undef, '>', \$out,
+		'2>', \$quiet, IPC::Run::timeout(20)) or return undef;
+	return JSON::PP::decode_json($out)->{cluster};
+}
+
+sub node_in
+{
+	my ($c, $number) = @_;
+	my ($n) = grep { $_->{number} == $number } @{ $c->{nodes} };
+	return $n;
+}
+
+my %epoch;
+# Until $test, called with the clusters as the nodes see them, is true; the
+# views of all are the same then.  The epoch of a node never goes back.
+sub wait_until
+{
+	my ($what, $which, $test) = @_;
+	my $limit = time() + 30;
+	my @c;
+	while (time() < $limit)
+	{
+		@c = map { cluster_of($_) } @$which;
+		foreach my $k (0 .. $#$which)
+		{
+			next unless defined $c[$k];
+			my $i = $which->[$k];
+			die "node $i: view $c[$k]{epoch} after $epoch{$i}" if $c[$k]{epoch} < ($epoch{$i} // 0);
+			$epoch{$i} = $c[$k]{epoch};
+		}
+		my $same = !grep { !defined || $_->{epoch} != $c[0]{epoch} } @c;
+		if ($same && $test->(@c))
+		{
+			pass($what);
+			return @c;
+		}
+		sleep 0.1;
+	}
+	fail($what);
+	diag(JSON::PP->new->canonical->pretty->encode($_)) foreach grep { defined } @c;
+	diag("node $_: " . slurp("$dir/daemon$_.log")) foreach @$which;
+	BAIL_OUT('the cluster does not come to it') if $what =~ /formed/;
+	return @c;
+}
+
+sub voters { return scalar grep { $_->{voter} } @{ $_[0]{nodes} }; }
+sub at_rest { return $_[0]{slices_moving} == 0 && !grep { $_->{state} eq 'joining' } @{ $_[0]{nodes} }; }
+
+# The same everywhere, but for what each says of itself.
+sub same_views
+{
+	my ($what, @c) = @_;
+	my @text = map { JSON::PP->new->canonical->encode([ @{$_}{qw(cluster_id epoch nodes volumes replicas)} ]) } @c;
+	is(scalar(grep { $_ ne $text[0] } @text), 0, "$what: the same view everywhere");
+	return;
+}
+
+# ---- wrong beginnings --------------------------------------------------
+my ($rc, $out) = fails_to_start(0, '--socket', "$dir/s", '--cluster-init');
+is($rc, 1, 'a member without an address does not start');
+like($out, qr/other nodes of the cluster must know where this one is/, '... and says why');
+($rc, $out) = fails_to_start(0, '--listen', address(0), '--cluster-init', '--join', address(1));
+is($rc, 2, 'to make a cluster and to join one is too much');
+like($out, qr/give --cluster-init to the first node/, '... and says so');
+
+# ---- one, two, three ---------------------------------------------------
+start_node(0, '--cluster-init', '--zone', 'a');
+my ($c) = wait_until('formed by one node', [0], sub { $_[0]{leader} == 1 && $_[0]{epoch} > 0 && voters($_[0]) == 1 });
+my $id = $c->{cluster_id};
+is(node_in($c, 1)->{slices_owned}, 256, 'it has all slices');
+kill_nodes(0);
+start_node(0, '--cluster-init', '--zone', 'a');
+($c) = wait_until('after kill -9 it leads again', [0], sub { $_[0]{leader} == 1 });
+is($c->{cluster_id}, $id, 'to be told to make a cluster again makes no other one');
+
+start_node(1, '--join', address(0), '--zone', 'b');
+start_node(2, '--join', address(1), '--zone', 'c');		# which may be no member yet
+my @c = wait_until('three nodes formed a cluster', [ 0 .. 2 ],
+	sub { @{ $_[0]{nodes} } == 3 && voters($_[0]) == 3 && at_rest($_[0]) && $_[0]{leader} == $_[1]{leader} });
+same_views('three nodes', @c);
+is_deeply([ sort map { $_->{number} } @c ], [ 1, 2, 3 ], 'each has a number of its own');
+is(scalar(grep { $_->{slices_owned} != 256 } @{ $c[0]{nodes} }), 0, 'three replicas on three nodes: each has all slices');
+
+# ---- a fourth ----------------------------------------------------------
+start_node(3, '--join', address(2), '--zone', 'a');
+@c = wait_until('a fourth node joined', [ 0 .. 3 ], sub { @{ $_[0]{nodes} } == 4 && at_rest($_[0]) });
+same_views('four nodes', @c);
+is(voters($c[0]), 3, 'three of four vote');
+my $number = { map { $_ => $c[$_]{number} } 0 .. 3 };
+my $new = node_in($c[0], $number->{3});
+cmp_ok($new->{slices_owned}, '<=', 150, 'it got its share in its zone, not more');
+cmp_ok($new->{slices_owned}, '>=', 90, '... and not less');
+is(node_in($c[0], $number->{1})->{slices_owned}, 256, 'zones b and c keep one replica of all');
+
+like(ctl_ok('ring show', 3, 'ring', 'show'), qr/256 slices, 3 replicas of each, 0 slices moving\n.*\n.*\n\s+1 a\s+#+/,
+	'the ring is drawn');
+like(ctl_ok('node list', 3, 'node', 'list'), qr/active\s+up\s+leader/, 'the leader is shown');
+like(ctl_ok('status', 1, 'status'), qr/cluster $id\n  this node is node \d\n/, 'status shows the cluster');
+my $before = node_in($c[0], $number->{3})->{slices_owned};
+ctl_ok('a weight, asked of a node that does not lead', $c[0]{leader} == $number->{2} ? 1 : 2,
+	'node', 'weight', $number->{3}, '200', '--wait');
+@c = wait_until('the heavier node has more', [ 0 .. 3 ],
+	sub { at_rest($_[0]) && node_in($_[0], $number->{3})->{slices_owned} > $before + 10 });
+
+# ---- what is not safe --------------------------------------------------
+ctl_refused('a node that has slices', qr/node $number->{1} has slices; drain it first/, 0, 'node', 'remove', $number->{1});
+ctl_refused('by force, a node that is up', qr/is up; drain it/, 0, 'node', 'remove', $number->{1}, '--force');
+ctl_refused('a node there is not', qr/there is no node 99/, 2, 'node', 'drain', '99');
+
+# ---- the leader dies ---------------------------------------------------
+my ($lead) = grep { $number->{$_} == $c[0]{leader} } 0 .. 3;
+my @others = grep { $_ != $lead } 0 .. 3;
+kill_nodes($lead);
+my $t0 = time();
+@c = wait_until('another one leads, the dead one is seen', \@others,
+	sub {
+		my $v = node_in($_[0], $number->{$lead});
+		return $_[0]{leader} != $number->{$lead} && $_[0]{leader} > 0 && !$v->{up} && !$v->{voter} && voters($_[0]) == 3;
+	});
+note(sprintf('after %.1f s', time() - $t0));
+same_views('without the old leader', @c);
+ctl_ok('the cluster can change', $others[0], 'node', 'weight', $number->{$others[1]}, '110');
+start_node($lead);
+@c = wait_until('it is back, without being told where to join', [ 0 .. 3 ], sub { node_in($_[0], $number->{$lead})->{up} });
+is($c[$lead]{number}, $number->{$lead}, 'it is who it was');
+
+# ---- one goes ----------------------------------------------------------
+ctl_ok('drain', 0, 'node', 'drain', $number->{1}, '--wait');
+ctl_ok('remove', 3, 'node', 'remove', $number->{1});
+@c = wait_until('a removed node is told so', [ 0 .. 3 ], sub { @{ $_[0]{nodes} } == 3 && $_[1]{state} eq 'removed' });
+wait_until('three vote again', [ 0, 2, 3 ], sub { voters($_[0]) == 3 });
+like(slurp("$dir/daemon1.log"), qr/ERROR: .*this node was removed from its cluster/, '... and says so in its log');
+ctl_refused('a command through a removed node', qr/no member of a cluster|was removed/, 1, 'node', 'drain', $number->{1});
+kill_nodes(1);
+($rc, $out) = fails_to_start(1, '--listen', address(1), '--join', address(0));
+is($rc, 1, 'it does not start again');
+like($out, qr/was removed from its cluster; give it an empty --dir/, '... and says what to do');
+start_node(4, '--listen', address(1), '--join', address(0), '--zone', 'b');		# at its place
+@c = wait_until('a new node takes its address', [ 0, 2, 3, 4 ], sub { @{ $_[0]{nodes} } == 4 && at_rest($_[0]) });
+is($c[3]{number}, 5, 'numbers are not used twice');
+
+# ---- all die -----------------------------------------------------------
+my @all = (0, 2, 3, 4);
+@c = wait_until('quiet', \@all, sub { voters($_[0]) == 3 });
+my $last = $c[0]{epoch};
+kill_nodes(@all);
+start_node(0);
+@c = wait_until('alone, it has the view it knew', [0], sub { $_[0]{epoch} >= $last });
+is($c[0]{leader}, 0, '... and no leader');
+ctl_refused('a command without a leader', qr/no leader at the moment\n.*voting nodes must run/, 0, 'node', 'weight', $number->{2}, '90');
+start_node($_, $_ == 4 ? ('--listen', address(1)) : ()) foreach @all[ 1 .. 3 ];
+@c = wait_until('all are back', \@all,
+	sub { $_[0]{leader} > 0 && !grep { !$_->{up} } @{ $_[0]{nodes} } });
+same_views('after the whole cluster was killed', @c);
+is($c[0]{cluster_id}, $id, 'it is the same cluster');
+ctl_ok('and it can change', 2, 'node', 'weight', $number->{2}, '90');
+
+# ---- a damaged view ----------------------------------------------------
+kill_nodes(2);
+my $view = slurp("$dir/node2/VIEW");
+substr($view, 40, 1) ^= "\x10";
+open(my $f, '>:raw', "$dir/node2/VIEW") or die;
+print $f $view;
+close $f;
+($rc, $out) = fails_to_start(2, '--listen', address(2));
+is($rc, 1, 'a node whose view is damaged does not start');
+like($out, qr/VIEW" is damaged.*--join/, '... and says what to do');
+unlink "$dir/node2/VIEW";
+start_node(2, '--join', address(0));
+@c = wait_until('it is taken in again', \@all, sub { ($_[1]{number} // 0) == $number->{2} && node_in($_[0], $number->{2})->{up} });
+
+foreach my $i (@all) { $handle[$i]->signal('TERM'); }
+foreach my $i (@all)
+{
+	$handle[$i]->finish;
+	is($handle[$i]->result(0), 0, "node $i stops cleanly");
+}
+done_testing();
