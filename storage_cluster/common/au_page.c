@@ -155,6 +155,29 @@ header_problem(const uint8_t *page)
 	return NULL;
 }
 
+static const char *
+line_pointer_problem(const uint8_t *page)
+{
+	uint32_t	upper = page_upper(page);
+	uint32_t	special = page_special(page);
+	uint32_t	max = page_max_offset(page);
+
+	for (uint32_t i = 1; i <= max; i++)
+	{
+		uint32_t	lp = lp_get(page, i);
+		uint32_t	off = lp_off(lp);
+
+		if (lp_state(lp) == LP_NORMAL)
+		{
+			if (off < upper || off % 8 != 0 || lp_len(lp) == 0 || off + lp_len(lp) > special)
+				return "line pointer is out of bounds";
+		}
+		else if (lp_state(lp) == LP_REDIRECT && (off == 0 || off > max))
+			return "line pointer redirects out of bounds";
+	}
+	return NULL;
+}
+
 bool
 au_page_valid(const uint8_t *page, const char **why)
 {
@@ -163,19 +186,8 @@ au_page_valid(const uint8_t *page, const char **why)
 	if (!au_page_is_new(page))
 	{
 		problem = header_problem(page);
-		for (uint32_t i = 1; problem == NULL && i <= page_max_offset(page); i++)
-		{
-			uint32_t	lp = lp_get(page, i);
-
-			if (lp_state(lp) == LP_NORMAL &&
-				(lp_off(lp) < page_upper(page) || lp_off(lp) % 8 != 0 ||
-				 lp_len(lp) == 0 ||
-				 lp_off(lp) + lp_len(lp) > page_special(page)))
-				problem = "line pointer is out of bounds";
-			else if (lp_state(lp) == LP_REDIRECT &&
-					 (lp_off(lp) == 0 || lp_off(lp) > page_max_offset(page)))
-				problem = "line pointer redirects out of bounds";
-		}
+		if (problem == NULL)
+			problem = line_pointer_problem(page);
 	}
 	if (why != NULL)
 		*why = problem;
@@ -797,6 +809,14 @@ find_places(const uint8_t *page, Places *at)
 	return NULL;
 }
 
+/* The bytes from .. until - 1 go to `to`, which is not below. */
+static void
+move_up(uint8_t *page, uint32_t from, uint32_t until, uint32_t to)
+{
+	if (to != from)
+		memmove(page + to, page + from, until - from);
+}
+
 /* Pack the tuples to the page's end, keeping their physical order.  From the
  * last one down each moves up or stays, so none is overwritten before it was
  * moved, and no two may overlap. */
@@ -807,6 +827,8 @@ compact(uint8_t *page)
 	const char *why = find_places(page, &at);
 	uint32_t	above = page_special(page);
 	uint32_t	upper = above;
+	uint32_t	from = above;	/* of the stretch that moves as one */
+	uint32_t	until = above;
 
 	for (uint32_t w = AU_PAGE_SIZE / 8 / 64; why == NULL && w-- > 0;)
 		while (at.taken[w] != 0)
@@ -819,15 +841,19 @@ compact(uint8_t *page)
 			at.taken[w] ^= (uint64_t) 1 << bit;
 			if (off + ALIGN8(len) > above)
 				return "items overlap or are out of bounds";
-			above = off;
+			if (off + ALIGN8(len) < above)
+			{
+				move_up(page, from, until, upper);
+				until = off + ALIGN8(len);
+			}
+			above = from = off;
 			upper -= ALIGN8(len);
-			if (upper == off)
-				continue;
-			memmove(page + upper, page + off, ALIGN8(len));
-			au_put_u32(lp_ptr(page, offnum), lp_make(upper, LP_NORMAL, len));
+			if (upper != off)
+				au_put_u32(lp_ptr(page, offnum), lp_make(upper, LP_NORMAL, len));
 		}
 	if (why != NULL)
 		return why;
+	move_up(page, from, until, upper);
 	memset(page + page_lower(page), 0, upper - page_lower(page));
 	au_put_u16(page + PG_UPPER, (uint16_t) upper);
 	return NULL;

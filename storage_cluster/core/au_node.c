@@ -316,8 +316,8 @@ close_stuck(AuNode *n, uint64_t now, uint64_t *wait)
 			continue;
 		}
 		au_n_log(n, AU_LOG_WARNING,
-				 "closed the connection of %s: it took none of %zu bytes of answers for %d s, and no more fit in memory",
-				 c->name, c->out_bytes, (int) (AU_NODE_OUT_STUCK_US / 1000000));
+				 "closed the connection of %s: it took none of %zu bytes of answers for %d ms, and no more fit in memory",
+				 c->name, c->out_bytes, (int) (AU_NODE_OUT_STUCK_US / 1000));
 		au_n_close(n, c);
 	}
 }

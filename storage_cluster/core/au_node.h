@@ -43,7 +43,7 @@
  * others wait for it.  Not long: a session that stands still in the middle of
  * a cursor leaves unread what it read ahead, and does not mind.
  */
-#define AU_NODE_OUT_STUCK_US ((uint64_t) 2 * 1000000)
+#define AU_NODE_OUT_STUCK_US ((uint64_t) 500 * 1000)
 #define AU_NODE_CONN_WAITS_MAX 64	/* waiting reads of a connection */
 #define AU_NODE_CONN_WAIT_BLOCKS_MAX 1024	/* ... and the blocks they ask for */
 #define AU_NODE_WAITS_MAX 16384 /* waiting reads of all together */

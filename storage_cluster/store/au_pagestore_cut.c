@@ -12,6 +12,9 @@
  * a read as of any LSN finds an image within so many units, and the work is
  * bounded by the log: at most one image for so many units of changes.
  *
+ * Besides, a record that fills a new page (COPY's) is stored as the page that
+ * it makes: as long, but copied by its readers instead of being made again.
+ *
  * Which pages are worth it the owner thread noted (AuPendEntry.units_max, an
  * estimate from counters that pages share); what is really stored is looked
  * up here.
@@ -21,6 +24,10 @@
 #include <stdlib.h>
 
 #include "common/au_page.h"
+
+/* A page that was filled by as many bytes of operations is stored as it then
+ * is: to make it anew would cost each of its readers as much as unpacking it. */
+#define FLATTEN_FROM 2048
 
 void
 au_cut_start(AuCutter *c, AuPageStore *ps)
@@ -81,6 +88,22 @@ make_image(AuCutter *c, uint32_t *len)
 	au_ops_image(&ops, c->page);
 	*len = ops.len;
 	return ops.overflow ? NULL : s->data;
+}
+
+void
+au_cut_flatten(AuCutter *c, AuItem *item)
+{
+	const uint8_t *image;
+	uint32_t	len;
+
+	if (item->len < FLATTEN_FROM || item->ops[0] != AU_OP_INIT ||
+		au_page_apply(c->page, item->ops, item->len, NULL) != AU_OK)
+		return;
+	image = make_image(c, &len);
+	if (image == NULL)
+		return;
+	item->ops = image;
+	item->len = len;
 }
 
 bool

@@ -392,6 +392,9 @@ AuLsn		au_ps_oldest_digest(const AuPageStore *ps);
 void		au_cut_start(AuCutter *c, AuPageStore *ps);
 void		au_cut_page(AuCutter *c, const AuPendEntry *e);
 bool		au_cut_item(AuCutter *c, const AuItem *item, AuItem *image);
+/* An item that fills a new page becomes an image of it, which is as long;
+ * before cut_item, and as long-lived as *image. */
+void		au_cut_flatten(AuCutter *c, AuItem *item);
 void		au_cut_segment_done(AuCutter *c);
 void		au_cut_page_done(AuCutter *c, const AuPendEntry *e);
 void		au_cut_end(AuCutter *c);

@@ -337,7 +337,9 @@ au_rc_build(AuReadCtx *c, const AuCollect *what, uint8_t *out, bool *lengthy)
 		return status;
 	if (c->nrefs == 0)
 		return AU_NOT_FOUND;
-	memset(out, 0, AU_PAGE_SIZE);
+	/* INIT and IMAGE write all of the page */
+	if (!au_ops_self_contained(c->refs[c->nrefs - 1].ops, c->refs[c->nrefs - 1].len))
+		memset(out, 0, AU_PAGE_SIZE);
 	for (uint32_t i = c->nrefs; i > 0; i--)
 	{
 		const AuReadRef *ref = &c->refs[i - 1];

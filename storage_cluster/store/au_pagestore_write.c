@@ -72,7 +72,7 @@ typedef struct Encoder
 /* The segment's items, and images where the chain is long.  Returns how many,
  * 0: out of memory. */
 static uint32_t
-gather_items(Encoder *enc, const AuPendSegment *seg, size_t *bytes, AuLsn *self_from)
+gather_items(Encoder *enc, uint8_t keyspace, const AuPendSegment *seg, size_t *bytes, AuLsn *self_from)
 {
 	uint32_t	n = seg->nitems;
 	uint32_t	out = 0;
@@ -101,6 +101,12 @@ gather_items(Encoder *enc, const AuPendSegment *seg, size_t *bytes, AuLsn *self_
 	{
 		AuItem		item = enc->items[seg->nitems + i];
 
+		if (keyspace == AU_KS_PAGE)
+		{
+			*bytes -= item.len;
+			au_cut_flatten(&enc->cut, &item);
+			*bytes += item.len;
+		}
 		enc->items[out++] = item;
 		if (!enc->cut.wanted || !au_cut_item(&enc->cut, &item, &enc->items[out]))
 			continue;
@@ -120,7 +126,7 @@ encode_segment(Encoder *enc, const AuPendEntry *e, const AuPendSegment *seg,
 	size_t		bytes;
 	size_t		size;
 	AuLsn		self_from;
-	uint32_t	n = gather_items(enc, seg, &bytes, &self_from);
+	uint32_t	n = gather_items(enc, e->keyspace, seg, &bytes, &self_from);
 
 	if (n == 0)
 		return false;
