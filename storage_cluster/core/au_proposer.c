@@ -552,6 +552,17 @@ send_append(AuProposer *p, AuPNode *n, uint32_t i, size_t len)
 	au_pr_send(p, i, &w, AU_PROPOSER_ANSWER_US);
 }
 
+/*
+ * Does the node not know yet what is committed?  (A lone one knows by itself.)
+ * The next log tells it on its way; if none follows soon, a message of its own
+ * does.
+ */
+static bool
+must_tell(const AuProposer *p, const AuPNode *n)
+{
+	return n->commit_told < p->commit && p->group.n > 1;
+}
+
 static void
 send_log(AuProposer *p, uint32_t i, uint64_t now)
 {
@@ -578,8 +589,7 @@ send_log(AuProposer *p, uint32_t i, uint64_t now)
 	}
 	if (n->state < AU_PNODE_STREAM || n->out_bytes > 0)
 		return;
-	/* A lone node knows by itself what is committed. */
-	if ((n->commit_told < p->commit && p->group.n > 1) ||
+	if ((must_tell(p, n) && now - n->told_at >= AU_PROPOSER_TELL_US) ||
 		(p->want_applied && n->applied < n->durable && n->asked < n->sent) ||
 		now - n->told_at >= AU_PROPOSER_HEARTBEAT_US)
 	{
@@ -620,7 +630,8 @@ run_node(AuProposer *p, uint32_t i, uint64_t now)
 	{
 		send_log(p, i, now);
 		if (n->state >= AU_PNODE_STREAM)
-			return earlier(AU_PROPOSER_HEARTBEAT_US, now,
+			return earlier(must_tell(p, n) && n->out_bytes == 0 ? AU_PROPOSER_TELL_US :
+						   AU_PROPOSER_HEARTBEAT_US, now,
 						   n->answer_due != 0 ? n->answer_due : UINT64_MAX);
 	}
 	if (n->state == AU_PNODE_DOWN)

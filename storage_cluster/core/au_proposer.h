@@ -52,6 +52,9 @@
 /* Log before a node's end that is sent once more, so that the node can see
  * whether the server continues the log it holds. */
 #define AU_PROPOSER_OVERLAP (64u << 10)
+/* A node to which nothing was sent for so long is told the commit position;
+ * before, the log that follows most probably does. */
+#define AU_PROPOSER_TELL_US ((uint64_t) 2 * 1000)
 #define AU_PROPOSER_HEARTBEAT_US ((uint64_t) 500 * 1000)
 #define AU_PROPOSER_ANSWER_US ((uint64_t) 10 * 1000000)
 /* More patience for ELECT: a node may have to read its log again. */
