@@ -23,6 +23,7 @@
 #include <stdio.h>
 
 #include "cluster/au_ring.h"
+#include "core/au_plant.h"
 
 int
 au_view_index(const AuView *v, uint32_t number)
@@ -465,7 +466,8 @@ apply_ready(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t 
 	{
 		AuSlice    *s = &v->slices[i];
 
-		if (!au_slices_has(&c->slices, i) || c->epoch < s->since)
+		if (!au_slices_has(&c->slices, i) ||
+			(c->epoch < s->since && !AU_PLANTED(AU_PLANT_STALE_READY)))
 			continue;
 		for (uint32_t j = 0; j < s->ntarget; j++)
 			if (s->target[j] == c->number && !(s->ready >> j & 1))

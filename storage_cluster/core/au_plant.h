@@ -18,6 +18,7 @@ typedef enum AuPlant
 	AU_PLANT_APPLY_EARLY,		/* log is applied before a quorum holds it */
 	AU_PLANT_OLD_EPOCH,			/* a node takes part in a group that is over */
 	AU_PLANT_TWO_AT_ONCE,		/* a group may change by any number of nodes */
+	AU_PLANT_STALE_READY,		/* word of an earlier move of a slice counts */
 	AU_PLANT_NO_OBJECTION,		/* a node that is suspected keeps silent */
 	AU_PLANT_GOSSIP_STALE,		/* the last opinion heard counts, however old */
 	AU_PLANT_NO_CRC				/* an entry of the landing log is believed as it is */

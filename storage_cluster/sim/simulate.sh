@@ -1,11 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# simulate.sh AU_SIMULATE SEEDS: every seed that ever failed, SEEDS fresh ones,
-# and each planted bug, which must be found.  Ends with a line of figures.
+# simulate.sh AU_SIMULATE AU_SIMULATE_CLUSTER SEEDS: every seed that ever failed,
+# SEEDS fresh ones (half as many of the membership's), and each planted bug,
+# which must be found.  Ends with a line of figures.
 set -u
 simulate=$1
-seeds=$2
+cluster=$2
+seeds=$3
 here=$(dirname "$(readlink -f "$0")")
 failed=0
 
@@ -19,5 +21,13 @@ done <"$here/seeds"
 for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale; do
 	"$simulate" --from 1 --seeds 300 --plant $plant || failed=1
 done
+while read -r seed _; do
+	case $seed in "" | \#*) continue ;; esac
+	"$cluster" --seed "$seed" >/dev/null || { echo "membership: seed $seed, which failed before, FAILED"; failed=1; }
+done <"$here/cluster/seeds"
+for plant in ready-early stale-ready leftover serve-incoming stale-view no-objection gossip-decides; do
+	"$cluster" --from 1 --seeds 300 --plant $plant || failed=1
+done
+"$cluster" --seeds $(((seeds + 1) / 2)) || failed=1
 "$simulate" --seeds "$seeds" || failed=1
 exit $failed
