@@ -71,7 +71,6 @@
 #define AU_MSG_GOSSIP_OK 40
 #define AU_MSG_EXPORT 41
 #define AU_MSG_EXPORT_OK 42
-#define AU_MSG_EXPORT_NEXT 43
 #define AU_MSG_EXPORT_DATA 44
 #define AU_MSG_DIGEST 45
 #define AU_MSG_DIGEST_OK 46
@@ -278,14 +277,18 @@ typedef struct AuMsgElectOk
  * GET_LOG: a node that fell behind asks another one (role NODE) for log from
  * lsn on, at most length bytes.  LOG holds what a quorum holds; and if both
  * nodes have let in the writer of the same term, whose logs are one, all that
- * the other has.  No bytes: there is no more now.  AU_GONE: lsn is below what
- * is kept.
+ * the other has.  No bytes: there is no more now; with wait_ms (at most
+ * AU_GET_LOG_WAIT_MS) that is said only after this time.  AU_GONE: lsn is below
+ * what is kept.
  */
+#define AU_GET_LOG_WAIT_MS 1000
+
 typedef struct AuMsgGetLog
 {
 	uint64_t	term;			/* of the writer that was let in last */
 	AuLsn		lsn;
 	uint32_t	length;
+	uint32_t	wait_ms;
 } AuMsgGetLog;
 
 typedef struct AuMsgLog

@@ -191,6 +191,7 @@ au_enc_get_log(AuWriter *w, uint64_t id, const AuMsgGetLog *m)
 	au_w_u64(w, m->term);
 	au_w_u64(w, m->lsn);
 	au_w_u32(w, m->length);
+	au_w_u32(w, m->wait_ms);
 	return au_frame_end(w);
 }
 
@@ -203,7 +204,9 @@ au_dec_get_log(const AuFrame *f, AuMsgGetLog *m)
 	m->term = au_r_u64(&r);
 	m->lsn = au_r_u64(&r);
 	m->length = au_r_u32(&r);
-	return au_reader_done(&r) && m->length > 0 && m->length <= AU_WIRE_APPEND_MAX;
+	m->wait_ms = au_r_u32(&r);
+	return au_reader_done(&r) && m->length > 0 && m->length <= AU_WIRE_APPEND_MAX &&
+		m->wait_ms <= AU_GET_LOG_WAIT_MS;
 }
 
 bool

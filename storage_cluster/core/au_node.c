@@ -76,8 +76,10 @@ au_node_free(AuNode *n)
 {
 	AuNodeHost	host = n->host;
 
+	au_j_free(n);
 	while (n->conns != NULL)
 		au_node_conn_closed(n, n->conns);
+	au_x_free(n);
 	for (uint32_t i = 0; i < n->nvols; i++)
 	{
 		(void) au_d_end_all(n->vols[i]);
@@ -224,10 +226,10 @@ au_node_conn_opened(AuNode *n, void *handle)
 }
 
 AuConn *
-au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
-			 const AuOutgoing *use, void *ctx)
+au_n_connect(AuNode *n, uint64_t system_identifier, AuVolume *v, uint64_t node_id,
+			 const char *address, const AuOutgoing *use, void *ctx)
 {
-	AuMsgHello	hello = {.role = AU_ROLE_NODE};
+	AuMsgHello	hello = {.system_identifier = system_identifier,.role = AU_ROLE_NODE};
 	AuConn	   *c = au_node_conn_opened(n, NULL);
 	AuWriter	w;
 
@@ -235,8 +237,6 @@ au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
 		return NULL;
 	c->hello = true;
 	c->vol = v;
-	if (v != NULL)
-		hello.system_identifier = v->meta.system_identifier;
 	snprintf(c->name, sizeof(c->name), "node %" PRIX64, node_id);
 	snprintf(hello.name, sizeof(hello.name), "node %" PRIX64, n->opt.node_id);
 	c->handle = n->host.peer_open(n->host.ctx, address, c);
@@ -261,6 +261,8 @@ au_node_conn_closed(AuNode *n, AuConn *c)
 	au_c_forget_conn(n, c);
 	au_g_forget_conn(n, c);
 	au_m_forget_conn(c);
+	au_p_forget_conn(n, c);
+	au_x_forget_conn(c);
 	for (uint32_t i = 0; i < n->nvols; i++)
 		if (n->vols[i]->writer == c)
 		{
@@ -504,6 +506,9 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 		case AU_MSG_HOLD_LSN:
 			au_h_hold(n, c, f);
 			break;
+		case AU_MSG_EXPORT:
+			au_x_export(n, c, f);
+			break;
 		case AU_MSG_GET_VIEW:
 			au_c_get_view(n, c, f);
 			break;
@@ -603,6 +608,31 @@ decide_terms(AuNode *n)
 	}
 }
 
+/* What others of a cluster wait for, and what it asks of this node. */
+static uint64_t
+run_cluster(AuNode *n, uint64_t wait)
+{
+	uint64_t	now = n->host.now_us(n->host.ctx);
+	uint64_t	w;
+
+	if (n->nlog_waits > 0)
+	{
+		w = au_p_wake(n, now);
+		wait = w < wait ? w : wait;
+	}
+	if (n->nexports > 0)
+	{
+		w = au_x_run(n, now);
+		wait = w < wait ? w : wait;
+	}
+	if (n->view == NULL || n->host.store_slices == NULL || n->dead || n->stopping)
+		return wait;
+	w = au_j_run(n, now);
+	wait = w < wait ? w : wait;
+	w = au_o_ready(n, now);
+	return w < wait ? w : wait;
+}
+
 uint64_t
 au_node_run(AuNode *n)
 {
@@ -626,6 +656,8 @@ au_node_run(AuNode *n)
 		wait = w < wait ? w : wait;
 		w = au_s_run(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
+		w = au_o_run(v, n->host.now_us(n->host.ctx));
+		wait = w < wait ? w : wait;
 		w = au_r_expire(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
 		stopped = stopped && au_v_stopped(v);
@@ -638,6 +670,7 @@ au_node_run(AuNode *n)
 	}
 	gossip = au_g_run(n, n->host.now_us(n->host.ctx));
 	wait = gossip < wait ? gossip : wait;
+	wait = run_cluster(n, wait);
 	if (au_n_out_full(n))
 		close_stuck(n, n->host.now_us(n->host.ctx), &wait);
 	if (n->npaused > 0)
@@ -693,6 +726,7 @@ au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void *
 	out->reading = v->reading.count;
 	out->hold = v->hold;
 	out->holds = v->nholds;
+	au_o_figures(v, out);
 	au_v_state(v, &out->state, &out->problem);
 	return true;
 }

@@ -32,6 +32,7 @@
 #include "cluster/au_merkle.h"
 #include "common/au_wire.h"
 #include "core/au_hist.h"
+#include "core/au_slices.h"
 #include "core/au_volume.h"
 #include "core/au_waldecode.h"
 
@@ -72,6 +73,15 @@
 #define AU_NODE_DIGEST_IDLE_US ((uint64_t) 30 * 1000000)
 /* Between two comparisons of everything. */
 #define AU_NODE_SYNC_REST_US ((uint64_t) 10 * 60 * 1000000)
+#define AU_NODE_LOG_WAITS_MAX 256	/* nodes that wait for log to come */
+#define AU_NODE_EXPORTS_MAX 2	/* chunks of versions being made for others */
+#define AU_NODE_EXPORT_WAITS_MAX 64 /* ... that wait for their turn, or for log */
+#define AU_NODE_EXPORT_WAIT_US ((uint64_t) 10 * 1000000)
+#define AU_NODE_EXPORT_BYTES (512u << 10)	/* asked for at a time */
+#define AU_NODE_CHUNK_MAX ((size_t) 2 << 20)
+/* Slices that this node does not own any more stay for those who have not
+ * heard of it. */
+#define AU_NODE_DROP_GRACE_US ((uint64_t) 60 * 1000000)
 #define AU_NODE_RETRY_US ((uint64_t) 2 * 1000000)	/* after trouble with the disk */
 
 typedef enum AuLogLevel
@@ -108,6 +118,22 @@ typedef struct AuPageBatch
 	char		err[200];
 	void	   *read;			/* the host's */
 } AuPageBatch;
+
+/* Versions on their way from a store into an answer; as AuPageBatch. */
+typedef struct AuExportJob
+{
+	bool		sizes;			/* of all relations; else pages of slices */
+	AuSliceSet	slices;
+	AuLsn		upto;
+	AuLsn		horizon;
+	AuPlace		place;
+	uint32_t	budget;
+	AuWriter	answer;			/* EXPORT_DATA, begun; room for AU_NODE_CHUNK_MAX */
+
+	AuStatus	status;
+	char		err[200];
+	void	   *work;			/* the host's */
+} AuExportJob;
 
 typedef struct AuNode AuNode;
 typedef struct AuConn AuConn;
@@ -214,6 +240,37 @@ typedef struct AuNodeHost
 	bool		(*digest_next) (void *ctx, void *vol, void *digest);
 	const AuMerkle *(*digest_tree) (void *ctx, void *vol, void *digest);
 	void		(*digest_end) (void *ctx, void *vol, void *digest);
+
+	/*
+	 * Slices, as store/au_export.h; used only with a view, store_slices NULL:
+	 * the host moves none.  store_export: au_node_exported with the job
+	 * follows, not before this returned; the store may be used meanwhile.
+	 * store_import_start: the chunk is copied and written, au_node_imported
+	 * follows; no write is started meanwhile.
+	 */
+	void		(*store_slices) (void *ctx, void *vol, AuSlicesState *out);
+	bool		(*store_slices_keep) (void *ctx, void *vol, const AuSliceSet *slices);
+	void		(*store_slices_drop) (void *ctx, void *vol, const AuSliceSet *slices);
+	AuLsn		(*store_written) (void *ctx, void *vol);
+	void		(*store_position) (void *ctx, void *vol, AuStorePosition *out);
+	void		(*store_export) (void *ctx, void *vol, AuExportJob *job);
+	void		(*store_import_start) (void *ctx, void *vol, const uint8_t *bytes, size_t len);
+	void		(*store_import_finish) (void *ctx, void *vol);
+	/*
+	 * A volume that begins with another node's sizes.  found: begin it beside
+	 * the volumes there are; an unfinished one of this name goes.  take: a
+	 * chunk of sizes.  ended: it is a volume now, as after volume_create; or,
+	 * with AU_OK not returned, gone.  abandon: it is not wanted any more.
+	 */
+	AuStatus	(*found_begin) (void *ctx, const AuVolumeMeta *meta, const AuStorePosition *position,
+								void **vol, char *err, size_t errlen);
+	AuStatus	(*found_take) (void *ctx, void *vol, const uint8_t *bytes, size_t len,
+							   AuPlace *place, bool *done, char *err, size_t errlen);
+	AuStatus	(*found_end) (void *ctx, void *vol, char *err, size_t errlen);
+	void		(*found_abandon) (void *ctx, void *vol);
+	/* The node has all of these slices, in files, of all volumes, and knows the
+	 * view of this epoch; told again until the view says so. */
+	void		(*slices_ready) (void *ctx, const AuSliceSet *slices, uint64_t epoch);
 } AuNodeHost;
 
 typedef struct AuNodeOptions
@@ -226,6 +283,8 @@ typedef struct AuNodeOptions
 								 * AU_NODE_CONN_OUT_MAX */
 	uint64_t	hold_limit_bytes;	/* log a hold may keep; 0: any */
 	uint64_t	sync_bytes_per_s;	/* pages read for comparing replicas; 0: never */
+	uint64_t	move_bytes_per_s;	/* slices that come in; 0: as fast as may be */
+	uint64_t	drop_grace_us;	/* 0: AU_NODE_DROP_GRACE_US */
 } AuNodeOptions;
 
 /* The host table is copied.  NULL: out of memory. */
@@ -256,6 +315,9 @@ void		au_node_read_done(AuNode *node, AuPageBatch *batch);
 /* n pages of an extent were read; not AU_OK: they were not, err says why. */
 void		au_node_digested(AuNode *node, void *vol, AuStatus status, const AuDigestPage *pages,
 							 uint32_t n, const char *err);
+void		au_node_exported(AuNode *node, AuExportJob *job);
+/* AU_INVALID, AU_CORRUPT: the chunk was of no use. */
+void		au_node_imported(AuNode *node, void *vol, AuStatus status, const char *err);
 
 /* The cluster's view from now on; it is copied.  AU_NOMEM: only possible the
  * first time.  Then GET_VIEW is answered with it, and HELLO_OK has its epoch. */
@@ -342,6 +404,13 @@ typedef struct AuVolumeStats
 	uint64_t	sync_differences;	/* pages that were not the same */
 	uint64_t	sync_unresolved;	/* ... and no majority says which is right */
 	AuLsn		sync_lsn;		/* of the last comparison */
+	uint64_t	slices;			/* kept */
+	uint64_t	slices_incoming;
+	uint64_t	slices_missing; /* wanted, not incoming yet */
+	uint64_t	slices_dropping;
+	uint64_t	moved_bytes;	/* versions that came from other nodes */
+	uint64_t	exported_bytes; /* ... and went to them */
+	uint64_t	moved_answers;	/* reads of slices that are not here */
 } AuVolumeStats;
 
 typedef struct AuNodeStats

@@ -103,7 +103,7 @@ peer_at(AuNodeGossip *gs, const char *address)
 	}
 	snprintf(best->address, sizeof(best->address), "%s", address);
 	best->owes_us = 0;
-	best->conn = au_n_connect(gs->node, NULL, 0, address, &use, best);
+	best->conn = au_n_connect(gs->node, 0, NULL, 0, address, &use, best);
 	return best->conn != NULL ? best : NULL;
 }
 

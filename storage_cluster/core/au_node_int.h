@@ -202,12 +202,25 @@ struct AuVolume
 
 	/* log from other nodes, see au_node_peer.c */
 	AuConn	   *peer;			/* NULL: nobody is asked */
-	uint32_t	peer_index;		/* in the group */
+	uint32_t	peer_index;		/* of au_p_source */
+	uint64_t	peer_id;		/* its node */
 	uint64_t	peer_retry_at;
 	uint64_t	fed_at;			/* last log from the writer, or from a peer */
 	AuLsn		wanted;			/* the writer says that there is log up to here */
 	uint64_t	peer_term;		/* in which it was asked */
 	bool		peer_asked;		/* GET_LOG is under way */
+	bool		peer_waits;		/* ... with a wait */
+
+	/* slices, see au_node_move.c */
+	bool		partial;		/* only those in `kept` can be read */
+	AuSliceSet	kept;
+	AuSliceSet	unwanted;		/* kept, and dropped when the grace is over */
+	uint64_t	unwanted_since;
+	bool		importing;		/* a chunk is being written */
+	AuConn	   *mover;			/* that slices come from; NULL: nobody */
+	bool		mover_asked;
+	uint32_t	mover_turn;
+	uint64_t	mover_at;		/* not asked before; asked: no answer after is none */
 
 	AuSync		sync;
 
@@ -241,6 +254,11 @@ struct AuConn
 	bool		append_failed;	/* later appends of the pipeline fail alike */
 	const AuOutgoing *outgoing; /* to another node; NULL: it came to us */
 	void	   *outgoing_ctx;	/* the user's */
+	bool		waits_log;		/* GET_LOG, see au_node_peer.c */
+	uint64_t	log_id;
+	uint64_t	log_until;
+	AuMsgGetLog log;
+	struct AuExporting *exporting;	/* EXPORT, see au_node_export.c; NULL: none */
 	uint16_t	asking;			/* TERM, VOTE or ELECT waits for a sync or a cut; else 0 */
 	uint64_t	ask_id;
 	union
@@ -291,6 +309,12 @@ struct AuNode
 	AuMsgDigestOk msg_digest;	/* an answer being made */
 	uint32_t	digest_turn;
 	uint64_t	digest_at;		/* the next step, not before */
+	uint32_t	nlog_waits;
+	struct AuExporting *exports;	/* all of them */
+	uint32_t	nexports;
+	uint32_t	nexporting;		/* ... that the host works on */
+	struct AuJoining *joining;	/* see au_node_join.c */
+	uint64_t	ready_at;		/* slices_ready is not called before */
 	AuNodeStats stats;
 };
 
@@ -306,10 +330,10 @@ void		au_n_error(AuNode *n, AuConn *c, uint64_t id, AuStatus status,
 bool		au_n_reserve(AuNode *n, AuConn *c, AuWriter *w, size_t cap);
 void		au_n_send(AuNode *n, AuConn *c, AuWriter *w, bool encoded);
 void		au_n_close(AuNode *n, AuConn *c);
-/* Begin to connect to another node: HELLO (id 1) is sent.  v = NULL: about no
- * volume.  NULL: not now. */
-AuConn	   *au_n_connect(AuNode *n, AuVolume *v, uint64_t node_id, const char *address,
-						 const AuOutgoing *use, void *ctx);
+/* Begin to connect to another node: HELLO (id 1) is sent.  About no volume:
+ * system_identifier 0; about one that is not here: v = NULL.  NULL: not now. */
+AuConn	   *au_n_connect(AuNode *n, uint64_t system_identifier, AuVolume *v, uint64_t node_id,
+						 const char *address, const AuOutgoing *use, void *ctx);
 /* No more answers fit in memory: those who wait for one must wait on. */
 bool		au_n_out_full(const AuNode *n);
 AuVolume   *au_n_volume(AuNode *n, uint64_t system_identifier);
@@ -335,6 +359,11 @@ bool		au_v_alone(const AuVolume *v);
 AuStatus	au_v_log_append(AuVolume *v, uint64_t term, uint32_t timeline,
 							const uint8_t *bytes, size_t len, char *err, size_t errlen);
 
+/* Write what is gathered, now; false: not possible now. */
+bool		au_v_write(AuVolume *v, bool persist);
+/* The store took something in vain: it is opened again. */
+void		au_v_stall(AuVolume *v, const char *why);
+
 /* au_node_term.c, au_node_vote.c: false: not decided yet, ask again after the
  * next event */
 bool		au_t_decide(AuNode *n, AuConn *c);
@@ -350,6 +379,37 @@ bool		au_t_fits(AuNode *n, AuConn *c, const AuVolume *v,
 /* au_node_peer.c */
 void		au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f);
 uint64_t	au_p_run(AuVolume *v, uint64_t now);	/* as au_v_run */
+uint64_t	au_p_wake(AuNode *n, uint64_t now); /* those that wait for log */
+void		au_p_forget_conn(AuNode *n, AuConn *c);
+/* The i-th node that may have a volume's log, members of its group first;
+ * false: there are not so many.  Empty address: not to be asked. */
+bool		au_p_source(const AuNode *n, uint64_t system_identifier, const AuGroup *group,
+						uint32_t i, AuMember *out);
+
+/* au_node_export.c */
+void		au_x_export(AuNode *n, AuConn *c, const AuFrame *f);
+uint64_t	au_x_run(AuNode *n, uint64_t now);
+void		au_x_forget_conn(AuConn *c);
+void		au_x_free(AuNode *n);	/* nobody is connected any more */
+
+/* au_node_move.c; refresh: after the store was opened */
+void		au_o_refresh(AuVolume *v);
+uint64_t	au_o_run(AuVolume *v, uint64_t now);
+uint64_t	au_o_ready(AuNode *n, uint64_t now);
+void		au_o_figures(const AuVolume *v, AuVolumeStats *out);
+/* All of these blocks are kept here; else it was answered. */
+bool		au_o_here(AuVolume *v, AuConn *c, uint64_t id, const AuRelId *rel,
+					  const uint32_t *blocks, uint16_t nblocks);
+/* Number of this node in the view; 0: it is in none. */
+uint32_t	au_o_number(const AuNode *n);
+/* A volume of the view that this node does not vote for. */
+bool		au_o_follows(const AuVolume *v);
+
+/* au_node_join.c */
+uint64_t	au_j_run(AuNode *n, uint64_t now);
+void		au_j_free(AuNode *n);
+/* Nobody has this volume of the view. */
+bool		au_j_unknown(const AuNode *n, uint64_t system_identifier);
 
 /*
  * au_node_digest.c.  get: the digest of (slice, leaf, from) at lsn, made if

@@ -10,6 +10,10 @@
  *                    ▲                            ▲───── more ────┘
  *                    └── trouble, after a pause
  *
+ * A node of the cluster that is not in the group follows the log in the same
+ * way, all the time: it asks with a wait, and is answered as soon as a quorum
+ * holds more.
+ *
  * Invariants:
  *  1. Log that a quorum holds is the same whoever sends it and whatever becomes
  *     of the writer.  It is taken while all that this node holds is below its
@@ -34,7 +38,7 @@ held_by_quorum(const AuVolume *v)
 {
 	AuLsn		durable = au_v_durable(v);
 
-	return v->commit < durable ? v->commit : durable;
+	return au_v_alone(v) || v->commit >= durable ? durable : v->commit;
 }
 
 /* The term of the writer that was let in last; 0: none. */
@@ -46,64 +50,133 @@ let_in(const AuVolume *v)
 
 /* ---- for others ------------------------------------------------------- */
 
+/* How far this node gives its log to one that asks so. */
+static AuLsn
+limit_for(const AuVolume *v, const AuMsgGetLog *m)
+{
+	if ((m->term == let_in(v) && m->term != 0) || AU_PLANTED(AU_PLANT_RESURRECT))
+		return au_v_durable(v);
+	return held_by_quorum(v);
+}
+
+static void
+send_log(AuNode *n, AuConn *c, uint64_t id, const AuMsgGetLog *m)
+{
+	AuVolume   *v = c->vol;
+	AuLsn		limit = limit_for(v, m);
+	AuMsgLog	log = {0};
+	AuWriter	w;
+	char		err[512];
+	size_t		got = 0;
+
+	if (m->lsn < limit)
+	{
+		AuLsn		want = limit - m->lsn < m->length ? limit - m->lsn : m->length;
+		AuStatus	status;
+
+		if (want > AU_NODE_SLICE_BYTES)
+			want = AU_NODE_SLICE_BYTES;
+		status = n->host.log_read(n->host.ctx, v->handle, m->lsn, n->slice, (size_t) want, &got,
+								  err, sizeof(err));
+		if (status != AU_OK)
+		{
+			au_n_error(n, c, id, status, NULL, "%s", err);
+			return;
+		}
+	}
+	log.lsn = m->lsn;
+	log.commit_lsn = AU_PLANTED(AU_PLANT_RESURRECT) ? limit : held_by_quorum(v);
+	log.length = (uint32_t) got;
+	log.bytes = n->slice;
+	if (au_n_reserve(n, c, &w, AU_WIRE_HEADER + 64 + got))
+		au_n_send(n, c, &w, au_enc_log(&w, id, &log));
+}
+
 void
 au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f)
 {
 	AuVolume   *v = c->vol;
 	AuMsgGetLog m;
-	AuMsgLog	log = {0};
-	AuWriter	w;
-	char		err[512];
-	size_t		got = 0;
-	AuLsn		limit;
 
 	if (c->role != AU_ROLE_NODE || !au_dec_get_log(f, &m))
-	{
 		au_n_error(n, c, f->id, AU_INVALID, NULL, c->role != AU_ROLE_NODE ?
 				   "only a storage node may ask for log" : "malformed GET_LOG");
-		return;
-	}
-	if (v == NULL)
-	{
+	else if (v == NULL)
 		au_n_error(n, c, f->id, AU_REFUSED, NULL,
 				   "volume %" PRIu64 " is not on this node", c->system_identifier);
-		return;
-	}
-	if (m.lsn < n->host.log_start(n->host.ctx, v->handle))
-	{
+	else if (m.lsn < n->host.log_start(n->host.ctx, v->handle))
 		au_n_error(n, c, f->id, AU_GONE,
 				   "Rebuild the node that asks: remove its directory and let it join again.",
 				   "log at %X/%X is no longer kept, only from %X/%X on", AU_LSN_ARGS(m.lsn),
 				   AU_LSN_ARGS(n->host.log_start(n->host.ctx, v->handle)));
-		return;
-	}
-	limit = held_by_quorum(v);
-	if ((m.term == let_in(v) && m.term != 0) || AU_PLANTED(AU_PLANT_RESURRECT))
-		limit = au_v_durable(v);
-	if (m.lsn < limit)
+	else if (m.wait_ms > 0 && m.lsn >= limit_for(v, &m) && !c->waits_log &&
+			 n->nlog_waits < AU_NODE_LOG_WAITS_MAX)
 	{
-		AuLsn		want = limit - m.lsn < m.length ? limit - m.lsn : m.length;
-		AuStatus	status;
-
-		if (want > AU_NODE_SLICE_BYTES)
-			want = AU_NODE_SLICE_BYTES;
-		status = n->host.log_read(n->host.ctx, v->handle, m.lsn, n->slice, (size_t) want, &got,
-								  err, sizeof(err));
-		if (status != AU_OK)
-		{
-			au_n_error(n, c, f->id, status, NULL, "%s", err);
-			return;
-		}
+		c->waits_log = true;
+		c->log = m;
+		c->log_id = f->id;
+		c->log_until = n->host.now_us(n->host.ctx) + (uint64_t) m.wait_ms * 1000;
+		n->nlog_waits++;
 	}
-	log.lsn = m.lsn;
-	log.commit_lsn = AU_PLANTED(AU_PLANT_RESURRECT) ? limit : held_by_quorum(v);
-	log.length = (uint32_t) got;
-	log.bytes = n->slice;
-	if (au_n_reserve(n, c, &w, AU_WIRE_HEADER + 64 + got))
-		au_n_send(n, c, &w, au_enc_log(&w, f->id, &log));
+	else
+		send_log(n, c, f->id, &m);
+}
+
+uint64_t
+au_p_wake(AuNode *n, uint64_t now)
+{
+	uint64_t	wait = UINT64_MAX;
+
+	for (AuConn *c = n->conns; c != NULL && n->nlog_waits > 0; c = c->next)
+	{
+		if (!c->waits_log || c->closing)
+			continue;
+		if (c->log.lsn < limit_for(c->vol, &c->log) || now >= c->log_until)
+		{
+			c->waits_log = false;
+			n->nlog_waits--;
+			send_log(n, c, c->log_id, &c->log);
+		}
+		else if (c->log_until - now < wait)
+			wait = c->log_until - now;
+	}
+	return wait;
+}
+
+void
+au_p_forget_conn(AuNode *n, AuConn *c)
+{
+	n->nlog_waits -= c->waits_log;
+	c->waits_log = false;
 }
 
 /* ---- for us ----------------------------------------------------------- */
+
+bool
+au_p_source(const AuNode *n, uint64_t system_identifier, const AuGroup *group, uint32_t i,
+			AuMember *out)
+{
+	const AuViewVolume *of = n->view != NULL ? au_view_volume(n->view, system_identifier) : NULL;
+	AuGroup		current = *group;
+
+	if (of != NULL && of->ngroup > 0)
+		au_view_group(n->view, of, &current);
+	if (i < current.n)
+	{
+		*out = current.members[i];
+		return true;
+	}
+	i -= current.n;
+	if (n->view == NULL || i >= n->view->nnodes)
+		return false;
+	*out = (AuMember)
+	{
+		.node_id = n->view->nodes[i].node_id
+	};
+	if (n->view->nodes[i].up)
+		memcpy(out->address, n->view->nodes[i].address, sizeof(out->address));
+	return true;
+}
 
 static bool
 starved(const AuVolume *v, uint64_t now)
@@ -119,6 +192,9 @@ ask(AuVolume *v)
 	AuMsgGetLog m = {.term = let_in(v),.lsn = au_v_received(v),.length = GET_LOG_BYTES};
 	AuWriter	w;
 
+	v->peer_waits = au_o_follows(v);
+	m.wait_ms = v->peer_waits ? AU_GET_LOG_WAIT_MS : 0;
+
 	assert(!v->peer_asked);
 	if (au_n_reserve(n, v->peer, &w, AU_WIRE_HEADER + 64))
 	{
@@ -128,17 +204,20 @@ ask(AuVolume *v)
 	}
 }
 
-/* The next member that can be asked; false: there is none. */
+/* The next node that can be asked; false: there is none. */
 static bool
-next_member(AuVolume *v)
+next_source(AuVolume *v, AuMember *m)
 {
-	const AuGroup *g = &v->meta.group;
-
-	for (uint32_t i = 0; i < g->n; i++)
+	for (uint32_t i = 0; i <= AU_GROUP_MAX + AU_VIEW_NODES_MAX; i++)
 	{
-		v->peer_index = (v->peer_index + 1) % g->n;
-		if (g->members[v->peer_index].node_id != v->node->opt.node_id &&
-			g->members[v->peer_index].address[0] != '\0')
+		v->peer_index++;
+		if (!au_p_source(v->node, v->meta.system_identifier, &v->meta.group, v->peer_index, m))
+		{
+			v->peer_index = 0;
+			if (!au_p_source(v->node, v->meta.system_identifier, &v->meta.group, 0, m))
+				return false;
+		}
+		if (m->node_id != v->node->opt.node_id && m->address[0] != '\0')
 			return true;
 	}
 	return false;
@@ -155,6 +234,25 @@ closed(AuNode *n, AuConn *c)
 	v->peer_asked = false;
 }
 
+static bool
+is_member(const AuVolume *v, uint64_t node_id)
+{
+	AuMember	m;
+
+	for (uint32_t i = 0; i < AU_GROUP_MAX; i++)
+	{
+		const AuView *view = v->node->view;
+		const AuViewVolume *of = au_view_volume(view, v->meta.system_identifier);
+
+		if (of == NULL || i >= of->ngroup ||
+			!au_p_source(v->node, v->meta.system_identifier, &v->meta.group, i, &m))
+			return false;
+		if (m.node_id == node_id)
+			return true;
+	}
+	return false;
+}
+
 /* false: this peer is of no use */
 static bool
 take_log(AuVolume *v, const AuMsgLog *m)
@@ -166,7 +264,12 @@ take_log(AuVolume *v, const AuMsgLog *m)
 	if (m->lsn != received || v->peer_term != let_in(v) || v->cut != 0)
 		return true;
 	if (m->length == 0)
-		return false;
+	{
+		/* A member has what there is; of others nothing may ever come. */
+		if (v->peer_waits && !is_member(v, v->peer_id))
+			v->peer_index = UINT32_MAX;
+		return v->peer_waits && v->peer_index != UINT32_MAX;
+	}
 	/* Beyond what a quorum holds the term must vouch for what we have. */
 	if (received > v->commit && v->peer_term == 0)
 		return false;
@@ -198,8 +301,7 @@ answer(AuNode *n, AuConn *c, const AuFrame *f)
 
 	v->peer_asked = false;
 	if (f->type == AU_MSG_HELLO_OK && au_dec_hello_ok(f, &ok))
-		useful = ok.volume_known &&
-			ok.node_id == v->meta.group.members[v->peer_index].node_id;
+		useful = ok.volume_known && ok.node_id == v->peer_id;
 	else if (f->type == AU_MSG_LOG && au_dec_log(f, &log))
 		useful = take_log(v, &log);
 	else if (f->type == AU_MSG_ERROR && au_dec_error(f, &e))
@@ -217,14 +319,35 @@ static void
 connect_peer(AuVolume *v, uint64_t now)
 {
 	static const AuOutgoing use = {answer, closed};
-	const AuMember *m;
+	AuMember	m;
 
 	v->peer_retry_at = now + AU_NODE_RETRY_US;
-	if (!next_member(v))
+	if (!next_source(v, &m))
 		return;
-	m = &v->meta.group.members[v->peer_index];
-	v->peer = au_n_connect(v->node, v, m->node_id, m->address, &use, v);
+	v->peer_id = m.node_id;
+	v->peer = au_n_connect(v->node, v->meta.system_identifier, v, m.node_id, m.address, &use, v);
 	v->peer_asked = v->peer != NULL;	/* HELLO */
+}
+
+/* As it stands outside of the group it asks all the time. */
+static uint64_t
+follow(AuVolume *v, uint64_t now)
+{
+	/* What it holds beyond the commit position, from when it voted, may not be
+	 * what the group holds there. */
+	if (v->failed || v->cut != 0 || au_v_received(v) > v->commit)
+		return UINT64_MAX;
+	if (v->peer != NULL && !v->peer_asked && !v->peer->closing)
+	{
+		if (au_v_received(v) - au_v_durable(v) > AU_NODE_UNSYNCED_MAX ||
+			au_v_durable(v) - v->applied > AU_NODE_APPLY_LAG_MAX)
+			return AU_NODE_STARVED_US;	/* not more than it can swallow */
+		v->peer_retry_at = now + AU_NODE_RETRY_US;
+		ask(v);
+	}
+	else if (v->peer == NULL && now >= v->peer_retry_at)
+		connect_peer(v, now);
+	return v->peer_retry_at > now ? v->peer_retry_at - now : AU_NODE_STARVED_US;
 }
 
 uint64_t
@@ -232,7 +355,7 @@ au_p_run(AuVolume *v, uint64_t now)
 {
 	uint64_t	since = now - v->fed_at;
 
-	if (v->meta.group.n <= 1 || v->node->stopping)
+	if (v->node->stopping || (v->meta.group.n <= 1 && !au_o_follows(v)))
 		return UINT64_MAX;
 	if (v->peer != NULL && v->peer_asked)
 	{
@@ -241,6 +364,8 @@ au_p_run(AuVolume *v, uint64_t now)
 			au_n_close(v->node, v->peer);
 		return v->peer_retry_at > now ? v->peer_retry_at - now : UINT64_MAX;
 	}
+	if (au_o_follows(v))
+		return follow(v, now);
 	if (known_end(v) <= au_v_received(v))
 	{
 		if (v->peer != NULL)

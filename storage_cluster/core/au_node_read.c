@@ -350,7 +350,7 @@ start_pages(AuWait *w)
 	size_t		cap;
 
 	assert(v->applied >= w->need);
-	if (!readable(v, w->conn, w))
+	if (!au_o_here(v, w->conn, w->id, &w->rel, w->blocks, w->nblocks) || !readable(v, w->conn, w))
 	{
 		forget(w);
 		return;
@@ -493,6 +493,12 @@ serve(AuNode *n, AuConn *c, AuWait *r, AuLsn not_before, const uint32_t *blocks)
 	bool		ready;
 	AuWait	   *w;
 
+	if (v == NULL && n->view != NULL && au_view_volume(n->view, c->system_identifier) != NULL)
+	{
+		au_n_error(n, c, r->id, AU_MOVED, "Ask another node of the cluster.",
+				   "volume %" PRIu64 " has not come to this node yet", c->system_identifier);
+		return;
+	}
 	if (v == NULL)
 	{
 		au_n_error(n, c, r->id, AU_REFUSED,
@@ -542,6 +548,8 @@ au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f)
 	r.nblocks = m->nblocks;
 	r.place = m->place;
 	r.share = m->place != 0 ? c->share : NULL;
+	if (c->vol != NULL && !au_o_here(c->vol, c, f->id, &m->rel, m->blocks, m->nblocks))
+		return;
 	serve(n, c, &r, m->not_before, m->blocks);
 }
 

@@ -102,7 +102,7 @@ ask(AuVolume *v, AuSyncPeer *p, const AuMsgDigest *m, uint64_t now)
 		return true;
 	if (p->conn == NULL)
 	{
-		p->conn = au_n_connect(v->node, v, p->member.node_id, p->member.address, &use, v);
+		p->conn = au_n_connect(v->node, v->meta.system_identifier, v, p->member.node_id, p->member.address, &use, v);
 		p->failed = p->conn == NULL;
 		p->asked = true;
 		p->ready = false;

@@ -54,6 +54,9 @@ au_v_alone(const AuVolume *v)
 
 	return v->node->opt.alone &&
 		(g->n == 0 || (g->n == 1 && g->members[0].node_id == v->node->opt.node_id));
+	return v->node->opt.alone &&
+		(v->meta.group.n == 0 ||
+		 (v->meta.group.n == 1 && v->meta.group.members[0].node_id == v->node->opt.node_id));
 }
 
 /* ---- birth and death -------------------------------------------------- */
@@ -136,7 +139,11 @@ au_v_start(AuVolume *v, char *err, size_t errlen)
 	/* Only what a quorum holds is ever applied. */
 	if (applied > v->commit)
 		v->commit = applied;
+	/* One that never voted took nothing else from others, either. */
+	if (v->meta.term == 0 && v->meta.history.n == 0 && v->meta.group.n > 0 && end > v->commit)
+		v->commit = end;
 	v->persist_at = now_us(v);
+	au_o_refresh(v);
 	return AU_OK;
 }
 
@@ -413,7 +420,7 @@ start_write(AuVolume *v, bool persist)
 
 	assert(v->store_state == AU_STORE_OK);
 	/* While what was applied before is decoded again the decoder is behind. */
-	if (v->next_feed < v->applied || restart > v->applied ||
+	if (v->importing || v->next_feed < v->applied || restart > v->applied ||
 		!h->store_freeze(h->ctx, v->handle, v->applied, restart))
 		return false;
 	v->store_state = AU_STORE_WRITING;
@@ -421,6 +428,12 @@ start_write(AuVolume *v, bool persist)
 	v->write_since = now_us(v);
 	h->store_write_start(h->ctx, v->handle, persist);
 	return true;
+}
+
+bool
+au_v_write(AuVolume *v, bool persist)
+{
+	return v->store_state == AU_STORE_OK && v->cut == 0 && !v->failed && start_write(v, persist);
 }
 
 /* The writer wanted to know when pages are so far.  (The position it named may
@@ -518,6 +531,8 @@ trim(AuVolume *v)
 	/* A server that comes back is compared with it; others of the group may
 	 * have missed it. */
 	keep = v->meta.group.n > 1 || v->meta.group.epoch > 0 ? AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
+	keep = v->meta.group.n > 1 || (v->node->view != NULL && v->node->view->nnodes > 1) ?
+		AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
 	restart = restart < keep ? 0 : restart - keep;
 	if (v->syncing || restart <= v->trimmed)
 		return;
@@ -544,11 +559,17 @@ au_node_written(AuNode *n, void *handle, AuStatus status, const char *err)
 			v->persist_at = now_us(v);
 		return;
 	}
+	au_v_stall(v, err);
+}
+
+void
+au_v_stall(AuVolume *v, const char *why)
+{
 	v->store_state = AU_STORE_STALLED;
 	v->retry_at = now_us(v) + AU_NODE_RETRY_US;
-	snprintf(v->problem, sizeof(v->problem), "%s", err);
-	au_n_log(n, AU_LOG_ERROR, "volume %" PRIu64 ": %s; " RETRY_TEXT,
-			 v->meta.system_identifier, err);
+	snprintf(v->problem, sizeof(v->problem), "%s", why);
+	au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 ": %s; " RETRY_TEXT,
+			 v->meta.system_identifier, why);
 }
 
 /* Give the store another chance. */
@@ -673,6 +694,7 @@ au_v_stopped(const AuVolume *v)
 
 	if (v->syncing || v->store_state == AU_STORE_WRITING || v->reading.count > 0 ||
 		v->node->digesting)
+	if (v->syncing || v->store_state == AU_STORE_WRITING || v->reading.count > 0 || v->importing)
 		return false;
 	v->node->host.store_persisted(v->node->host.ctx, v->handle, &applied, &restart);
 	return v->failed || v->store_state == AU_STORE_STALLED || v->applied <= applied ||

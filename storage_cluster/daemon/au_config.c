@@ -58,6 +58,10 @@ static const Option options[] = {
 	"look for damage at this rate in the background; 0: never (default 4)"},
 	{"anti-entropy-mb-per-s", MEGABYTES, offsetof(AuConfig, anti_entropy_mb_per_s), 0, 0, "MB",
 	"compare pages with other nodes that keep them at this rate; 0: never (default 4)"},
+	{"move-mb-per-s", MEGABYTES, offsetof(AuConfig, move_mb_per_s), 0, 0, "MB",
+	"take page versions of slices from other nodes at this rate; 0: any (default 64)"},
+	{"slice-grace-seconds", SECONDS, offsetof(AuConfig, slice_grace_seconds), 0, 1, "S",
+	"keep slices that other nodes own now for so long (default 60)"},
 	{"single-volume", SYSID, offsetof(AuConfig, single_volume), 0, 0, "SYSID",
 	"serve only the server with this system identifier"},
 	{"log-dir", TEXT_OPTION(log_dir), "DIR",
@@ -364,6 +368,8 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	c->hold_limit_mb = 4096;
 	c->disk_reserve_mb = 64;
 	c->scrub_mb_per_s = 4;
+	c->move_mb_per_s = 64;
+	c->slice_grace_seconds = 60;
 	c->anti_entropy_mb_per_s = 4;
 	c->log_level = AU_LOG_INFO;
 	c->weight = 100;

@@ -55,6 +55,8 @@ typedef struct AuHostVolume
 	uv_work_t	digest_work;
 	AuDigest   *digest;			/* the one a step is under way of */
 
+	uint32_t	exports;		/* chunks being made for other nodes */
+
 	uv_work_t	scrub_work;
 	AuPageScrub *scrub;			/* the step under way; NULL: none */
 	uint64_t	scrub_bytes;	/* it walked */
@@ -106,6 +108,7 @@ struct AuDaemon
 	AuSnapshot	snapshot;
 	void	   *http;			/* au_http.c */
 	struct AuMeta *meta;		/* NULL: in no cluster */
+	bool		telling_ready;	/* SLICES_READY is under way */
 	AuAsk	   *asks;			/* questions to other nodes under way */
 	uint32_t	nasks;
 };
@@ -132,6 +135,13 @@ bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
 void		au_volumes_close(AuDaemon *d);
 void		au_volumes_fill_host(AuNodeHost *h);
 void		au_volumes_read_done(void *daemon, AuPageBatch *batch);
+/* `dir` is only remembered in opt. */
+void		au_volume_store_options(const AuHostVolume *v, const char *dir, AuPageStoreOptions *opt);
+/* Log and store below v->dir; not AU_OK: v is freed. */
+AuStatus	au_volume_open_files(AuHostVolume *v, char *err, size_t errlen);
+
+/* au_hostmove.c: slices that come and go */
+void		au_moves_fill_host(AuNodeHost *h);
 
 /* au_disk.c: bytes the node uses, or will for log it has; room for `more`
  * bytes of log (else err says why not); whether room gets short */

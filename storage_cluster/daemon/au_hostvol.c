@@ -19,16 +19,18 @@
 #include <unistd.h>
 
 #include "daemon/au_files.h"
+#include "store/au_export.h"
 
 /* ---- opening ---------------------------------------------------------- */
 
-static AuStatus
-open_store(AuHostVolume *v, char *err, size_t errlen)
+void
+au_volume_store_options(const AuHostVolume *v, const char *dir, AuPageStoreOptions *opt)
 {
 	AuDaemon   *d = v->daemon;
-	char		dir[sizeof(v->dir) + 16];
 	const AuMemoryPlan *plan = au_store_memory_plan(d->memory);
-	AuPageStoreOptions opt = {
+
+	*opt = (AuPageStoreOptions)
+	{
 		.dir = dir,.system_identifier = v->system_identifier,.start_lsn = v->start_lsn,
 		.pending_bytes = plan->generation,
 		/* never reached: memtables are flushed when all together are too much */
@@ -37,9 +39,17 @@ open_store(AuHostVolume *v, char *err, size_t errlen)
 		.retention_us = d->config.retention_seconds * 1000000,
 		.cold_zstd = d->config.cold_zstd,.memory = d->memory
 	};
+}
+
+static AuStatus
+open_store(AuHostVolume *v, char *err, size_t errlen)
+{
+	AuPageStoreOptions opt;
+	char		dir[sizeof(v->dir) + 16];
 	AuStatus	status;
 
 	snprintf(dir, sizeof(dir), "%s/pages", v->dir);
+	au_volume_store_options(v, dir, &opt);
 	status = au_pagestore_open(&v->store, &opt, err, errlen);
 	if (status == AU_OK)
 	{
@@ -60,6 +70,23 @@ free_volume(AuHostVolume *v)
 	free(v);
 }
 
+AuStatus
+au_volume_open_files(AuHostVolume *v, char *err, size_t errlen)
+{
+	AuStatus	status = au_log_open(v, err, errlen);
+
+	if (status == AU_OK)
+		status = open_store(v, err, errlen);
+	if (status != AU_OK)
+	{
+		free_volume(v);
+		return status;
+	}
+	v->next = v->daemon->volumes;
+	v->daemon->volumes = v;
+	return AU_OK;
+}
+
 /* NULL with err and *status set on failure. */
 static AuHostVolume *
 open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *status,
@@ -75,17 +102,8 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 	v->system_identifier = meta->system_identifier;
 	v->start_lsn = meta->start_lsn;
 	snprintf(v->dir, sizeof(v->dir), "%s", dir);
-	*status = au_log_open(v, err, errlen);
-	if (*status == AU_OK)
-		*status = open_store(v, err, errlen);
-	if (*status != AU_OK)
-	{
-		free_volume(v);
-		return NULL;
-	}
-	v->next = d->volumes;
-	d->volumes = v;
-	return v;
+	*status = au_volume_open_files(v, err, errlen);
+	return *status == AU_OK ? v : NULL;
 }
 
 static bool
@@ -386,9 +404,10 @@ host_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 	uint64_t	free_mb = au_disk_free(v->dir) / (1024 * 1024);
 	AuStatus	status;
 
-	if (v->scrub != NULL)
+	if (v->scrub != NULL || v->exports > 0)
 	{
-		snprintf(err, errlen, "the scrubber is still looking at the page store");
+		snprintf(err, errlen, "%s is still looking at the page store",
+				 v->scrub != NULL ? "the scrubber" : "another node");
 		return AU_FULL;
 	}
 	/* RocksDB would fail again at once. */
@@ -505,8 +524,11 @@ host_store_list(void *ctx, void *vol, uint32_t db,
 static bool
 host_store_gc_step(void *ctx, void *vol)
 {
+	AuPageStore *store = ((AuHostVolume *) vol)->store;
+	bool		more = au_pagestore_gc_step(store);
+
 	(void) ctx;
-	return au_pagestore_gc_step(((AuHostVolume *) vol)->store);
+	return au_pagestore_slices_step(store) || more;
 }
 
 static const char *
@@ -546,4 +568,5 @@ au_volumes_fill_host(AuNodeHost *h)
 	h->store_list = host_store_list;
 	h->store_gc_step = host_store_gc_step;
 	h->store_error = host_store_error;
+	au_moves_fill_host(h);
 }

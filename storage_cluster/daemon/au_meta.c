@@ -345,35 +345,6 @@ on_announced(void *ctx, const AuCommandResult *r)
 		au_log(m->d, AU_LOG_WARNING, "the cluster does not take this node's addresses: %s", r->message);
 }
 
-/*
- * While the cluster has no volume there is nothing to fetch: whatever slice is
- * on its way to us, we have all of it.  Said once for each view.
- */
-static void
-on_claimed(void *ctx, const AuCommandResult *r)
-{
-	AuMeta	   *m = ctx;
-
-	if (r->status != AU_OK)
-		m->claimed_epoch = 0;
-}
-
-static void
-claim_empty(AuMeta *m)
-{
-	AuViewCommand c = {.type = AU_VIEW_SLICES_READY,.number = m->number,.epoch = m->view.epoch};
-	AuSliceSet	owned;
-	uint64_t	any = 0;
-
-	if (m->view.nvolumes > 0 || m->claimed_epoch == m->view.epoch)
-		return;
-	au_view_owned(&m->view, m->number, &owned, &c.slices);
-	for (int i = 0; i < AU_SLICES / 64; i++)
-		any |= c.slices.bits[i];
-	if (any == 0 || au_meta_propose(m, &c, on_claimed, m))
-		m->claimed_epoch = m->view.epoch;
-}
-
 /* ---- the tick --------------------------------------------------------- */
 
 static void
@@ -410,8 +381,6 @@ on_tick(uv_timer_t *timer)
 
 		m->announced = au_meta_propose(m, &c, on_announced, m);
 	}
-	if (m->state == META_MEMBER)
-		claim_empty(m);
 	if (m->state != META_STOPPING && now >= m->next_poll && (m->view.nnodes > 1 || !m->creates))
 		poll_view(m, now);
 	if (m->state == META_MEMBER && meta_raft_leads(m))

@@ -102,7 +102,6 @@ struct AuMeta
 	MetaProposal proposals[AU_META_PROPOSALS_MAX + META_OTHERS_MAX];
 
 	bool		announced;		/* our JOIN was taken, or refused */
-	uint64_t	claimed_epoch;	/* of the view whose slices we said we have */
 	bool		asking_join;
 	bool		polling;
 	uint64_t	next_poll;		/* ms */

@@ -31,7 +31,10 @@
 #ifndef AU_CHUNK_H
 #define AU_CHUNK_H
 
+#include "core/au_slices.h"
 #include "store/au_bundle.h"
+
+_Static_assert(AU_PLACE_LEN == AU_KEY_LEN, "a place is a key");
 
 #define AU_CHUNK_MAGIC 0x31585541u
 #define AU_CHUNK_VERSION 1
@@ -40,11 +43,6 @@
 #define AU_CHUNK_MIN (AU_CHUNK_HEADER + 4)
 /* Chunks are closed at half of this; a version is far smaller than the rest. */
 #define AU_CHUNK_MAX ((size_t) 2 << 20)
-
-typedef struct AuPlace
-{
-	uint8_t		key[AU_KEY_LEN];
-} AuPlace;
 
 /* The beginning of everything of a key space (AU_KS_*). */
 static inline AuPlace

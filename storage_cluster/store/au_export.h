@@ -38,7 +38,7 @@
 #ifndef AU_EXPORT_H
 #define AU_EXPORT_H
 
-#include "cluster/au_view.h"
+#include "core/au_slices.h"
 #include "store/au_chunk.h"
 #include "store/au_pagestore.h"
 
@@ -81,21 +81,8 @@ void		au_pagestore_export_end(AuExport *e);
 
 /* ---- slices of a store ------------------------------------------------ */
 
-typedef struct AuSlicesState
-{
-	AuSliceSet	kept;
-	AuSliceSet	incoming;
-	AuSliceSet	dropping;
-	AuLsn		since;			/* P of those that are incoming */
-	AuPlace		place;			/* up to here they are in */
-	bool		done;			/* all of them is in: call finish */
-	uint64_t	bytes;			/* imported since open */
-} AuSlicesState;
-
 void		au_pagestore_slices(const AuPageStore *ps, AuSlicesState *out);
 bool		au_pagestore_slice_kept(const AuPageStore *ps, uint32_t slice);
-/* In files: what a crash leaves. */
-void		au_pagestore_slices_persisted(const AuPageStore *ps, AuSliceSet *kept);
 
 /*
  * These slices, none of which is known here (neither kept nor dropping), are
@@ -147,17 +134,6 @@ AuStatus	au_pagestore_mend_write(AuPageStore *ps, const uint8_t *chunk, size_t l
 									char *err, size_t errlen);
 
 /* ---- a store that begins with another one's sizes ---------------------- */
-
-/* Positions of a store, and its map of times as stored, to begin another. */
-typedef struct AuStorePosition
-{
-	AuLsn		applied;		/* sizes are exported up to here */
-	AuLsn		restart;		/* decoding begins here */
-	AuLsn		horizon;
-	AuLsn		gc_done;
-	uint32_t	times_len;		/* 0: none */
-	uint8_t		times[32 + 2048 * 16];
-} AuStorePosition;
 
 /* Of the newest generation that is in RocksDB. */
 void		au_pagestore_position(const AuPageStore *ps, AuStorePosition *out);

@@ -405,12 +405,6 @@ bool		au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event
 void		au_ps_gc_sort(AuPageStore *ps);
 
 /* au_pagestore_slices.c */
-static inline bool
-au_slices_any(const AuSliceSet *s)
-{
-	return (s->bits[0] | s->bits[1] | s->bits[2] | s->bits[3]) != 0;
-}
-
 /* A slice that can be read. */
 static inline bool
 au_slices_readable(const AuSlicesRecord *r, const AuPageId *page)

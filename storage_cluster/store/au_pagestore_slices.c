@@ -37,24 +37,9 @@ get_set(const uint8_t *p, AuSliceSet *s)
 static bool
 common_slices(const AuSliceSet *a, const AuSliceSet *b)
 {
-	for (int i = 0; i < AU_SLICES / 64; i++)
-		if ((a->bits[i] & b->bits[i]) != 0)
-			return true;
-	return false;
-}
+	AuSliceSet	both = au_slices_and(a, b);
 
-static void
-add_slices(AuSliceSet *to, const AuSliceSet *s)
-{
-	for (int i = 0; i < AU_SLICES / 64; i++)
-		to->bits[i] |= s->bits[i];
-}
-
-static void
-remove_slices(AuSliceSet *from, const AuSliceSet *s)
-{
-	for (int i = 0; i < AU_SLICES / 64; i++)
-		from->bits[i] &= ~s->bits[i];
+	return au_slices_any(&both);
 }
 
 void
@@ -200,6 +185,13 @@ au_pagestore_slices(const AuPageStore *ps, AuSlicesState *out)
 		memset(&out->kept, 0xFF, sizeof(out->kept));
 	else
 		out->kept = s->now.kept;
+	if (!s->persisted.told)
+		memset(&out->lasting, 0xFF, sizeof(out->lasting));
+	else
+		out->lasting = s->persisted.kept;
+	out->lasting = au_slices_and(&out->lasting, &out->kept);
+	out->partial = s->now.told;
+	out->unwritten = s->changes > s->changes_written;
 	out->incoming = s->now.incoming;
 	out->dropping = s->now.dropping;
 	out->since = s->now.since;
@@ -212,15 +204,6 @@ bool
 au_pagestore_slice_kept(const AuPageStore *ps, uint32_t slice)
 {
 	return !ps->slices.now.told || au_slices_has(&ps->slices.now.kept, slice);
-}
-
-void
-au_pagestore_slices_persisted(const AuPageStore *ps, AuSliceSet *kept)
-{
-	if (ps->slices.persisted.told)
-		*kept = ps->slices.persisted.kept;
-	else
-		memset(kept, 0xFF, sizeof(*kept));
 }
 
 bool
@@ -254,11 +237,11 @@ au_pagestore_slices_drop(AuPageStore *ps, const AuSliceSet *slices)
 	}
 	if (common_slices(slices, &s->now.incoming))
 	{
-		add_slices(&gone, &s->now.incoming);
+		gone = au_slices_or(&gone, &s->now.incoming);
 		memset(&s->now.incoming, 0, sizeof(s->now.incoming));
 	}
-	remove_slices(&s->now.kept, &gone);
-	add_slices(&s->now.dropping, &gone);
+	s->now.kept = au_slices_without(&s->now.kept, &gone);
+	s->now.dropping = au_slices_or(&s->now.dropping, &gone);
 	s->drop_change = ++s->changes;
 	s->drop_freezes = ps->freezes;
 	s->drop_place = au_place_first(AU_KS_PAGE);
@@ -293,7 +276,7 @@ au_pagestore_import_finish(AuPageStore *ps)
 	AuSlices   *s = &ps->slices;
 
 	assert(s->import.done && !s->founding);
-	add_slices(&s->now.kept, &s->now.incoming);
+	s->now.kept = au_slices_or(&s->now.kept, &s->now.incoming);
 	memset(&s->now.incoming, 0, sizeof(s->now.incoming));
 	if (s->import.horizon > ps->meta.horizon)
 		ps->meta.horizon = s->import.horizon;

@@ -533,7 +533,8 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 		fake_store_reopen, fake_store_positions, fake_store_persisted, fake_store_set_applied,
 		fake_store_horizon, fake_store_set_hold, fake_store_last_change, fake_store_rewind, fake_store_read,
 		fake_store_size, fake_store_list, fake_store_gc_step, fake_store_error, fake_command,
-		NULL, NULL, NULL, NULL
+		NULL, NULL, NULL, NULL,
+		NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 	};
 	h->node = au_node_new(&h->host, opt);
 }

@@ -12,6 +12,7 @@
 
 #include "common/au_wire_cluster.h"
 #include "common/au_wire_digest.h"
+#include "common/au_wire_export.h"
 #include "common/au_wire_gossip.h"
 
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -111,6 +112,12 @@ check_message(const AuFrame *f)
 			break;
 		case AU_MSG_GOSSIP_OK:
 			ROUND_TRIP(gossip_ok, AuMsgGossip);
+			break;
+		case AU_MSG_EXPORT:
+			ROUND_TRIP(export, AuMsgExport);
+			break;
+		case AU_MSG_EXPORT_OK:
+			ROUND_TRIP(export_ok, AuMsgExportOk);
 			break;
 		case AU_MSG_GET_VIEW:
 			ROUND_TRIP(get_view, AuMsgGetView);

@@ -13,6 +13,7 @@
 
 #include "common/au_page.h"
 #include "common/au_wire_cluster.h"
+#include "common/au_wire_export.h"
 #include "common/au_wire_gossip.h"
 #include "tests/viewmake.h"
 #include "tests/walmake.h"
@@ -176,6 +177,9 @@ wire_seeds(void)
 				 .target = {2, 0, AU_GOSSIP_ALIVE, "b:1"},.nrecords = 1,
 				 .records = {{3, 4, AU_GOSSIP_DEAD, "c:1"}},.nmarks = 1,
 				 .marks = {{.node_id = 1,.heartbeat = 9,.nvolumes = 1,.volumes = {{5, 6, 7, 8}}}});
+	SEED_MESSAGE(export, AuMsgExport,.what = AU_EXPORT_PAGES,.upto = 9,.budget = 1000);
+	SEED_MESSAGE(export_ok, AuMsgExportOk,.start_lsn = 1,.log_lsn = 2,
+				 .position = {.applied = 9,.restart = 8,.times_len = 20});
 	SEED_MESSAGE(gossip_ok, AuMsgGossip,.kind = AU_GOSSIP_PING,.self = {1, 2, AU_GOSSIP_ALIVE, "a:1"});
 	SEED_MESSAGE(get_view, AuMsgGetView,.epoch = 3);
 	SEED_MESSAGE(view, AuMsgView,.epoch = 3,.length = 9,.bytes = (const uint8_t *) "view here");

@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_move.c: nodes join a cluster and leave it while log comes and nodes
+ * crash; every page is the same at every LSN on all owners, and a read is
+ * answered rightly or told that the slice has moved, never otherwise.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <unistd.h>
+
+#include "common/au_crc32c.h"
+#include "common/au_page.h"
+#include "common/au_wire_export.h"
+#include "tests/clusternodes.h"
+
+#define RELS 8
+#define EXTENTS 12
+#define NEAR 2
+#define PAGES (EXTENTS * NEAR)
+#define SAMPLES_MAX 40000
+
+typedef struct Sample
+{
+	AuLsn		lsn;
+	uint32_t	rel;
+	uint32_t	page;
+	uint32_t	crc;			/* 0: the page is not there */
+} Sample;
+
+static struct
+{
+	char		root[200];
+	WalMake		wal;
+	AuLsn		start;
+	AuLsn		sent;			/* to node 0 */
+	AuLsn		durable;		/* there, as told */
+	uint64_t	term;
+	uint64_t	id;
+	CnConn	   *writer;
+	CnConn	   *reader;			/* one read at a time */
+	int			reading;		/* sample, -1: none */
+	uint32_t	read_node;
+	uint32_t	answered;
+	uint32_t	moved;
+	Sample		samples[SAMPLES_MAX];
+	int			nsamples;
+	bool		live[RELS][PAGES];
+	uint8_t		page[RELS][PAGES][AU_PAGE_SIZE];
+} t;
+
+static AuPageId
+page_id(uint32_t rel, uint32_t page)
+{
+	return (AuPageId)
+	{
+		{1663, 5, 16384 + rel, 0}, page / NEAR * AU_EXTENT_BLOCKS + page % NEAR
+	};
+}
+
+/* One more record, and a sample of what is then. */
+static void
+more_log(void)
+{
+	uint32_t	rel = cn_random(RELS);
+	uint32_t	page = cn_random(PAGES);
+	uint8_t		memory[1024];
+	uint8_t		bytes[200];
+	Sample	   *s;
+	AuOps		ops;
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t) cn_random(256);
+	au_ops_start(&ops, memory, sizeof(memory));
+	if (!t.live[rel][page] || cn_random(200) == 0)
+		au_ops_init(&ops, 4000);
+	au_ops_patch(&ops, (uint16_t) (4500 + cn_random(3300)), (uint16_t) (1 + cn_random(200)), bytes);
+	walmake_ours(&t.wal, 16384 + rel, page_id(rel, page).blk, ops.data, (uint16_t) ops.len);
+	if (!t.live[rel][page])
+		memset(t.page[rel][page], 0, AU_PAGE_SIZE);
+	t.live[rel][page] = true;
+	assert_int_equal(au_page_apply(t.page[rel][page], ops.data, ops.len, NULL), AU_OK);
+	au_page_set_lsn(t.page[rel][page], t.wal.last_end);
+	if (t.nsamples == SAMPLES_MAX)
+		return;
+	s = &t.samples[t.nsamples++];
+	s->lsn = t.wal.last_end;
+	s->rel = cn_random(RELS);
+	s->page = cn_random(PAGES);
+	s->crc = t.live[s->rel][s->page] ? au_crc32c(0, t.page[s->rel][s->page], AU_PAGE_SIZE) : 0;
+}
+
+/* ---- a writer and a reader -------------------------------------------- */
+
+static CnConn *
+connect_to(int node, uint8_t role)
+{
+	AuMsgHello	hello = {.system_identifier = CN_SYSID,.role = role,.name = "test"};
+	uint8_t		memory[512];
+	CnConn	   *c = cn_conn(-1);
+	CnConn	   *to = cn_conn(node);
+	AuWriter	w;
+
+	to->conn = au_node_conn_opened(cn.nodes[node].node, to);
+	c->peer = to;
+	to->peer = c;
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_hello(&w, ++t.id, &hello));
+	cn_push(to, memory, w.len);
+	return c;
+}
+
+static void
+hang_up(CnConn **c)
+{
+	if (*c == NULL)
+		return;
+	if ((*c)->peer != NULL)
+		cn_cut(*c);
+	free((*c)->in);
+	**c = (CnConn) {0};
+	*c = NULL;
+}
+
+static bool
+next_frame(CnConn *c, AuFrame *f, size_t *used)
+{
+	return c->in_len > 0 && au_frame_parse(c->in, c->in_len, f, used) == AU_OK;
+}
+
+static void
+consume(CnConn *c, size_t used)
+{
+	memmove(c->in, c->in + used, c->in_len - used);
+	c->in_len -= used;
+}
+
+static void
+write_log(void)
+{
+	uint8_t	   *memory;
+	AuMsgTerm	term = {
+		.writer_id = 1,.timeline = 1,.start_lsn = t.start,.local_end = walmake_pos(&t.wal),
+		.wal_segment_size = WALMAKE_SEGMENT,.may_create = 1
+	};
+	AuMsgAppend m = {.timeline = 1};
+	AuMsgAppendOk ok;
+	AuMsgTermOk term_ok;
+	AuWriter	w;
+	AuFrame		f;
+	size_t		used;
+
+	if (t.writer != NULL && t.writer->closed)
+		hang_up(&t.writer);
+	if (cn.nodes[0].node == NULL)
+		return;
+	memory = malloc(1 << 20);
+	au_writer_start(&w, memory, 1 << 20);
+	if (t.writer == NULL)
+	{
+		t.writer = connect_to(0, AU_ROLE_WRITER);
+		t.term = 0;
+		assert_true(au_enc_term(&w, ++t.id, &term));
+	}
+	while (next_frame(t.writer, &f, &used))
+	{
+		if (f.type == AU_MSG_TERM_OK && au_dec_term_ok(&f, &term_ok))
+		{
+			t.term = term_ok.term;
+			t.sent = term_ok.durable_lsn;
+		}
+		else if (f.type == AU_MSG_APPEND_OK && au_dec_append_ok(&f, &ok))
+			t.durable = ok.durable_lsn;
+		else if (f.type == AU_MSG_ERROR)
+			fail_msg("the writer was answered with an error");
+		consume(t.writer, used);
+	}
+	if (t.term != 0 && t.sent < walmake_pos(&t.wal))
+	{
+		m.term = t.term;
+		m.lsn = t.sent;
+		m.length = (uint32_t) (walmake_pos(&t.wal) - t.sent);
+		if (m.length > 100000)
+			m.length = 100000;
+		m.bytes = t.wal.buf + (t.sent - t.wal.base);
+		assert_true(au_enc_append(&w, ++t.id, &m));
+		t.sent += m.length;
+	}
+	if (w.len > 0)
+		cn_push(t.writer->peer, memory, w.len);
+	free(memory);
+}
+
+static void
+check_answer(const AuFrame *f)
+{
+	const Sample *s = &t.samples[t.reading];
+	AuMsgPages	pages;
+	AuMsgError	e;
+
+	if (f->type == AU_MSG_HELLO_OK)
+		return;
+	if (f->type == AU_MSG_PAGES && au_dec_pages(f, &pages))
+	{
+		if (s->crc == 0)
+			assert_int_equal(pages.status[0], AU_NOT_FOUND);
+		else if (pages.status[0] != AU_OK || au_crc32c(0, pages.page[0], AU_PAGE_SIZE) != s->crc)
+			fail_msg("node %u: relation %u page %u at %X/%X: %s", t.read_node, s->rel, s->page,
+					 AU_LSN_ARGS(s->lsn), au_status_name(pages.status[0]));
+		t.answered++;
+	}
+	else
+	{
+		assert_int_equal(f->type, AU_MSG_ERROR);
+		assert_true(au_dec_error(f, &e));
+		if (e.status != AU_MOVED && e.status != AU_GONE)
+			fail_msg("node %u: a read was answered: %s", t.read_node, e.message);
+		t.moved++;
+	}
+	t.reading = -1;
+}
+
+static void
+read_pages(void)
+{
+	uint8_t		memory[512];
+	AuMsgGetPages m = {.nblocks = 1};
+	const Sample *s;
+	AuWriter	w;
+	AuFrame		f;
+	size_t		used;
+
+	if (t.reader != NULL)
+	{
+		while (t.reading >= 0 && next_frame(t.reader, &f, &used))
+		{
+			check_answer(&f);
+			consume(t.reader, used);
+		}
+		if (t.reader->closed)
+			t.reading = -1;
+		if (t.reading >= 0)
+			return;
+		hang_up(&t.reader);
+	}
+	t.read_node = cn_random(CN_NODES);
+	if (cn.nodes[t.read_node].node == NULL || t.nsamples == 0)
+		return;
+	t.reading = t.nsamples - 1 - (int) cn_random((uint32_t) t.nsamples);
+	s = &t.samples[t.reading];
+	if (s->lsn > t.durable)
+	{
+		t.reading = -1;
+		return;
+	}
+	t.reader = connect_to((int) t.read_node, AU_ROLE_READER);
+	m.rel = page_id(s->rel, s->page).rel;
+	m.read_lsn = m.not_before = s->lsn;
+	m.blocks[0] = page_id(s->rel, s->page).blk;
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_get_pages(&w, ++t.id, &m));
+	cn_push(t.reader->peer, memory, w.len);
+}
+
+/* ---- what all owners must have ---------------------------------------- */
+
+static bool
+at_rest(void)
+{
+	for (uint32_t s = 0; s < AU_SLICES; s++)
+		if (cn.view.slices[s].ntarget > 0)
+			return false;
+	for (int i = 0; i < CN_NODES; i++)
+	{
+		CnNode	   *n = &cn.nodes[i];
+		const AuViewNode *self = au_view_node_by_id(&cn.view, cn_node_id(i));
+		AuSlicesState state;
+		AuVolumeStats stats;
+		AuSliceSet	owned;
+		AuSliceSet	incoming;
+		void	   *vol;
+
+		if (n->node == NULL || self == NULL)
+			continue;
+		if (!au_node_volume_stats(n->node, 0, &stats, &vol) || stats.applied < t.wal.last_end)
+			return false;
+		au_view_owned(&cn.view, self->number, &owned, &incoming);
+		au_pagestore_slices(n->vol.store, &state);
+		if (memcmp(&state.kept, &owned, sizeof(owned)) != 0 || au_slices_any(&state.dropping))
+			return false;
+	}
+	return true;
+}
+
+static void
+step(void)
+{
+	write_log();
+	if (cn_random(3) == 0)
+		read_pages();
+	cn_step();
+}
+
+static void
+settle(void)
+{
+	for (int i = 0; !at_rest(); i++)
+	{
+		if (i > 60000)
+			fail_msg("the cluster does not come to rest");
+		step();
+	}
+}
+
+/* Every sample, on every owner of its slice. */
+static uint32_t
+compare_all(void)
+{
+	uint8_t		page[AU_PAGE_SIZE];
+	uint32_t	compared = 0;
+
+	for (int i = 0; i < t.nsamples; i++)
+	{
+		const Sample *s = &t.samples[i];
+		AuPageId	id = page_id(s->rel, s->page);
+		const AuSlice *slice = &cn.view.slices[au_slice_of(&id.rel, id.blk)];
+
+		assert_true(slice->nowners > 0);
+		for (int k = 0; k < CN_NODES; k++)
+		{
+			CnNode	   *n = &cn.nodes[k];
+			const AuViewNode *self = au_view_node_by_id(&cn.view, cn_node_id(k));
+			bool		owner = false;
+			AuStatus	status;
+
+			for (uint32_t o = 0; self != NULL && o < slice->nowners; o++)
+				owner = owner || slice->owner[o] == self->number;
+			if (!owner || n->node == NULL || s->lsn < au_pagestore_horizon(n->vol.store))
+				continue;
+			status = au_pagestore_read(n->vol.store, &id, s->lsn, page);
+			if (status != (s->crc != 0 ? AU_OK : AU_NOT_FOUND) ||
+				(s->crc != 0 && au_crc32c(0, page, AU_PAGE_SIZE) != s->crc))
+				fail_msg("node %d: relation %u page %u (slice %u) at %X/%X: %s", k, s->rel, s->page,
+						 au_slice_of(&id.rel, id.blk), AU_LSN_ARGS(s->lsn),
+						 status == AU_OK ? "other bytes" : au_pagestore_error(n->vol.store));
+			compared++;
+		}
+	}
+	return compared;
+}
+
+/* ---- tests ------------------------------------------------------------ */
+
+static void
+begin(uint64_t seed, uint64_t retention)
+{
+	memset(&t, 0, sizeof(t) - sizeof(t.page));
+	snprintf(t.root, sizeof(t.root), "/tmp/au_move.%ld", (long) getpid());
+	cn_begin(t.root, seed);
+	cn.retention = retention;
+	t.reading = -1;
+	walmake_start(&t.wal, WALMAKE_SEGMENT);
+	walmake_page(&t.wal, 0, 0);
+	t.start = walmake_pos(&t.wal);
+}
+
+static void
+end(void)
+{
+	hang_up(&t.writer);
+	hang_up(&t.reader);
+	cn_end();
+	free(t.wal.buf);
+}
+
+static void
+join(int i)
+{
+	AuViewCommand c = view_join((uint64_t) i, "");
+
+	if (cn.nodes[i].node == NULL)
+		cn_start(i);
+	cn_command(&c);
+}
+
+static void
+add_volume(void)
+{
+	AuViewCommand c = {
+		.type = AU_VIEW_VOLUME_ADD,.system_identifier = CN_SYSID,.write_quorum = 1,.ngroup = 1
+	};
+
+	cn_command(&c);
+}
+
+static void
+load(int records)
+{
+	for (int i = 0; i < records; i++)
+	{
+		more_log();
+		if (i % 4 == 0)
+			step();
+	}
+}
+
+static void
+make_cluster(int nodes)
+{
+	AuViewCommand init = view_init(3);
+
+	cn_command(&init);
+	for (int i = 0; i < nodes; i++)
+	{
+		join(i);
+		if (i == 0)
+			add_volume();
+	}
+}
+
+/* Three owners, one more joins, one is drained, under load; any node but the
+ * one that is needed for the log crashes now and then. */
+static void
+moving(uint64_t seed, bool crashes)
+{
+	AuViewCommand drain;
+
+	begin(seed, CN_RETENTION);
+	make_cluster(3);
+	load(1500);
+	settle();
+	assert_true(compare_all() > 1000);
+	join(3);
+	for (int i = 0; i < 40; i++)
+	{
+		load(30);
+		if (crashes && cn_random(3) == 0)
+		{
+			int			k = (int) cn_random(4);
+
+			cn_crash(k);
+			load((int) cn_random(60));
+			cn_start(k);
+		}
+	}
+	settle();
+	assert_true(compare_all() > 3000);
+	drain = view_about(AU_VIEW_DRAIN, 2);
+	cn_command(&drain);
+	for (int i = 0; i < 20; i++)
+	{
+		load(30);
+		if (crashes && cn_random(3) == 0)
+		{
+			int			k = (int) cn_random(4);
+
+			cn_crash(k);
+			load((int) cn_random(60));
+			cn_start(k);
+		}
+	}
+	settle();
+	assert_true(compare_all() > 5000);
+	assert_true(t.answered > 100);
+	assert_true(t.moved > 10);
+	end();
+}
+
+static void
+test_moving(void **state)
+{
+	(void) state;
+	moving(1, false);
+}
+
+static void
+test_crashes(void **state)
+{
+	const char *seeds = getenv("AU_TEST_SEEDS");
+	uint64_t	n = seeds != NULL ? strtoull(seeds, NULL, 10) : 4;
+
+	(void) state;
+	for (uint64_t seed = 2; seed < 2 + n; seed++)
+		moving(seed, true);
+}
+
+/* Log from the volume's start is gone: sizes and positions come from another
+ * node, then slices.  Short retention, so that the horizon moves meanwhile. */
+static void
+test_founding(void **state)
+{
+	CnVolume   *v;
+
+	(void) state;
+	begin(50, 400000);
+	make_cluster(1);
+	load(3000);
+	settle();
+	/* as after a long time */
+	v = &cn.nodes[0].vol;
+	cn_crash(0);
+	cn_open_store(v);
+	{
+		AuLsn		keep = au_pagestore_restart_lsn(v->store);
+
+		assert_true(keep > v->log_start);
+		memmove(v->log, v->log + (keep - v->log_start), (size_t) (v->log_end - keep));
+		v->log_start = keep;
+	}
+	au_pagestore_close(v->store);
+	v->store = NULL;
+	cn_start(0);
+	join(1);
+	load(300);
+	join(2);
+	for (int i = 0; i < 20; i++)
+	{
+		load(30);
+		if (cn_random(3) == 0)
+		{
+			int			k = 1 + (int) cn_random(2);
+
+			cn_crash(k);
+			load((int) cn_random(60));
+			cn_start(k);
+		}
+	}
+	settle();
+	assert_true(cn.nodes[1].vol.log_start > t.start && cn.nodes[2].vol.log_start > t.start);
+	assert_true(compare_all() > 1000);
+	end();
+}
+
+static void
+test_messages(void **state)
+{
+	AuMsgExport m = {
+		.what = AU_EXPORT_PAGES,.upto = 7,.horizon = 3,.budget = 1000,
+		.place = {{1, 2, 3}},.slices = {{1, 2, 3, 4}}
+	};
+	AuMsgExport back;
+	AuMsgExportOk *ok = calloc(1, sizeof(*ok));
+	AuMsgExportOk *ok_back = calloc(1, sizeof(*ok));
+	uint8_t    *memory = malloc(AU_EXPORT_OK_CAP);
+	AuWriter	w;
+	AuFrame		f;
+	size_t		used;
+
+	(void) state;
+	au_writer_start(&w, memory, AU_EXPORT_OK_CAP);
+	assert_true(au_enc_export(&w, 3, &m));
+	assert_int_equal(au_frame_parse(memory, w.len, &f, &used), AU_OK);
+	assert_true(au_dec_export(&f, &back));
+	assert_int_equal(back.what, m.what);
+	assert_int_equal(back.upto, 7);
+	assert_int_equal(back.horizon, 3);
+	assert_int_equal(back.budget, 1000);
+	assert_memory_equal(&back.place, &m.place, sizeof(m.place));
+	assert_memory_equal(&back.slices, &m.slices, sizeof(m.slices));
+	f.length--;
+	assert_false(au_dec_export(&f, &back));
+
+	ok->start_lsn = 5;
+	ok->log_lsn = 6;
+	ok->segment_size = 1 << 24;
+	ok->timeline = 2;
+	ok->position.applied = 90;
+	ok->position.restart = 80;
+	ok->position.horizon = 70;
+	ok->position.gc_done = 60;
+	ok->position.times_len = AU_POSITION_TIMES_MAX;
+	ok->group.n = AU_GROUP_MAX;
+	ok->group.write_quorum = 4;
+	for (uint64_t i = 0; i < AU_GROUP_MAX; i++)
+	{
+		ok->group.members[i].node_id = i + 1;
+		memset(ok->group.members[i].address, 'x', AU_ADDRESS_MAX - 1);
+	}
+	au_writer_start(&w, memory, AU_EXPORT_OK_CAP);
+	assert_true(au_enc_export_ok(&w, 3, ok));
+	assert_int_equal(au_frame_parse(memory, w.len, &f, &used), AU_OK);
+	assert_true(au_dec_export_ok(&f, ok_back));
+	assert_memory_equal(ok, ok_back, sizeof(*ok));
+	ok->position.restart = 91;
+	au_writer_start(&w, memory, AU_EXPORT_OK_CAP);
+	assert_true(au_enc_export_ok(&w, 3, ok));
+	assert_int_equal(au_frame_parse(memory, w.len, &f, &used), AU_OK);
+	assert_false(au_dec_export_ok(&f, ok_back));
+	free(memory);
+	free(ok);
+	free(ok_back);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_messages),
+		cmocka_unit_test(test_moving),
+		cmocka_unit_test(test_crashes),
+		cmocka_unit_test(test_founding),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
