@@ -124,6 +124,8 @@ au_d_get(AuVolume *v, uint32_t slice, uint32_t leaf, const AuPageId *from, AuLsn
 	*out = NULL;
 	if (n->opt.sync_bytes_per_s == 0 || h->digest_begin == NULL)
 		return fail(AU_REFUSED, why, whylen, "this node does not compare its pages (--anti-entropy-mb-per-s)");
+	if (v->partial && !au_slices_has(&v->kept, slice))
+		return fail(AU_MOVED, why, whylen, "that slice is not on this node");
 	if (lsn == 0 || v->applied < lsn || v->store_closed || v->draining)
 		return AU_NEED_MORE;
 	for (AuDigestJob *job = n->digests; job < n->digests + AU_NODE_DIGESTS_MAX; job++)

@@ -160,10 +160,29 @@ rest(AuVolume *v, uint64_t at)
 }
 
 static void
+next_slice(AuVolume *v, uint64_t now)
+{
+	AuSync	   *s = &v->sync;
+
+	s->stage = AU_SYNC_RESTS;
+	s->at = now;
+	if (++s->slice < AU_SLICES)
+		return;
+	s->slice = 0;
+	v->stats.sync_passes++;
+	rest(v, now + AU_NODE_SYNC_REST_US);
+}
+
+static void
 begin_slice(AuVolume *v, uint64_t now)
 {
 	AuSync	   *s = &v->sync;
 
+	if (v->partial && !au_slices_has(&v->kept, s->slice))
+	{
+		next_slice(v, now);
+		return;
+	}
 	find_peers(v);
 	if (s->npeers == 0 || v->failed || v->store_closed || v->applied == 0)
 	{
@@ -186,13 +205,7 @@ slice_done(AuVolume *v, uint64_t now)
 
 	v->stats.sync_slices++;
 	v->stats.sync_lsn = s->lsn;
-	s->stage = AU_SYNC_RESTS;
-	s->at = now;
-	if (++s->slice < AU_SLICES)
-		return;
-	s->slice = 0;
-	v->stats.sync_passes++;
-	rest(v, now + AU_NODE_SYNC_REST_US);
+	next_slice(v, now);
 }
 
 /* ---- pages that differ ------------------------------------------------- */
