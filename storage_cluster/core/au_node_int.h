@@ -210,6 +210,8 @@ struct AuVolume
 	uint64_t	peer_term;		/* in which it was asked */
 	bool		peer_asked;		/* GET_LOG is under way */
 	bool		peer_waits;		/* ... with a wait */
+	AuLsn		caught_up;		/* all log that a quorum held once, when it was asked
+								 * for more; 0: never */
 
 	/* slices, see au_node_move.c */
 	bool		partial;		/* only those in `kept` can be read */

@@ -18,6 +18,8 @@
  *     slice that is owned here but not kept (a disk was lost) comes again.
  *  2. No slice is dropped that the view wants here.
  *  3. slices_ready names slices that a crash does not take away any more.
+ *     Nor of a volume whose log this node follows and has not caught up with:
+ *     who has the log may keep no more of it.
  *  4. One chunk at a time: asked for, in memory, or being written.
  */
 #include "core/au_node_int.h"
@@ -469,7 +471,8 @@ au_o_ready(AuNode *n, uint64_t now)
 
 		if (v == NULL && au_j_unknown(n, n->view->volumes[i].system_identifier))
 			continue;
-		if (v == NULL || v->store_closed)
+		if (v == NULL || v->store_closed ||
+			(au_o_follows(v) && (v->caught_up == 0 || v->next_feed < v->caught_up)))
 			return READY_AGAIN_US;
 		h->store_slices(h->ctx, v->handle, &state);
 		ready = au_slices_and(&ready, &state.lasting);

@@ -263,6 +263,8 @@ take_log(AuVolume *v, const AuMsgLog *m)
 	/* The writer may have sent it meanwhile, or another one was let in. */
 	if (m->lsn != received || v->peer_term != let_in(v) || v->cut != 0)
 		return true;
+	if (m->lsn + m->length >= m->commit_lsn)
+		v->caught_up = m->commit_lsn;
 	if (m->length == 0)
 	{
 		/* A member has what there is; of others nothing may ever come. */

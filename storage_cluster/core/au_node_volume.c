@@ -123,7 +123,10 @@ au_v_start(AuVolume *v, char *err, size_t errlen)
 	AuLsn		end = h->log_end(h->ctx, v->handle);
 
 	h->store_positions(h->ctx, v->handle, &applied, &restart);
-	if (restart < start || applied > end)
+	/* One that began with another node's pages, and has voted for no log, may
+	 * have less log than pages. */
+	if (restart < start ||
+		(applied > end && (v->meta.group.n == 0 || v->meta.history.n > 0)))
 	{
 		snprintf(err, errlen,
 				 "volume %" PRIu64 ": the landing log holds %X/%X to %X/%X, but pages are applied up to %X/%X and need it from %X/%X: files of the log are missing; restore the node's directory from a backup",
