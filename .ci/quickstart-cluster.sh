@@ -6,7 +6,7 @@
 # brought back.  make quickstart-cluster-stop and -clean undo it.
 #
 # Everything lives in build/quickstart-cluster, as with make quickstart; the
-# nodes listen on three ports of 127.0.0.1 that were free.
+# nodes listen on six ports of 127.0.0.1 that were free.
 set -euo pipefail
 umask 022
 exec </dev/null
@@ -48,15 +48,28 @@ start_nodes() {
 	die "the nodes did not start"
 }
 
+first_port() { as_owner sed -n 's/^port = //p' "$home/nodes/cluster"; }
+
 # What postgresql.conf needs to know of them.
 nodes_setting() {
 	local first
-	first=$(as_owner sed -n 's/^port = //p' "$home/nodes/cluster")
-	echo "aurora.storage_nodes = '127.0.0.1:$first,127.0.0.1:$((first + 1)),127.0.0.1:$((first + 2))'"
+	first=$(first_port)
+	echo "aurora.storage_nodes = '127.0.0.1:$first,127.0.0.1:$((first + 2)),127.0.0.1:$((first + 4))'"
 }
 
 show_nodes() {
 	show "SELECT number, address, shipping, state, durable_lsn, applied_lsn FROM aurora.nodes ORDER BY 1"
+}
+
+# The cluster as its members see it, once all are there.
+members() {
+	local out=
+	for _ in $(seq 100); do
+		out=$(as_owner "$bin/auroractl" --node "127.0.0.1:$(first_port)" node list 2>&1) || true
+		[ "$(grep -c '127\.0\.0\.1:.* active' <<<"$out")" -eq 3 ] && break
+		sleep 0.2
+	done
+	sed 's/^/      /' <<<"$out"
 }
 
 # What node 2 lacks of the log, in kB; empty if it is not heard of.
@@ -106,11 +119,18 @@ quickstart() {
 	resolve_home
 	start_nodes
 	cluster status | sed 's/^/      /'
+	say "they form a cluster:"
+	members
 
 	head_line "PostgreSQL on these nodes"
 	make_server "$(nodes_setting)"
 	start_server
 	create_extension
+	# (A quorum was enough to begin.)
+	for _ in $(seq 100); do
+		[ "$(value "SELECT count(*) FROM aurora.storage_nodes() WHERE shipping = 'stream'")" = 3 ] && break
+		sleep 0.1
+	done
 	show_nodes
 
 	head_line "pgbench's tables at scale 10: 1,000,000 accounts USING aurora"
@@ -142,6 +162,7 @@ quickstart() {
 	      connect:    $bin/psql -h $home -U postgres postgres
 	      look:       SELECT * FROM aurora.nodes;   SELECT * FROM aurora.shipper;
 	                  $bin/auroractl cluster status --dir $home/nodes
+	                  $bin/auroractl --node 127.0.0.1:$(first_port) node list
 	      kill one:   kill -9 \$(cat $home/nodes/node1.pid)
 	      back:       $bin/auroractl cluster start --dir $home/nodes
 	      stop:       make quickstart-cluster-stop      (make quickstart-cluster starts it again)

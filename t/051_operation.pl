@@ -19,18 +19,18 @@ my $ctl = bindir() . '/auroractl';
 my $top = PostgreSQL::Test::Utils::tempdir();
 my $dir = "$top/c";
 
-# A port with two more free ones behind it.
-sub three_ports
+# A port with five more free ones behind it.
+sub free_ports
 {
 	for (1 .. 100)
 	{
 		my $p = 20000 + int(rand(10000));
-		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 2;
+		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 5;
 		return $p if @s == grep { defined } @s;
 	}
 	die 'no ports';
 }
-my $port = three_ports();
+my $port = free_ports();
 
 # Exit code and output of auroractl cluster.
 sub cluster
@@ -73,13 +73,13 @@ sub node_pid { my $p = slurp("$dir/node$_[0].pid"); chomp $p; return $p; }
 # ---- start, again, stop, again
 refuses('nothing there yet', 1, qr/there is no cluster in/, 'status', '--dir', $dir);
 refuses('no directory', 2, qr/--dir is missing/, 'start');
-refuses('too many nodes', 2, qr/--nodes must be from 1 to 7/, 'start', '--dir', $dir, '--nodes', 8);
-my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port + 1, Listen => 1) or die;
-refuses('a port is taken', 1, qr/port ${\($port + 1)} of 127\.0\.0\.1, which node 2 needs, is in use.*another --port/,
+refuses('too many nodes', 2, qr/--nodes must be from 1 to 5/, 'start', '--dir', $dir, '--nodes', 8);
+my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port + 2, Listen => 1) or die;
+refuses('a port is taken', 1, qr/port ${\($port + 2)} of 127\.0\.0\.1, which node 2 needs, is in use.*another --port/,
 	'start', '--dir', $dir, '--port', $port);
 ok(!-e $dir, '... before anything was made');
 close $taken;
-succeeds('start', qr/node 3 started.*aurora\.storage_nodes = '127\.0\.0\.1:$port,127\.0\.0\.1:${\($port + 1)},127/s,
+succeeds('start', qr/node 3 started.*aurora\.storage_nodes = '127\.0\.0\.1:$port,127\.0\.0\.1:${\($port + 2)},127/s,
 	'start', '--dir', $dir, '--port', $port);
 my $first = node_pid(1);
 succeeds('start again', qr/node 1 already runs, process $first/, 'start', '--dir', $dir);
@@ -91,6 +91,14 @@ refuses('another cluster at these ports', 1, qr/port $port of 127/, 'start', '--
 succeeds('stop', qr/node 1 stopped\nnode 2 stopped\nnode 3 stopped/, 'stop', '--dir', $dir);
 succeeds('stop again', qr/node 3 does not run/, 'stop', '--dir', $dir);
 
+# Do they form a cluster?
+sub members
+{
+	my $out = '';
+	IPC::Run::run([ $ctl, '--node', "127.0.0.1:$port", 'node', 'list' ], '<', \undef, '>', \$out, '2>&1');
+	return $out;
+}
+
 # A number that is left over may be anybody's now.
 open my $f, '>', "$dir/node1.pid" or die;
 print $f "$$\n";
@@ -100,8 +108,14 @@ refuses('all are down', 1, qr/1  127\.0\.0\.1:$port +-  down/, 'status', '--dir'
 refuses('restart what does not run', 1, qr/node 1 does not run; start it first/, 'restart', '--dir', $dir);
 succeeds('start after that', qr/node 1 started/, 'start', '--dir', $dir);
 
+{
+	my $limit = time() + 60;
+	sleep 0.2 while time() < $limit && members() !~ /(?:127\.0\.0\.1:\d+\s.*){3}/s;
+	like(members(), qr/127\.0\.0\.1:$port.*127\.0\.0\.1:${\($port + 2)}.*127\.0\.0\.1:${\($port + 4)}/s, 'the nodes are a cluster') or diag members();
+}
+
 # ---- rolling restart under load
-my $list = join ',', map { '127.0.0.1:' . ($port + $_) } 0 .. 2;
+my $list = join ',', map { '127.0.0.1:' . ($port + 2 * $_) } 0 .. 2;
 my $node = new_node('main', conf => <<"CONF");
 aurora.storage_nodes = '$list'
 synchronous_standby_names = 'aurora'
@@ -138,7 +152,7 @@ like($answer, qr/same version of Aurora/, '... and what to do');
 
 # ... and a node of version 7 in the place of one of three: the others go on.
 succeeds('stop for that', qr/node 3 stopped/, 'stop', '--dir', $dir);
-my $newer = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port + 2, Listen => 5, ReuseAddr => 1) or die "port: $!";
+my $newer = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port + 4, Listen => 5, ReuseAddr => 1) or die "port: $!";
 my $child = fork();
 die unless defined $child;
 if ($child == 0)

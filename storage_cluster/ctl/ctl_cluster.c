@@ -13,8 +13,9 @@
  *                  the user's
  *   nodeI/ nodeI.pid nodeI.log nodeI.http    data, process, messages, HTTP socket
  *
- * Node I listens on 127.0.0.1, port P + I - 1.  The nodes run on when the
- * command ends, and find each other through the list that the server is given.
+ * Node I listens on 127.0.0.1, port P + 2 (I - 1), and for consensus on the
+ * next one.  The first makes a cluster, the others join it, so the commands for
+ * clusters (node, ring) work.  The nodes run on when the command ends.
  *
  * Invariants:
  *  1. start and stop may be repeated: what is already so stays so.
@@ -125,11 +126,21 @@ make_cluster(LocalCluster *c)
 
 /* ---- start ------------------------------------------------------------ */
 
-/* May node i's port be listened on? */
-static bool
-port_is_free(const LocalCluster *c, int i)
+/* What node i says of itself; NULL: nothing, or nothing that makes sense. */
+static json_t *
+status_of(const LocalCluster *c, int i)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET,.sin_port = htons((uint16_t) (c->port + i - 1))};
+	char		http[LOCAL_PATH_MAX];
+	CtlTarget	target = {.http_socket = http};
+
+	local_node_path(c, http, i, ".http");
+	return ctl_get_status(&target);
+}
+
+static bool
+port_is_free(int port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET,.sin_port = htons((uint16_t) port)};
 	int			fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int			one = 1;
 	bool		ok;
@@ -147,10 +158,11 @@ static int
 check_ports(const LocalCluster *c)
 {
 	for (int i = 1; i <= c->nodes; i++)
-		if (local_pid(c, i) == 0 && !port_is_free(c, i))
-			return fail("port %d of 127.0.0.1, which node %d needs, is in use by another program; "
-						"stop that%s", c->port + i - 1, i,
-						c->lock_fd < 0 ? ", or give another --port" : "");
+		for (int port = local_port(c, i); port <= local_port(c, i) + 1; port++)
+			if (local_pid(c, i) == 0 && !port_is_free(port))
+				return fail("port %d of 127.0.0.1, which node %d needs, is in use by another program; "
+							"stop that%s", port, i,
+							c->lock_fd < 0 ? ", or give another --port" : "");
 	return 0;
 }
 
@@ -169,7 +181,20 @@ print_last_line(const char *path)
 	fprintf(stderr, "  %s%s", last, strchr(last, '\n') != NULL ? "" : "\n");
 }
 
-/* Waits until it answers on its HTTP socket; false: it ended, or takes too long. */
+/* Has it a number in the cluster?  The next one joins after that, so that the
+ * numbers are those of the directories. */
+static bool
+is_member(const LocalCluster *c, int i)
+{
+	json_t	   *status = status_of(c, i);
+	bool		yes = json_integer_value(json_object_get(json_object_get(status, "cluster"), "number")) > 0;
+
+	json_decref(status);
+	return yes;
+}
+
+/* Waits until it answers on its HTTP socket, and is a member; false: it ended,
+ * or takes too long. */
 static bool
 wait_ready(const LocalCluster *c, int i, pid_t pid)
 {
@@ -179,7 +204,7 @@ wait_ready(const LocalCluster *c, int i, pid_t pid)
 	{
 		int			status;
 
-		if (local_answers(c, i))
+		if (local_answers(c, i) && is_member(c, i))
 			return true;
 		if (waitpid(pid, &status, WNOHANG) == pid)
 			return false;
@@ -224,8 +249,8 @@ print_settings(const LocalCluster *c)
 		   "  synchronous_standby_names = 'aurora'\n"
 		   "  aurora.storage_nodes = '");
 	for (int i = 1; i <= c->nodes; i++)
-		printf("%s127.0.0.1:%d", i > 1 ? "," : "", c->port + i - 1);
-	printf("'\n");
+		printf("%s127.0.0.1:%d", i > 1 ? "," : "", local_port(c, i));
+	printf("'\n\nThe cluster: auroractl --node 127.0.0.1:%d node list\n", c->port);
 }
 
 static int
@@ -246,8 +271,8 @@ cluster_start(LocalCluster *c, int nodes, int port)
 	if (strlen(path) >= sizeof(((struct sockaddr_un *) 0)->sun_path))
 		return fail("the path of a socket, \"%s\", would be longer than %zu bytes; give a shorter --dir",
 					path, sizeof(((struct sockaddr_un *) 0)->sun_path) - 1);
-	if (c->port + c->nodes - 1 > 65535)
-		return fail("there is no port %d; give a smaller --port", c->port + c->nodes - 1);
+	if (local_port(c, c->nodes) + 1 > 65535)
+		return fail("there is no port %d; give a smaller --port", local_port(c, c->nodes) + 1);
 	if (check_ports(c) != 0)
 		return 1;
 	if (c->lock_fd < 0 && make_cluster(c) != 0)
@@ -316,17 +341,6 @@ text_of(json_t *o, const char *key)
 	return s != NULL ? s : "-";
 }
 
-/* What node i says of itself; NULL: nothing, or nothing that makes sense. */
-static json_t *
-status_of(const LocalCluster *c, int i)
-{
-	char		http[LOCAL_PATH_MAX];
-	CtlTarget	target = {.http_socket = http};
-
-	local_node_path(c, http, i, ".http");
-	return ctl_get_status(&target);
-}
-
 static void
 print_node(const LocalCluster *c, int i, pid_t pid)
 {
@@ -334,7 +348,7 @@ print_node(const LocalCluster *c, int i, pid_t pid)
 	json_t	   *volume;
 	size_t		k;
 
-	printf("%4d  127.0.0.1:%-6d %7d  %s\n", i, c->port + i - 1, (int) pid,
+	printf("%4d  127.0.0.1:%-6d %7d  %s\n", i, local_port(c, i), (int) pid,
 		   status == NULL ? "does not answer" : "up");
 	json_array_foreach(json_object_get(status, "volumes"), k, volume)
 		printf("      volume %s: %s, durable %s, applied %s\n",
@@ -357,7 +371,7 @@ cluster_status(const LocalCluster *c)
 		if (pid > 0)
 			print_node(c, i, pid);
 		else
-			printf("%4d  127.0.0.1:%-6d %7s  down\n", i, c->port + i - 1, "-");
+			printf("%4d  127.0.0.1:%-6d %7s  down\n", i, local_port(c, i), "-");
 		rc |= pid <= 0;
 	}
 	return rc;
@@ -491,7 +505,7 @@ ctl_cluster(int argc, char **argv)
 		{
 			nodes = number(argv[i + 1], LOCAL_NODES_MAX);
 			if (nodes == 0)
-				return usage("--nodes must be from 1 to 7");
+				return usage("--nodes must be from 1 to 5");
 		}
 		else if (strcmp(argv[i], "--port") == 0)
 		{

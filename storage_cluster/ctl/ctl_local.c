@@ -56,6 +56,7 @@ local_write_config(const LocalCluster *c, int i, char *err, size_t errlen)
 	char		dir[LOCAL_PATH_MAX];
 	char		http[LOCAL_PATH_MAX];
 	char		text[2 * LOCAL_PATH_MAX + 256];
+	char		member[64];
 	int			len;
 
 	local_node_path(c, path, i, ".conf");
@@ -63,10 +64,14 @@ local_write_config(const LocalCluster *c, int i, char *err, size_t errlen)
 		return true;
 	local_node_path(c, dir, i, "");
 	local_node_path(c, http, i, ".http");
+	if (i == 1)
+		snprintf(member, sizeof(member), "cluster-init = on\nreplicas = %d", c->nodes > 3 ? c->nodes : 3);
+	else
+		snprintf(member, sizeof(member), "join = 127.0.0.1:%d", c->port);
 	len = snprintf(text, sizeof(text),
 				   "# aurora_storaged --help lists what may stand here\n"
-				   "dir = %s\nlisten = 127.0.0.1:%d\nhttp-socket = %s\n",
-				   dir, c->port + i - 1, http);
+				   "dir = %s\nlisten = 127.0.0.1:%d\nhttp-socket = %s\n%s\n",
+				   dir, local_port(c, i), http, member);
 	return au_write_file(c->dir, strrchr(path, '/') + 1, text, (size_t) len, err, errlen);
 }
 

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define LOCAL_NODES_MAX 7		/* as a server may have */
+#define LOCAL_NODES_MAX 5		/* each keeps all, AU_RF_MAX can */
 #define LOCAL_NODES_DEFAULT 3
 #define LOCAL_PORT_DEFAULT 7015
 #define LOCAL_DIR_MAX 2048
@@ -33,6 +33,13 @@ bool		local_absolute(const char *dir, char *out, size_t cap);
 void		local_path(const LocalCluster *c, char *out, const char *name);
 /* D/nodeI and a suffix; out has LOCAL_PATH_MAX bytes. */
 void		local_node_path(const LocalCluster *c, char *out, int i, const char *suffix);
+
+/* Node i's port; the next one is for the cluster's consensus. */
+static inline int
+local_port(const LocalCluster *c, int i)
+{
+	return c->port + 2 * (i - 1);
+}
 
 /* Writes nodeI.conf if there is none. */
 bool		local_write_config(const LocalCluster *c, int i, char *err, size_t errlen);

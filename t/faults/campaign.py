@@ -41,17 +41,24 @@ class Campaign:
     def __init__(self, options, nodes, seed):
         self.o = options
         self.random = random.Random(seed)
+        self.count = nodes
         self.work = os.path.join(options.work, "%dnodes" % nodes)
         os.makedirs(self.work)
         self.network = Network(nodes, options.port)
         self.nodes = [Node(i, self.work, options.bindir, self.network, options.shim,
-                           ["--memory", "64", "--retention-mb", "64"])
+                           ["--memory", "64", "--retention-mb", "64"] + self.membership(i))
                       for i in range(1, nodes + 1)]
         self.server = None
         self.bank = None
         self.injected = {}
         self.gaps = {}
         self.number = 0
+
+    def membership(self, i):
+        """How node i comes into the cluster, if there is to be one."""
+        if self.count not in self.o.form:
+            return []
+        return ["--cluster-init", "--replicas", "5"] if i == 1 else ["--join", self.network.address(1)]
 
     # ---- what nemeses use ---------------------------------------------------
 
@@ -267,6 +274,9 @@ def parse_options():
     p.add_argument("--faults", type=int, default=200, help="of all (default 200)")
     p.add_argument("--nodes", default="3,5", help="campaigns with so many nodes (default 3,5)")
     p.add_argument("--seconds", type=int, default=0, help="end a campaign after so long")
+    p.add_argument("--form", default="3",
+                   help="campaigns of so many nodes form a cluster (views, gossip; each keeps all "
+                        "pages); in the others each node is by itself (default 3)")
     p.add_argument("--clients", type=int, default=6)
     p.add_argument("--hold", default="0.7,2.5", help="seconds that a fault lasts")
     p.add_argument("--only", default="", help="kinds: " + ", ".join(NEMESES))
@@ -278,6 +288,7 @@ def parse_options():
     p.add_argument("--json", help="file for the figures")
     o = p.parse_args()
     o.hold = [float(x) for x in o.hold.split(",")]
+    o.form = [int(x) for x in o.form.split(",") if x]
     o.nodes = [int(x) for x in o.nodes.split(",")]
     o.only = [x for x in o.only.split(",") if x]
     for k in o.only:

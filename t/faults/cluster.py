@@ -103,7 +103,8 @@ class Network:
         return "10.77.%d.2" % i if self.namespaces else "127.0.0.1"
 
     def port(self, i):
-        return 7015 if self.namespaces else self.base_port + i
+        # The port after it is for the cluster's consensus.
+        return 7015 if self.namespaces else self.base_port + 2 * i
 
     def address(self, i):
         return "%s:%d" % (self.ip(i), self.port(i))
