@@ -207,6 +207,7 @@ ctl_ok('a weight, asked of a node that does not lead', $c[0]{leader} == $number-
 ctl_refused('a node that has slices', qr/node $number->{1} has slices; drain it first/, 0, 'node', 'remove', $number->{1});
 ctl_refused('by force, a node that is up', qr/is up; drain it/, 0, 'node', 'remove', $number->{1}, '--force');
 ctl_refused('a node there is not', qr/there is no node 99/, 2, 'node', 'drain', '99');
+ctl_refused('a volume there is not', qr/the cluster has no volume 77/, 1, 'group', 'add', '77', $number->{0});
 
 # ---- the leader dies ---------------------------------------------------
 my ($lead) = grep { $number->{$_} == $c[0]{leader} } 0 .. 3;

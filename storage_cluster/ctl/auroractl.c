@@ -24,6 +24,8 @@ print_help(void)
 		   "  auroractl TARGET node remove NUMBER [--force]\n"
 		   "  auroractl TARGET node weight NUMBER WEIGHT [--wait]\n"
 		   "  auroractl TARGET ring show\n"
+		   "  auroractl TARGET group add|remove VOLUME NODE\n"
+		   "  auroractl TARGET group replace VOLUME NODE BY-NODE\n"
 		   "  auroractl check --dir DIR [--log-dir DIR]\n"
 		   "  auroractl cluster start --dir DIR [--nodes N] [--port P]\n"
 		   "  auroractl cluster stop|restart|status --dir DIR\n\n"
@@ -41,6 +43,7 @@ print_help(void)
 		   "  node weight          a node's share, in relation to the others'; 100 is ordinary\n"
 		   "  ring show            who has how many slices, and what is moving\n"
 		   "                       (a node joins a cluster when it is started with --join)\n"
+		   "  group                which nodes keep the log of a volume (see status)\n"
 		   "  check                verify every file of a stopped node\n"
 		   "  cluster              nodes on this machine, for trying out; everything in DIR;\n"
 		   "                       restart: one after the other, as each has caught up\n\n"
@@ -73,7 +76,7 @@ run_status(const CtlTarget *target, bool as_json)
 	return 0;
 }
 
-#define WORDS_MAX 4
+#define WORDS_MAX 5
 
 typedef struct Arguments
 {
@@ -101,12 +104,15 @@ run(const Arguments *a)
 		return a->dir != NULL && targets == 0 && a->nwords == 1 ?
 			ctl_check(a->dir, a->log_dir != NULL ? a->log_dir : "") :
 			usage("check needs --dir (and --log-dir) only", NULL);
-	if (strcmp(command, "status") != 0 && strcmp(command, "node") != 0 && strcmp(command, "ring") != 0)
+	if (strcmp(command, "status") != 0 && strcmp(command, "node") != 0 &&
+		strcmp(command, "ring") != 0 && strcmp(command, "group") != 0)
 		return usage("unknown command", command);
 	if (targets != 1)
 		return usage("give one of --socket, --node, --http and --http-socket", NULL);
 	if (strcmp(command, "node") == 0)
 		return ctl_node(t, a->nwords - 1, (const char **) a->words + 1, a->force, a->wait);
+	if (strcmp(command, "group") == 0)
+		return ctl_group(t, a->nwords - 1, (const char **) a->words + 1);
 	if (strcmp(command, "ring") == 0)
 		return ctl_ring(t, a->nwords - 1, (const char **) a->words + 1);
 	return a->nwords == 1 ? run_status(t, a->as_json) : usage("more than one command:", a->words[1]);

@@ -39,9 +39,10 @@ void		ctl_print_status(json_t *status);
 const char *ctl_text_of(json_t *o, const char *key);	/* "": none */
 int64_t		ctl_number_of(json_t *o, const char *key);	/* 0: none */
 
-/* ctl_node.c: `auroractl node ...` and `ring show`; words: what follows; and
+/* ctl_node.c: `auroractl node ...`, `group ...` and `ring show`; words: what follows; and
  * the cluster's part of a status.  They return the exit status. */
 int			ctl_node(const CtlTarget *target, int nwords, const char **words, bool force, bool wait);
+int			ctl_group(const CtlTarget *target, int nwords, const char **words);
 int			ctl_ring(const CtlTarget *target, int nwords, const char **words);
 void		ctl_print_cluster(json_t *cluster);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ctl_node.c: the nodes of a cluster: shown, drained, removed; and where the
- * slices are.  Shown is what the asked node's status says; commands go to it in
+ * ctl_node.c: the nodes of a cluster: shown, drained, removed; where the slices
+ * are, and who keeps whose log.  Shown is what the asked node's status says; commands go to it in
  * Aurora's protocol, also if it was asked over HTTP (its address is in its
  * status).
  */
@@ -277,6 +277,7 @@ warn_of_drain(json_t *cluster, uint32_t number)
 			   left, ctl_number_of(cluster, "replicas"));
 }
 
+/* done: what is printed if it was taken. */
 static int
 run_command(const CtlTarget *t, AuViewCommand *c, const char *done, bool wait)
 {
@@ -305,7 +306,7 @@ run_command(const CtlTarget *t, AuViewCommand *c, const char *done, bool wait)
 	}
 	if (!send_command(&here, c, &epoch))
 		return 1;
-	printf("node %u %s (view %" PRIu64 ")\n", c->number, done, epoch);
+	printf("%s (view %" PRIu64 ")\n", done, epoch);
 	return wait ? wait_for_slices(t, epoch) : 0;
 }
 
@@ -314,6 +315,7 @@ ctl_node(const CtlTarget *t, int nwords, const char **words, bool force, bool wa
 {
 	AuViewCommand c = {.up = force};
 	const char *what = nwords > 0 ? words[0] : "";
+	char		done[128];
 	uint32_t	weight;
 
 	if (strcmp(what, "list") == 0 && nwords == 1)
@@ -335,17 +337,44 @@ ctl_node(const CtlTarget *t, int nwords, const char **words, bool force, bool wa
 			return usage("a node's weight is a number from 1 to 10000");
 		c.type = AU_VIEW_WEIGHT;
 		c.node.weight = (uint16_t) weight;
-		return run_command(t, &c, "has the new weight", wait);
+		snprintf(done, sizeof(done), "node %u has weight %u", c.number, weight);
+		return run_command(t, &c, done, wait);
 	}
 	if (strcmp(what, "drain") == 0 && nwords == 2)
 	{
 		c.type = AU_VIEW_DRAIN;
-		return run_command(t, &c, "gives its slices to others now; remove it when it has none", wait);
+		snprintf(done, sizeof(done), "node %u gives its slices to others now; remove it when it has none",
+				 c.number);
+		return run_command(t, &c, done, wait);
 	}
 	if (strcmp(what, "remove") == 0 && nwords == 2)
 	{
 		c.type = AU_VIEW_REMOVE;
-		return run_command(t, &c, "is no longer in the cluster", wait);
+		snprintf(done, sizeof(done), "node %u is no longer in the cluster", c.number);
+		return run_command(t, &c, done, wait);
 	}
 	return usage("node needs list, drain NUMBER, remove NUMBER or weight NUMBER WEIGHT");
+}
+
+int
+ctl_group(const CtlTarget *t, int nwords, const char **words)
+{
+	static const char message[] =
+		"group needs add VOLUME NODE, remove VOLUME NODE or replace VOLUME NODE BY-NODE";
+	AuViewCommand c = {.type = AU_VIEW_GROUP_REPLACE};
+	const char *what = nwords > 0 ? words[0] : "";
+	bool		add = strcmp(what, "add") == 0;
+	bool		replace = strcmp(what, "replace") == 0;
+	char	   *end;
+
+	if ((!add && !replace && strcmp(what, "remove") != 0) || nwords != (replace ? 4 : 3) ||
+		!parse(words[2], INT32_MAX, add ? &c.with : &c.number) ||
+		(replace && !parse(words[3], INT32_MAX, &c.with)))
+		return usage(message);
+	c.system_identifier = strtoull(words[1], &end, 10);
+	if (*end != '\0' || c.system_identifier == 0)
+		return usage(message);
+	return run_command(t, &c, replace ?
+					   "the log gets its new node now, and loses the other one when the writer has taken that" :
+					   "the change holds when the volume's writer has taken it", false);
 }
