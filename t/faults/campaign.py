@@ -44,7 +44,7 @@ class Campaign:
         self.count = nodes
         self.work = os.path.join(options.work, "%dnodes" % nodes)
         os.makedirs(self.work)
-        self.network = Network(nodes, options.port)
+        self.network = Network(nodes + 1, options.port)      # one more may join
         self.nodes = [Node(i, self.work, options.bindir, self.network, options.shim,
                            ["--memory", "64", "--retention-mb", "64"] + self.membership(i))
                       for i in range(1, nodes + 1)]
@@ -56,7 +56,7 @@ class Campaign:
 
     def membership(self, i):
         """How node i comes into the cluster, if there is to be one."""
-        if self.count not in self.o.form:
+        if not self.formed():
             return []
         return ["--cluster-init", "--replicas", "5"] if i == 1 else ["--join", self.network.address(1)]
 
@@ -84,6 +84,43 @@ class Campaign:
                 c.query("SELECT count(*), count(md5(t::text)) FROM %s t" % table)
         finally:
             c.close()
+
+    # ---- the cluster, where there is one --------------------------------------
+
+    def formed(self):
+        return self.count in self.o.form
+
+    def control(self, *command):
+        """auroractl's output, asked of whichever node answers."""
+        for n in self.nodes:
+            text = run([os.path.join(self.o.bindir, "auroractl"), "--node", n.address,
+                        *map(str, command)], check=n is self.nodes[-1])
+            if "could not" not in text and "no leader" not in text:
+                return text
+        return text
+
+    def further_node(self):
+        """A node with an empty directory, that is to join."""
+        return Node(self.count + 1, self.work, self.o.bindir, self.network, self.o.shim,
+                    ["--memory", "64", "--join", self.network.address(1)])
+
+    def member(self, node):
+        """Its line of "node list" in words, or None."""
+        for line in self.control("node", "list").splitlines():
+            if node.address in line.split():
+                return line.split()
+        return None
+
+    def wait_member(self, node, state, seconds=CATCH_UP_S):
+        limit = time.monotonic() + seconds
+        while state not in (self.member(node) or []):
+            if time.monotonic() > limit:
+                raise Trouble("node at %s is not %s within %d s: %s" % (
+                    node.address, state, seconds, self.control("node", "list")))
+            time.sleep(0.1)
+
+    def number_of(self, node):
+        return self.member(node)[0]
 
     # ---- states -------------------------------------------------------------------
 
@@ -149,6 +186,7 @@ class Campaign:
         return [n for n in NEMESES.values() if len(self.nodes) >= n.nodes
                 and (n.needs != "net" or self.network.namespaces)
                 and (n.needs != "shim" or self.o.shim)
+                and (n.needs != "cluster" or self.formed())
                 and (n.name in self.o.only if self.o.only else not n.planted)]
 
     def draw(self, count):

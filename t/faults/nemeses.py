@@ -12,6 +12,7 @@ takes, besides, is the simulator's business and that of the landing log's tests.
 """
 
 import os
+import shutil
 import signal
 
 NEMESES = {}
@@ -23,7 +24,7 @@ class Nemesis:
         self.function = function
         self.weight = weight
         self.single = single
-        self.needs = needs          # "": nothing; "net", "shim"
+        self.needs = needs          # "": nothing; "net", "shim", "cluster"
         self.nodes = nodes          # for at least so many
         self.planted = planted      # must be found; only with --only
 
@@ -302,6 +303,47 @@ def turn(path, places):
             byte = f.read(1)[0]
             f.seek(at)
             f.write(bytes([byte ^ bit]))
+
+
+# ---- members -------------------------------------------------------------------------
+
+@nemesis(needs="cluster", weight=4)
+def join_and_drain(c):
+    """A further node joins under load, gets its slices, and gives them away again."""
+    n = c.further_node()
+    n.start()
+    n.wait_listening()
+    c.wait_member(n, "active")
+    c.hold(0.5)
+    number = c.number_of(n)
+    c.control("node", "drain", number, "--wait")
+    c.control("node", "remove", number)
+    if not n.stop():
+        c.bank.violation("the drained node did not stop cleanly, see " + n.log)
+    shutil.rmtree(n.dir)
+    return "node %s of the cluster" % number
+
+
+@nemesis(needs="cluster", weight=4)
+def kill_while_joining(c):
+    """One of the nodes that a new one copies from is killed meanwhile; then the new one is."""
+    n = c.further_node()
+    n.start()
+    n.wait_listening()
+    victim = c.some(1)[0]
+    victim.kill()
+    c.hold(0.5)
+    n.kill()
+    victim.start()
+    n.start()
+    n.wait_listening()
+    c.wait_member(n, "active")
+    number = c.number_of(n)
+    c.control("node", "drain", number, "--wait")
+    c.control("node", "remove", number)
+    n.stop()
+    shutil.rmtree(n.dir)
+    return "%s, and node %s" % (names([victim]), number)
 
 
 # ---- planted: does the checker find it? --------------------------------------------
