@@ -116,7 +116,8 @@ else
 
 MODULE_big = aurora
 SOURCES = $(sort $(wildcard extension/*/*.c) $(wildcard storage_cluster/common/*.c) \
-	$(wildcard storage_cluster/core/au_proposer*.c))
+	$(wildcard storage_cluster/core/au_proposer*.c) \
+	$(wildcard storage_cluster/cluster/au_view*.c) storage_cluster/cluster/au_ring.c)
 OBJS = $(SOURCES:.c=.o)
 
 EXTENSION = extension/aurora

@@ -148,7 +148,9 @@ CREATE FUNCTION aurora.storage_nodes(
     OUT applied_lsn pg_lsn,
     OUT reads bigint,
     OUT read_errors bigint,
-    OUT read_latency double precision)
+    OUT read_latency double precision,
+    OUT hedges bigint,
+    OUT hedge_wins bigint)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'aurora_sql_storage_nodes'
     LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
@@ -158,7 +160,7 @@ COMMENT ON FUNCTION aurora.storage_nodes() IS
 CREATE VIEW aurora.nodes AS
     SELECT n.number, n.address, coalesce(n.status ->> 'node_id', n.node) AS node,
            n.shipping, n.shipping_problem, n.sent_lsn,
-           n.reads, n.read_errors, n.read_latency,
+           n.reads, n.read_errors, n.read_latency, n.hedges, n.hedge_wins,
            CASE WHEN n.status IS NULL THEN 'unreachable'
                 WHEN v.volume IS NULL THEN 'no volume'
                 ELSE v.volume ->> 'state' END AS state,
@@ -198,13 +200,15 @@ CREATE VIEW aurora.nodes AS
                    = (SELECT system_identifier::text FROM pg_control_system())) v ON true;
 COMMENT ON VIEW aurora.nodes IS
     'the storage nodes and this server''s volume on them, as the log shipper sees them and as they themselves tell; a row for each, also if it does not answer';
-COMMENT ON COLUMN aurora.nodes.number IS 'place in aurora.storage_nodes, from 1 on; for aurora.read_node';
-COMMENT ON COLUMN aurora.nodes.shipping IS 'stream (gets log), behind (gets it from the other nodes first), down, or unknown (there is no shipper yet)';
+COMMENT ON COLUMN aurora.nodes.number IS 'place in aurora.storage_nodes, or one that the node keeps as long as it is in the cluster; for aurora.read_node';
+COMMENT ON COLUMN aurora.nodes.shipping IS 'stream (gets log), behind (gets it from the other nodes first), down, follows (a node of the cluster that does not belong to the log group), or unknown (there is no shipper yet)';
 COMMENT ON COLUMN aurora.nodes.shipping_problem IS 'why shipping is not stream';
 COMMENT ON COLUMN aurora.nodes.sent_lsn IS 'end of the log that was sent to it';
 COMMENT ON COLUMN aurora.nodes.reads IS 'questions of backends that it has answered';
 COMMENT ON COLUMN aurora.nodes.read_errors IS 'questions that it failed to answer, and attempts to connect';
 COMMENT ON COLUMN aurora.nodes.read_latency IS 'how long its answers take of late, in milliseconds';
+COMMENT ON COLUMN aurora.nodes.hedges IS 'questions that another node was asked as well because its answer was late (aurora.hedge_delay)';
+COMMENT ON COLUMN aurora.nodes.hedge_wins IS 'questions that were late elsewhere, and that it answered first';
 COMMENT ON COLUMN aurora.nodes.address IS 'host:port, or the socket of the embedded daemon';
 COMMENT ON COLUMN aurora.nodes.node IS 'the node''s own id';
 COMMENT ON COLUMN aurora.nodes.state IS 'ok, unreachable, no volume (the node does not know this server), or what is wrong with the volume';

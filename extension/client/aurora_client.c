@@ -14,6 +14,7 @@
 
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "port/pg_bitutils.h"
 #include "storage/bufpage.h"
 
 #include "client/aurora_client.h"
@@ -21,6 +22,7 @@
 #include "client/aurora_nodes.h"
 #include "client/aurora_share.h"
 #include "common/au_page.h"
+#include "common/au_wire_cluster.h"
 #include "module/aurora_guc.h"
 
 #define PAUSE_FIRST_MS 10
@@ -43,12 +45,14 @@ typedef struct Question
 	const RelFileNode *rnode;	/* NULL: not about a relation */
 	BlockNumber first;
 	int			nblocks;		/* 0: about the size */
+	const BlockNumber *blocks;	/* nblocks of them, if `among` */
 	XLogRecPtr	lsn;
 	bool		noerror;
 	bool		any_volume;		/* the node need not know our volume */
 	bool		measured;		/* its time tells how fast the node reads */
 	bool		one_node;		/* only `node` is asked */
 	int			node;			/* if one_node */
+	uint64		among;			/* places of nodes that can answer; 0: all */
 	int64		deadline_ms;
 } Question;
 
@@ -126,8 +130,8 @@ typedef enum Outcome
 
 /* One attempt at one node. */
 static Outcome
-ask_once(const Question *q, uint64 id, const AuWriter *w, int64 deadline_ms,
-		 AuFrame *answer, AuMsgError *e)
+ask_once(const Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
+		 int64 deadline_ms, AuFrame *answer, AuMsgError *e)
 {
 	AuMsgHelloOk hello;
 	instr_time	start,
@@ -145,7 +149,11 @@ ask_once(const Question *q, uint64 id, const AuWriter *w, int64 deadline_ms,
 		return UNKNOWN_VOLUME;
 	}
 	INSTR_TIME_SET_CURRENT(start);
-	if (!aurora_conn_send(w->data, w->len, deadline_ms) ||
+	if (!aurora_conn_send(w->data, w->len, deadline_ms))
+		return NO_ANSWER;
+	if (q->measured && aurora_conn_choices() > 1 && aurora_hedge_delay_ms != 0 ?
+		!aurora_conn_receive_hedged(id, answer_type, w->data, w->len, answer,
+									aurora_now_ms() + aurora_hedge_ms(), deadline_ms) :
 		!aurora_conn_receive(id, answer, deadline_ms))
 		return NO_ANSWER;
 	INSTR_TIME_SET_CURRENT(end);
@@ -177,6 +185,19 @@ give_up(const Question *q, Outcome outcome, const AuMsgError *e)
 	raise_unreachable(q);
 }
 
+/* Who can answer, by the map as it is now. */
+static uint64
+owners_of(const Question *q)
+{
+	uint64		owners = aurora_nodes_all();
+
+	if (q->among == 0)
+		return 0;
+	for (int i = 0; i < q->nblocks; i++)
+		owners &= aurora_node_owners(q->rnode, q->blocks[i]);
+	return owners != 0 ? owners : q->among;
+}
+
 /*
  * Ask until there is an answer of type answer_type.  False only with noerror.
  */
@@ -195,8 +216,8 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 	Assert(CritSectionCount == 0);
 	if (w->overflow)
 		elog(ERROR, "request does not fit %zu bytes", w->cap);
-	aurora_conn_want(q->one_node ? q->node : -1);
-	nodes = q->one_node || aurora_read_node > 0 ? 1 : aurora_nodes_count();
+	aurora_conn_want(q->one_node ? q->node : -1, q->among);
+	nodes = aurora_conn_choices();
 
 	for (;;)
 	{
@@ -207,16 +228,18 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 		aurora_check_interrupts();
 		if (nodes > 1)
 			deadline_ms = Min(deadline_ms, aurora_now_ms() + patience);
-		outcome = ask_once(q, id, w, deadline_ms, answer, &e);
+		outcome = ask_once(q, id, w, answer_type, deadline_ms, answer, &e);
 		if (outcome == ANSWERED && answer->type == answer_type)
 			break;
 		if (outcome == ANSWERED)
 			explain_answer(answer, &e);
 		if (outcome == ANSWERED && nodes > 1)
 			aurora_conn_leave();
+		if (outcome == ANSWERED && e.status == AU_MOVED)
+			aurora_nodes_moved();
 		/* "refused" means: log up to that LSN is not there yet */
 		mendable = mendable || outcome == NO_ANSWER ||
-			(outcome == ANSWERED && e.status == AU_REFUSED);
+			(outcome == ANSWERED && (e.status == AU_REFUSED || e.status == AU_MOVED));
 		if (++tried < nodes && aurora_now_ms() < q->deadline_ms)
 			continue;			/* the next node, at once */
 		if (q->noerror)
@@ -232,6 +255,9 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 							outcome == ANSWERED ? e.message : aurora_conn_error())));
 			told = true;
 		}
+		/* the map may be another one by now */
+		aurora_conn_want(q->one_node ? q->node : -1, owners_of(q));
+		nodes = aurora_conn_choices();
 		tried = 0;
 		mendable = false;
 		patience = Min(patience * 2, PATIENCE_MAX_MS);
@@ -359,18 +385,21 @@ request_pages(AuWriter *w, uint64 id, const RelFileNode *rnode,
 	(void) au_enc_get_pages(w, id, &req);
 }
 
-XLogRecPtr
-aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
-						int n, XLogRecPtr not_before, XLogRecPtr read_lsn,
-						char *pages, uint8 *status)
+/* Blocks that one node has all of. */
+static XLogRecPtr
+get_pages_of(const RelFileNode *rnode, const BlockNumber *blocks, int n, uint64 owners,
+			 XLogRecPtr not_before, XLogRecPtr read_lsn, char *pages, uint8 *status)
 {
 	static AuMsgPages got;
 	Question	q;
 	uint8		memory[REQUEST_BYTES_MAX];
-	int			others = aurora_read_node > 0 ? 0 : aurora_nodes_count() - 1;
+	int			others;
 
 	about_pages(&q, rnode, blocks, n, not_before, read_lsn);
 	q.measured = true;
+	q.among = owners;
+	q.blocks = blocks;
+	others = aurora_read_node > 0 ? 0 : pg_popcount64(owners) - 1;
 	for (;; others--)
 	{
 		uint64		id = aurora_conn_next_id();
@@ -394,6 +423,36 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	}
 }
 
+XLogRecPtr
+aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
+						int n, XLogRecPtr not_before, XLogRecPtr read_lsn,
+						char *pages, uint8 *status)
+{
+	XLogRecPtr	as_of = PG_UINT64_MAX;
+
+	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
+	(void) aurora_nodes_look();
+	/* In pieces, each as long as there are nodes that have all of it. */
+	for (int from = 0, len; from < n; from += len)
+	{
+		uint64		owners = aurora_node_owners(rnode, blocks[from]);
+		XLogRecPtr	lsn;
+
+		for (len = 1; from + len < n; len++)
+		{
+			uint64		both = owners & aurora_node_owners(rnode, blocks[from + len]);
+
+			if (both == 0)
+				break;
+			owners = both;
+		}
+		lsn = get_pages_of(rnode, blocks + from, len, owners, not_before, read_lsn,
+						   pages + (Size) from * BLCKSZ, status + from);
+		as_of = Min(as_of, lsn);
+	}
+	return as_of;
+}
+
 /* ---- read-ahead ---- */
 
 /* Who asked for a favour, and got no answer for as long as one may wait, would
@@ -409,7 +468,7 @@ in_vain(const Question *q)
 static int64
 soon(int64 deadline_ms)
 {
-	return aurora_nodes_count() == 1 ? deadline_ms :
+	return aurora_conn_choices() == 1 ? deadline_ms :
 		Min(deadline_ms, aurora_now_ms() + PATIENCE_FIRST_MS);
 }
 
@@ -423,11 +482,17 @@ aurora_client_ask_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	AuMsgError	refusal;
 	AuWriter	w;
 	uint64		id = aurora_conn_next_id();
+	uint64		owners = PG_UINT64_MAX;
 	uint32		place;
 	bool		sent;
 
 	about_pages(&q, rnode, blocks, n, not_before, read_lsn);
-	aurora_conn_want(-1);
+	(void) aurora_nodes_look();
+	for (int i = 0; i < n; i++)
+		owners &= aurora_node_owners(rnode, blocks[i]);
+	if (owners == 0)
+		return 0;				/* no node has all of them */
+	aurora_conn_want(-1, owners);
 	sent = aurora_conn_open(q.deadline_ms, &hello, &refusal) &&
 		hello.volume_known &&
 		(n < SHARE_FROM || aurora_conn_share(soon(q.deadline_ms))) &&
@@ -476,6 +541,15 @@ aurora_client_take_pages(uint64 id, const RelFileNode *rnode,
 	q.first = blocks[0];
 	q.nblocks = n;
 	q.deadline_ms = default_deadline();
+	/* Late: who asks in earnest now asks another node. */
+	if (aurora_conn_kept(id) && aurora_conn_choices() > 1 && aurora_hedge_delay_ms != 0 &&
+		!aurora_conn_kept_in_time(id, aurora_now_ms() + aurora_hedge_ms()) &&
+		aurora_hedge_allowed())
+	{
+		aurora_node_hedged(aurora_conn_node(), (uint64) aurora_hedge_ms() * 1000);
+		aurora_conn_pass();
+		return false;
+	}
 	if (!aurora_conn_take(id, &answer, soon(q.deadline_ms)))
 	{
 		in_vain(&q);
@@ -604,14 +678,14 @@ aurora_client_hold(XLogRecPtr lsn)
 	}
 	PG_END_TRY();
 	if (held)
-		aurora_conn_stay(lsn != InvalidXLogRecPtr);
+		aurora_conn_hold(lsn);
 	return held;
 }
 
 void
 aurora_client_drop_hold(void)
 {
-	aurora_conn_close();
+	aurora_conn_close_all();
 }
 
 char *
@@ -635,4 +709,81 @@ aurora_client_status_json(int node, int timeout_ms)
 	if (!ask(&q, id, &w, AU_MSG_STATUS_OK, &answer))
 		return NULL;
 	return pnstrdup((const char *) answer.payload, answer.length);
+}
+
+/* ---- the cluster ---- */
+
+void
+aurora_client_administers(void)
+{
+	aurora_conn_role(AU_ROLE_ADMIN);
+}
+
+AuroraViewAnswer
+aurora_client_get_view(int node, uint64 epoch, AuView *view, int timeout_ms)
+{
+	AuMsgGetView req = {.epoch = epoch};
+	AuMsgView	got;
+	Question	q = {0};
+	uint8		memory[REQUEST_BYTES_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	AuMsgError	e;
+	uint64		id = aurora_conn_next_id();
+
+	q.verb = "read the view of the cluster";
+	q.noerror = true;
+	q.any_volume = true;
+	q.one_node = true;
+	q.node = node;
+	q.deadline_ms = aurora_now_ms() + timeout_ms;
+
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_get_view(&w, id, &req);
+	memset(&answer, 0, sizeof(answer));
+	if (!ask(&q, id, &w, AU_MSG_VIEW, &answer))
+	{
+		/* A node of a version that knows no clusters. */
+		if (answer.type == AU_MSG_ERROR && answer.id == id && au_dec_error(&answer, &e) &&
+			e.status == AU_UNSUPPORTED)
+			return AURORA_VIEW_NONE;
+		return AURORA_VIEW_NO_ANSWER;
+	}
+	if (!au_dec_view(&answer, &got) ||
+		(got.length > 0 && !au_view_decode(view, got.bytes, got.length)))
+		return AURORA_VIEW_NO_ANSWER;
+	if (got.epoch == 0)
+		return AURORA_VIEW_NONE;
+	return got.length > 0 ? AURORA_VIEW_NEW : AURORA_VIEW_SAME;
+}
+
+bool
+aurora_client_command(const AuViewCommand *c, int timeout_ms, char *err, size_t errlen)
+{
+	uint8		bytes[AU_VIEW_COMMAND_MAX];
+	AuMsgCluster req = {.bytes = bytes};
+	AuMsgClusterOk got;
+	AuMsgError	e;
+	Question	q = {0};
+	uint8		memory[AU_WIRE_HEADER + 64 + AU_VIEW_COMMAND_MAX];
+	AuWriter	w;
+	AuFrame		answer;
+	uint64		id = aurora_conn_next_id();
+
+	q.verb = "change the cluster";
+	q.noerror = true;
+	q.any_volume = true;
+	q.deadline_ms = aurora_now_ms() + timeout_ms;
+
+	req.length = (uint32) au_view_command_encode(c, bytes, sizeof(bytes));
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_cluster(&w, id, &req);
+	memset(&answer, 0, sizeof(answer));
+	if (ask(&q, id, &w, AU_MSG_CLUSTER_OK, &answer) && au_dec_cluster_ok(&answer, &got))
+		return true;
+	if (answer.type == AU_MSG_ERROR && answer.id == id && au_dec_error(&answer, &e))
+		strlcpy(err, e.message, errlen);
+	else
+		strlcpy(err, aurora_conn_error(), errlen);
+	return false;
 }

@@ -22,6 +22,7 @@
 #include "storage/block.h"
 #include "storage/relfilenode.h"
 
+#include "cluster/au_view.h"
 #include "common/au_wire.h"
 
 /*
@@ -85,6 +86,27 @@ extern void aurora_client_drop_hold(void);
 /* Status of a node (-1: the one that is read from) as JSON text, palloc'd;
  * NULL if it cannot be reached within timeout_ms. */
 extern char *aurora_client_status_json(int node, int timeout_ms);
+
+/*
+ * The cluster's view, from one node.  NEW: *view is filled and newer than epoch;
+ * SAME; NONE: the node is in no cluster; NO_ANSWER within timeout_ms.
+ */
+typedef enum AuroraViewAnswer
+{
+	AURORA_VIEW_NO_ANSWER,
+	AURORA_VIEW_NONE,
+	AURORA_VIEW_SAME,
+	AURORA_VIEW_NEW
+} AuroraViewAnswer;
+
+extern AuroraViewAnswer aurora_client_get_view(int node, uint64 epoch, AuView *view,
+											   int timeout_ms);
+/* A command for the view; it may be repeated.  false: err says why it was not
+ * taken, or that nobody knows. */
+extern bool aurora_client_command(const AuViewCommand *c, int timeout_ms,
+								  char *err, size_t errlen);
+/* This process changes the view: its connections say so. */
+extern void aurora_client_administers(void);
 
 /* aurora.storage_nodes, or the embedded daemon's socket: for messages. */
 extern const char *aurora_client_target(void);

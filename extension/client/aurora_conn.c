@@ -15,6 +15,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "port/pg_bitutils.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -40,12 +41,15 @@
 #define ADMIT_MS 1000
 /* After so long another node may be the better one. */
 #define CHOOSE_AGAIN_MS 10000
+/* Nodes that a process is connected to at a time. */
+#define CONNS_MAX 8
 
-static struct
+typedef struct Conn
 {
 	int			fd;				/* -1: closed */
-	int			node;			/* whose it is, or was last */
-	int			wanted;			/* node to ask; -1: any */
+	int			node;			/* place of its node */
+	char		address[AU_ADDRESS_MAX];	/* which was there then */
+	uint64		used;			/* when it was current last, in calls */
 	bool		stay;			/* this connection holds something */
 	int64		chosen_at;		/* when the node was chosen, ms */
 	bool		greeted;		/* HELLO is answered */
@@ -53,7 +57,6 @@ static struct
 	int			unanswered;		/* requests sent, no answer yet */
 	WaitEventSet *waits;		/* latch, postmaster death, fd */
 	int			fd_pos;			/* of fd in waits */
-	uint64		last_id;
 	AuMsgHelloOk hello;
 	AuroraShare *share;			/* offered to the node; NULL: none */
 	int			share_fd;		/* of it, until the node has answered; else -1 */
@@ -63,16 +66,29 @@ static struct
 	size_t		in_len;
 	size_t		in_cap;
 	size_t		in_done;		/* bytes of the frame given out last */
-	char		error[AU_WIRE_TEXT_MAX];
-} conn = {.fd = -1,.wanted = -1,.share_fd = -1};
+} Conn;
+
+#define CLOSED {.fd = -1,.share_fd = -1}
+static Conn conns[CONNS_MAX] = {
+	CLOSED, CLOSED, CLOSED, CLOSED, CLOSED, CLOSED, CLOSED, CLOSED
+};
+static Conn *conn = &conns[0];	/* the current one */
+static int	wanted = -1;		/* the only node to ask; -1: any */
+static uint64 among;			/* ... of these */
+static uint64 last_id;
+static uint64 calls;
+static char error_text[AU_WIRE_TEXT_MAX];
+static uint8 role = AU_ROLE_READER;
+static XLogRecPtr held;			/* each new connection is to hold this */
 
 /* When nodes that failed us may be asked again, aurora_now_ms(). */
-static int64 avoid_until[AU_GROUP_MAX];
+static int64 avoid_until[AURORA_NODES_MAX];
 
 /* A request whose answer is taken later. */
 typedef struct Kept
 {
 	uint64		id;				/* 0: unused */
+	Conn	   *conn;			/* which brings the answer */
 	ResourceOwner owner;		/* whose end forgets it */
 	enum
 	{
@@ -308,82 +324,118 @@ open_socket(int node, int timeout_ms, char **err)
 const char *
 aurora_conn_error(void)
 {
-	return conn.error;
+	return error_text;
 }
 
 int
 aurora_conn_node(void)
 {
-	return conn.node;
+	return conn->node;
 }
 
 const char *
 aurora_conn_target(void)
 {
-	return aurora_node_address(conn.node);
+	return conn->address;
 }
 
 void
-aurora_conn_want(int node)
+aurora_conn_want(int node, uint64 nodes)
 {
-	conn.wanted = node >= 0 ? node : aurora_read_node - 1;
-	if (conn.wanted >= aurora_nodes_count())
+	(void) aurora_nodes_look();
+	among = nodes != 0 ? nodes : aurora_nodes_all();
+	wanted = node >= 0 ? node : aurora_read_node - 1;
+	if (wanted < 0)
+		return;
+	if (wanted >= aurora_nodes_count() || !aurora_node_used(wanted))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("aurora.read_node is %d, but there are %d storage nodes",
-						aurora_read_node, aurora_nodes_count())));
+				 errmsg("aurora.read_node is %d, but there is no such storage node", wanted + 1),
+				 errhint("View aurora.nodes has their numbers.")));
+	among = UINT64CONST(1) << wanted;
+}
+
+int
+aurora_conn_choices(void)
+{
+	return pg_popcount64(among);
 }
 
 void
-aurora_conn_stay(bool on)
+aurora_conn_hold(XLogRecPtr lsn)
 {
-	conn.stay = on;
+	Conn	   *current = conn;
+
+	/* Others hold what was held before, or nothing. */
+	for (int i = 0; i < CONNS_MAX; i++)
+	{
+		conn = &conns[i];
+		if (conn != current)
+			aurora_conn_close();
+	}
+	conn = current;
+	held = lsn;
+	conn->stay = lsn != InvalidXLogRecPtr;
 }
 
 uint64
 aurora_conn_next_id(void)
 {
-	return ++conn.last_id;
+	return ++last_id;
 }
 
 /* Also without a connection. */
 static void
 drop_share(void)
 {
-	if (conn.share_fd >= 0)
-		close(conn.share_fd);
-	conn.share_fd = -1;
-	aurora_share_leave(conn.share);
-	conn.share = NULL;
-	conn.share_usable = conn.share_tried = false;
+	if (conn->share_fd >= 0)
+		close(conn->share_fd);
+	conn->share_fd = -1;
+	aurora_share_leave(conn->share);
+	conn->share = NULL;
+	conn->share_usable = conn->share_tried = false;
 }
 
 void
 aurora_conn_close(void)
 {
 	drop_share();
-	if (conn.waits != NULL)
-		FreeWaitEventSet(conn.waits);
-	conn.waits = NULL;
-	if (conn.fd >= 0)
+	if (conn->waits != NULL)
+		FreeWaitEventSet(conn->waits);
+	conn->waits = NULL;
+	if (conn->fd >= 0)
 	{
-		close(conn.fd);
+		close(conn->fd);
 		ReleaseExternalFD();
 	}
-	conn.fd = -1;
-	conn.greeted = conn.halfway = conn.stay = false;
-	conn.unanswered = 0;
-	conn.in_len = conn.in_done = 0;
+	conn->fd = -1;
+	conn->greeted = conn->halfway = conn->stay = false;
+	conn->unanswered = 0;
+	conn->in_len = conn->in_done = 0;
 	for (int i = 0; i < lengthof(kept) && nkept > 0; i++)
-		if (kept[i].id != 0 && kept[i].state == KEPT_AWAITED)
+		if (kept[i].id != 0 && kept[i].conn == conn && kept[i].state == KEPT_AWAITED)
 			kept[i].state = KEPT_LOST;
+}
+
+void
+aurora_conn_close_all(void)
+{
+	Conn	   *current = conn;
+
+	for (int i = 0; i < CONNS_MAX; i++)
+	{
+		conn = &conns[i];
+		aurora_conn_close();
+	}
+	conn = current;
+	held = InvalidXLogRecPtr;
 }
 
 void
 aurora_conn_leave(void)
 {
-	aurora_node_failed(conn.node);
-	avoid_until[conn.node] = aurora_now_ms() + AVOID_MS;
+	aurora_node_failed(conn->node);
+	avoid_until[conn->node] = aurora_now_ms() + AVOID_MS;
 	aurora_conn_close();
 }
 
@@ -398,7 +450,7 @@ fail(const char *fmt,...)
 
 	va_start(args, fmt);
 	errno = save_errno;
-	vsnprintf(conn.error, sizeof(conn.error), fmt, args);
+	vsnprintf(error_text, sizeof(error_text), fmt, args);
 	va_end(args);
 	aurora_conn_leave();
 	return false;
@@ -408,7 +460,7 @@ fail(const char *fmt,...)
 static bool
 wait_socket(uint32 events, int64 deadline_ms)
 {
-	ModifyWaitEvent(conn.waits, conn.fd_pos, events, NULL);
+	ModifyWaitEvent(conn->waits, conn->fd_pos, events, NULL);
 	for (;;)
 	{
 		WaitEvent	ev;
@@ -416,7 +468,7 @@ wait_socket(uint32 events, int64 deadline_ms)
 
 		if (ms == 0)
 			return fail("no answer in time");
-		if (WaitEventSetWait(conn.waits, ms, &ev, 1, PG_WAIT_EXTENSION) == 0)
+		if (WaitEventSetWait(conn->waits, ms, &ev, 1, PG_WAIT_EXTENSION) == 0)
 			continue;
 		if (ev.events & WL_LATCH_SET)
 		{
@@ -437,21 +489,21 @@ reserve_input(size_t need)
 	size_t		cap = Max(need, FIRST_BUFFER_BYTES);
 
 	Assert(need <= AU_WIRE_HEADER + AU_WIRE_PAYLOAD_MAX);
-	if (conn.in_cap >= cap)
+	if (conn->in_cap >= cap)
 		return;
-	if (conn.in == NULL)
-		conn.in = MemoryContextAlloc(TopMemoryContext, cap);
-	else if (conn.in_len > 0)
-		conn.in = repalloc(conn.in, cap);
+	if (conn->in == NULL)
+		conn->in = MemoryContextAlloc(TopMemoryContext, cap);
+	else if (conn->in_len > 0)
+		conn->in = repalloc(conn->in, cap);
 	else
 	{
 		/* nothing to be copied */
-		pfree(conn.in);
-		conn.in = NULL;
-		conn.in_cap = 0;
-		conn.in = MemoryContextAlloc(TopMemoryContext, cap);
+		pfree(conn->in);
+		conn->in = NULL;
+		conn->in_cap = 0;
+		conn->in = MemoryContextAlloc(TopMemoryContext, cap);
 	}
-	conn.in_cap = cap;
+	conn->in_cap = cap;
 }
 
 static Kept *
@@ -472,7 +524,7 @@ find_kept(uint64 id)
 static void
 keep_frame(Kept *k, const AuFrame *frame, size_t used)
 {
-	size_t		rest = conn.in_len - used;
+	size_t		rest = conn->in_len - used;
 	size_t		cap = Max(rest, FIRST_BUFFER_BYTES);
 	uint8	   *other = k->memory;
 
@@ -486,14 +538,14 @@ keep_frame(Kept *k, const AuFrame *frame, size_t used)
 		other = MemoryContextAlloc(TopMemoryContext, cap);
 	else
 		cap = k->cap;
-	memcpy(other, conn.in + used, rest);
+	memcpy(other, conn->in + used, rest);
 	k->frame = *frame;
-	k->memory = conn.in;
-	k->cap = conn.in_cap;
+	k->memory = conn->in;
+	k->cap = conn->in_cap;
 	k->state = KEPT_HERE;
-	conn.in = other;
-	conn.in_cap = cap;
-	conn.in_len = rest;
+	conn->in = other;
+	conn->in_cap = cap;
+	conn->in_len = rest;
 }
 
 /* Read what there is, without waiting.  *got: something came. */
@@ -504,11 +556,11 @@ receive_some(bool *got)
 
 	*got = false;
 	do
-		n = recv(conn.fd, conn.in + conn.in_len, conn.in_cap - conn.in_len, 0);
+		n = recv(conn->fd, conn->in + conn->in_len, conn->in_cap - conn->in_len, 0);
 	while (n < 0 && errno == EINTR);
 	if (n > 0)
 	{
-		conn.in_len += n;
+		conn->in_len += n;
 		*got = true;
 		return true;
 	}
@@ -535,13 +587,13 @@ next_frame(uint64 id, AuFrame *frame)
 		Kept	   *k;
 
 		/* forget the frame given out or dropped last */
-		if (conn.in_done > 0)
+		if (conn->in_done > 0)
 		{
-			conn.in_len -= conn.in_done;
-			memmove(conn.in, conn.in + conn.in_done, conn.in_len);
-			conn.in_done = 0;
+			conn->in_len -= conn->in_done;
+			memmove(conn->in, conn->in + conn->in_done, conn->in_len);
+			conn->in_done = 0;
 		}
-		st = au_frame_parse(conn.in, conn.in_len, frame, &used);
+		st = au_frame_parse(conn->in, conn->in_len, frame, &used);
 		if (st == AU_NEED_MORE)
 		{
 			reserve_input(used);
@@ -553,16 +605,16 @@ next_frame(uint64 id, AuFrame *frame)
 						au_status_name(st));
 			return st;
 		}
-		if (frame->id != 0 && conn.unanswered > 0)
-			conn.unanswered--;
+		if (frame->id != 0 && conn->unanswered > 0)
+			conn->unanswered--;
 		k = frame->id == 0 ? NULL : find_kept(frame->id);
 		if (k != NULL && k->state == KEPT_AWAITED)
 			keep_frame(k, frame, used);
 		else
 		{
-			conn.in_done = used;
-			if (conn.share != NULL)
-				aurora_share_done(conn.share, frame->id);
+			conn->in_done = used;
+			if (conn->share != NULL)
+				aurora_share_done(conn->share, frame->id);
 		}
 		if (id != 0 && frame->id == id)
 			return AU_OK;
@@ -591,9 +643,167 @@ bool
 aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms)
 {
 	Assert(id != 0 && find_kept(id) == NULL);
-	if (conn.fd < 0)
+	if (conn->fd < 0)
 		return false;
 	return receive_answer(id, frame, deadline_ms);
+}
+
+/* ---- a second node is asked the same ---- */
+
+typedef enum Awaited
+{
+	HERE,
+	LATE,
+	LOST
+} Awaited;
+
+/* As receive_answer, but when time is up the connection stays as it is. */
+static Awaited
+await_answer(uint64 id, AuFrame *frame, int64 until_ms)
+{
+	for (;;)
+	{
+		AuStatus	st = next_frame(id, frame);
+		WaitEvent	ev;
+		bool		got;
+		long		ms;
+
+		if (st == AU_OK)
+			return HERE;
+		if (st != AU_NEED_MORE || !receive_some(&got))
+			return LOST;
+		if (got)
+			continue;
+		ms = slice_until(until_ms);
+		if (ms == 0)
+			return LATE;
+		ModifyWaitEvent(conn->waits, conn->fd_pos, WL_SOCKET_READABLE, NULL);
+		if (WaitEventSetWait(conn->waits, ms, &ev, 1, PG_WAIT_EXTENSION) > 0 &&
+			(ev.events & WL_LATCH_SET) != 0)
+		{
+			ResetLatch(MyLatch);
+			aurora_check_interrupts();
+		}
+	}
+}
+
+/* Wait for either of two sockets. */
+static void
+wait_for_two(int a, int b, long ms)
+{
+	WaitEventSet *set = CreateWaitEventSet(TopMemoryContext, 4);
+	WaitEvent	ev;
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, a, NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, b, NULL, NULL);
+	if (WaitEventSetWait(set, ms, &ev, 1, PG_WAIT_EXTENSION) > 0 &&
+		(ev.events & WL_LATCH_SET) != 0)
+		ResetLatch(MyLatch);
+	FreeWaitEventSet(set);
+	aurora_check_interrupts();
+}
+
+/*
+ * Both were asked; the first that answers with `type` becomes the current
+ * connection.  What the other one says later is read and dropped.
+ */
+static bool
+race(Conn *both[2], uint64 id, uint16 type, AuFrame *frame, int64 deadline_ms)
+{
+	bool		over[2] = {false, false};
+
+	for (;;)
+	{
+		bool		any = false;
+		long		ms;
+
+		for (int i = 0; i < 2; i++)
+		{
+			AuStatus	st;
+			bool		got = false;
+
+			if (over[i])
+				continue;
+			conn = both[i];
+			st = next_frame(id, frame);
+			if (st == AU_OK && (frame->type == type || over[!i]))
+				return true;
+			over[i] = st == AU_OK || st != AU_NEED_MORE || !receive_some(&got);
+			any = any || got || over[i];
+		}
+		if (over[0] && over[1])
+			return false;
+		if (any)
+			continue;
+		ms = slice_until(deadline_ms);
+		if (ms == 0)
+			return fail("no answer in time");
+		if (over[0] || over[1])
+		{
+			conn = both[over[0]];
+			return receive_answer(id, frame, deadline_ms);
+		}
+		wait_for_two(both[0]->fd, both[1]->fd, ms);
+	}
+}
+
+bool
+aurora_conn_receive_hedged(uint64 id, uint16 type, const uint8 *request, size_t len,
+						   AuFrame *frame, int64 late_ms, int64 deadline_ms)
+{
+	Conn	   *both[2] = {conn, NULL};
+	uint64		others = among & ~(UINT64CONST(1) << conn->node);
+	AuMsgHelloOk hello;
+	AuMsgError	refusal;
+	Awaited		first;
+	uint64		all = among;
+	bool		asked;
+
+	if (others == 0 || late_ms >= deadline_ms)
+		return aurora_conn_receive(id, frame, deadline_ms);
+	first = await_answer(id, frame, late_ms);
+	if (first != LATE)
+		return first == HERE;
+	if (!aurora_hedge_allowed())
+		return aurora_conn_receive(id, frame, deadline_ms);
+	aurora_node_hedged(conn->node, (uint64) (aurora_hedge_ms() * 1000));
+	among = others;
+	asked = aurora_conn_open(deadline_ms, &hello, &refusal) && hello.volume_known &&
+		aurora_conn_send(request, len, deadline_ms);
+	among = all;
+	both[1] = conn;
+	if (!asked || both[0] == both[1] || both[0]->fd < 0)
+	{
+		/* nobody else can help, or the first one had to give way */
+		conn = asked ? both[1] : both[0];
+		return conn->fd >= 0 && receive_answer(id, frame, deadline_ms);
+	}
+	if (!race(both, id, type, frame, deadline_ms))
+		return false;
+	if (conn == both[1])
+		aurora_node_hedge_won(conn->node);
+	return true;
+}
+
+void
+aurora_conn_pass(void)
+{
+	avoid_until[conn->node] = aurora_now_ms() + AVOID_MS;
+	conn->chosen_at = 0;
+}
+
+bool
+aurora_conn_kept_in_time(uint64 id, int64 until_ms)
+{
+	Kept	   *k = find_kept(id);
+	AuFrame		frame;
+
+	if (k == NULL || k->state != KEPT_AWAITED)
+		return true;
+	conn = k->conn;
+	return await_answer(id, &frame, until_ms) != LATE;
 }
 
 /* ---- frames out ---- */
@@ -618,16 +828,16 @@ wait_to_send(int64 deadline_ms)
 bool
 aurora_conn_send(const uint8 *frame, size_t len, int64 deadline_ms)
 {
-	Assert(conn.fd >= 0);
+	Assert(conn->fd >= 0);
 	while (len > 0)
 	{
-		ssize_t		n = send(conn.fd, frame, len, MSG_NOSIGNAL);
+		ssize_t		n = send(conn->fd, frame, len, MSG_NOSIGNAL);
 
 		if (n > 0)
 		{
 			frame += n;
 			len -= n;
-			conn.halfway = len > 0;
+			conn->halfway = len > 0;
 		}
 		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		{
@@ -637,7 +847,7 @@ aurora_conn_send(const uint8 *frame, size_t len, int64 deadline_ms)
 		else if (n < 0 && errno != EINTR)
 			return fail("could not send: %m");
 	}
-	conn.unanswered++;
+	conn->unanswered++;
 	return true;
 }
 
@@ -656,11 +866,11 @@ release_spare(void)
 			kept[i].memory = NULL;
 			kept[i].cap = 0;
 		}
-	if (conn.in != NULL && conn.in_cap > SPARE_BUFFER_BYTES && conn.in_len == 0)
+	if (conn->in != NULL && conn->in_cap > SPARE_BUFFER_BYTES && conn->in_len == 0)
 	{
-		pfree(conn.in);
-		conn.in = NULL;
-		conn.in_cap = 0;
+		pfree(conn->in);
+		conn->in = NULL;
+		conn->in_cap = 0;
 		reserve_input(0);
 	}
 }
@@ -705,14 +915,15 @@ aurora_conn_keep(uint64 id, int npages, uint32 *place)
 		if (kept[i].id == 0)
 		{
 			kept[i].id = id;
+			kept[i].conn = conn;
 			kept[i].owner = CurrentResourceOwner;
 			kept[i].state = KEPT_AWAITED;
 			nkept++;
-			if (conn.share_usable && npages <= AURORA_SHARE_SLOT_PAGES &&
-				(kept[i].slot = aurora_share_take(conn.share, id)) >= 0)
+			if (conn->share_usable && npages <= AURORA_SHARE_SLOT_PAGES &&
+				(kept[i].slot = aurora_share_take(conn->share, id)) >= 0)
 			{
-				kept[i].share = conn.share;
-				aurora_share_use(conn.share);
+				kept[i].share = conn->share;
+				aurora_share_use(conn->share);
 				*place = kept[i].slot * AURORA_SHARE_SLOT_PAGES + 1;
 			}
 			return true;
@@ -733,9 +944,12 @@ aurora_conn_take(uint64 id, AuFrame *frame, int64 deadline_ms)
 
 	if (k == NULL || k->state == KEPT_LOST)
 		return false;
-	if (k->state == KEPT_AWAITED &&
-		!receive_answer(id, frame, deadline_ms))
-		return false;
+	if (k->state == KEPT_AWAITED)
+	{
+		conn = k->conn;
+		if (!receive_answer(id, frame, deadline_ms))
+			return false;
+	}
 	Assert(k->id == id && k->state == KEPT_HERE);
 	*frame = k->frame;
 	return true;
@@ -771,17 +985,17 @@ aurora_conn_share(int64 deadline_ms)
 	AuFrame		frame;
 	uint64		id = aurora_conn_next_id();
 
-	if (conn.share_tried || aurora_node_address(conn.node)[0] != '/')
+	if (conn->share_tried || conn->address[0] != '/')
 		return true;
-	conn.share_tried = true;
+	conn->share_tried = true;
 	/* the connection's end takes care of it if an error is raised in here */
-	conn.share = aurora_share_new(&conn.share_fd);
-	if (conn.share == NULL)
+	conn->share = aurora_share_new(&conn->share_fd);
+	if (conn->share == NULL)
 	{
-		conn.share_fd = -1;
+		conn->share_fd = -1;
 		return true;
 	}
-	offer.fd = conn.share_fd;
+	offer.fd = conn->share_fd;
 	offer.pages = AURORA_SHARE_SLOTS * AURORA_SHARE_SLOT_PAGES;
 	au_writer_start(&w, memory, sizeof(memory));
 	if (!au_enc_share(&w, id, &offer))
@@ -789,13 +1003,13 @@ aurora_conn_share(int64 deadline_ms)
 	if (!aurora_conn_send(w.data, w.len, deadline_ms) ||
 		!aurora_conn_receive(id, &frame, deadline_ms))
 		return false;
-	close(conn.share_fd);
-	conn.share_fd = -1;
-	conn.share_usable = au_dec_share_ok(&frame, &ok) && ok.pages == offer.pages;
-	if (!conn.share_usable)
+	close(conn->share_fd);
+	conn->share_fd = -1;
+	conn->share_usable = au_dec_share_ok(&frame, &ok) && ok.pages == offer.pages;
+	if (!conn->share_usable)
 	{
-		aurora_share_leave(conn.share);
-		conn.share = NULL;
+		aurora_share_leave(conn->share);
+		conn->share = NULL;
 	}
 	return true;
 }
@@ -810,8 +1024,8 @@ withdraw_share(void)
 	AuWriter	w;
 
 	au_writer_start(&w, memory, sizeof(memory));
-	if (!au_enc_share(&w, 0, &none) || conn.halfway ||
-		send(conn.fd, w.data, w.len, MSG_NOSIGNAL) != (ssize_t) w.len)
+	if (!au_enc_share(&w, 0, &none) || conn->halfway ||
+		send(conn->fd, w.data, w.len, MSG_NOSIGNAL) != (ssize_t) w.len)
 		aurora_conn_close();
 	else
 		drop_share();
@@ -820,28 +1034,41 @@ withdraw_share(void)
 void
 aurora_conn_forget_memory(void)
 {
+	Conn	   *current = conn;
+
 	release_spare();
 	if (nkept > 0)
 		return;
-	if (conn.share != NULL)
-		withdraw_share();
-	conn.share_tried = false;
+	for (int i = 0; i < CONNS_MAX; i++)
+	{
+		conn = &conns[i];
+		if (conn->share != NULL)
+			withdraw_share();
+		conn->share_tried = false;
+	}
+	conn = current;
 }
 
 /* Answers still to come that nobody waits for. */
 static int
 abandoned(void)
 {
-	int			n = conn.unanswered;
+	int			n = conn->unanswered;
 
 	if (n > 0 && nkept > 0)
 		for (int i = 0; i < lengthof(kept); i++)
-			if (kept[i].id != 0 && kept[i].state == KEPT_AWAITED)
+			if (kept[i].id != 0 && kept[i].conn == conn && kept[i].state == KEPT_AWAITED)
 				n--;
 	return n;
 }
 
 /* ---- greeting ---- */
+
+void
+aurora_conn_role(uint8 as)
+{
+	role = as;
+}
 
 static bool
 exchange_hello(int64 deadline_ms, AuMsgError *refusal)
@@ -853,7 +1080,7 @@ exchange_hello(int64 deadline_ms, AuMsgError *refusal)
 	uint64		id = aurora_conn_next_id();
 
 	hello.system_identifier = GetSystemIdentifier();
-	hello.role = AU_ROLE_READER;
+	hello.role = role;
 	snprintf(hello.name, sizeof(hello.name), "backend %d", MyProcPid);
 	au_writer_start(&w, memory, sizeof(memory));
 	if (!au_enc_hello(&w, id, &hello))
@@ -864,64 +1091,151 @@ exchange_hello(int64 deadline_ms, AuMsgError *refusal)
 	if (frame.type == AU_MSG_ERROR && au_dec_error(&frame, refusal))
 		return fail("%s", refusal->message);
 	if (frame.type != AU_MSG_HELLO_OK ||
-		!au_dec_hello_ok(&frame, &conn.hello))
+		!au_dec_hello_ok(&frame, &conn->hello))
 		return fail("unexpected answer to the greeting (type %u)", frame.type);
 	return true;
 }
 
+/* The best of these nodes, those that failed us just now last. */
 static int
-choose_node(int64 now)
+choose_node(uint64 nodes, int64 now)
 {
-	uint32		avoid = 0;
+	uint64		avoid = 0;
 
-	if (conn.wanted >= 0)
-		return conn.wanted;
+	if (wanted >= 0)
+		return wanted;
 	for (int i = 0; i < aurora_nodes_count(); i++)
 		if (avoid_until[i] > now)
-			avoid |= 1u << i;
-	return aurora_node_choose(avoid);
+			avoid |= UINT64CONST(1) << i;
+	return aurora_node_choose(nodes, avoid);
 }
 
-/* Close a connection that errors have left unusable, or that leads to another
- * node than is to be asked now. */
-static void
-close_unfit(void)
+/* Open, not left half-way by an error, and its node is still where it was. */
+static bool
+usable(Conn *c)
 {
-	int64		now;
+	Conn	   *current = conn;
+	bool		sound;
 
-	if (!conn.greeted || conn.halfway || abandoned() > ABANDONED_MAX ||
-		(conn.wanted >= 0 && conn.wanted != conn.node))
+	if (c->fd < 0)
+		return false;
+	conn = c;
+	sound = c->greeted && !c->halfway && abandoned() <= ABANDONED_MAX &&
+		aurora_node_used(c->node) && strcmp(c->address, aurora_node_address(c->node)) == 0;
+	if (!sound)
 		aurora_conn_close();
-	else if (aurora_nodes_count() > 1 && conn.wanted < 0 && !conn.stay && nkept == 0 &&
-			 (now = aurora_now_ms()) - conn.chosen_at > CHOOSE_AGAIN_MS)
+	conn = current;
+	return sound;
+}
+
+static Conn *
+find_conn(int node)
+{
+	for (int i = 0; i < CONNS_MAX; i++)
+		if (conns[i].fd >= 0 && conns[i].node == node && usable(&conns[i]))
+			return &conns[i];
+	return NULL;
+}
+
+/* A closed one, to be opened: the one that was not used for the longest time
+ * gives way, but not one whose answers are kept. */
+static Conn *
+free_conn(void)
+{
+	Conn	   *oldest = NULL;
+
+	for (int i = 0; i < CONNS_MAX; i++)
 	{
-		conn.chosen_at = now;
-		if (choose_node(now) != conn.node)
-			aurora_conn_close();
+		bool		busy = false;
+
+		if (conns[i].fd < 0)
+			return &conns[i];
+		for (int k = 0; k < lengthof(kept) && nkept > 0; k++)
+			busy = busy || (kept[k].id != 0 && kept[k].conn == &conns[i]);
+		if (!busy && (oldest == NULL || conns[i].used < oldest->used))
+			oldest = &conns[i];
 	}
+	if (oldest == NULL)
+		oldest = conn;
+	conn = oldest;
+	aurora_conn_close();
+	return oldest;
+}
+
+/*
+ * Make the connection current that is to be used for the nodes wanted: the
+ * present one if it will do, now and then the best one, else one that is open,
+ * else one that is closed (and then *node is who is to be connected to).
+ */
+static void
+select_conn(int *node)
+{
+	int64		now = aurora_now_ms();
+	uint64		open = 0;
+	bool		fits = usable(conn) && (among & (UINT64CONST(1) << conn->node)) != 0;
+	Conn	   *c;
+
+	*node = -1;
+	fits = fits && (conn->stay || wanted >= 0 || avoid_until[conn->node] <= now ||
+					aurora_conn_choices() == 1);
+	if (fits && (wanted >= 0 || conn->stay || nkept > 0 || aurora_conn_choices() == 1 ||
+				 now - conn->chosen_at <= CHOOSE_AGAIN_MS))
+		return;
+	if (!fits)
+		for (int i = 0; i < CONNS_MAX; i++)
+			if (usable(&conns[i]) && (among & (UINT64CONST(1) << conns[i].node)) != 0 &&
+				avoid_until[conns[i].node] <= now &&
+				now - conns[i].chosen_at <= CHOOSE_AGAIN_MS)
+				open |= UINT64CONST(1) << conns[i].node;
+	*node = choose_node(open != 0 ? open : among, now);
+	c = find_conn(*node);
+	conn = c != NULL ? c : free_conn();
+	conn->chosen_at = now;
+	if (c != NULL)
+		*node = -1;
+}
+
+/* What this process holds is to be held by the node, too. */
+static bool
+hold_here(int64 deadline_ms)
+{
+	uint8_t		memory[64];
+	AuMsgHold	hold = {.lsn = held};
+	AuMsgHoldOk ok;
+	AuFrame		frame;
+	AuWriter	w;
+	uint64		id = aurora_conn_next_id();
+
+	au_writer_start(&w, memory, sizeof(memory));
+	(void) au_enc_hold(&w, id, &hold);
+	if (!aurora_conn_send(w.data, w.len, deadline_ms) ||
+		!aurora_conn_receive(id, &frame, deadline_ms))
+		return false;
+	conn->stay = frame.type == AU_MSG_HOLD_OK && au_dec_hold_ok(&frame, &ok);
+	return conn->stay || fail("the node does not hold an LSN that is being read");
 }
 
 static bool
-connect_node(int64 deadline_ms, AuMsgError *refusal)
+connect_node(int node, int64 deadline_ms, AuMsgError *refusal)
 {
 	char	   *err = NULL;
 	int64		now = aurora_now_ms();
 	long		ms;
 
-	if (aurora_nodes_count() > 1)
+	if (aurora_conn_choices() > 1)
 		deadline_ms = Min(deadline_ms, now + ADMIT_MS);
 	ms = slice_until(deadline_ms);
 	if (ms == 0)
 	{
 		/* why the attempt before failed says more */
-		if (conn.error[0] == '\0')
-			strlcpy(conn.error, "no connection in time", sizeof(conn.error));
+		if (error_text[0] == '\0')
+			strlcpy(error_text, "no connection in time", sizeof(error_text));
 		return false;
 	}
-	conn.chosen_at = now;
-	conn.node = choose_node(now);
-	conn.fd = open_socket(conn.node, (int) ms, &err);
-	if (conn.fd < 0)
+	conn->node = node;
+	strlcpy(conn->address, aurora_node_address(node), sizeof(conn->address));
+	conn->fd = open_socket(conn->node, (int) ms, &err);
+	if (conn->fd < 0)
 	{
 		(void) fail("%s", err);
 		pfree(err);
@@ -929,28 +1243,30 @@ connect_node(int64 deadline_ms, AuMsgError *refusal)
 	}
 	ReserveExternalFD();
 	reserve_input(0);
-	conn.waits = CreateWaitEventSet(TopMemoryContext, 3);
-	AddWaitEventToSet(conn.waits, WL_LATCH_SET, PGINVALID_SOCKET,
+	conn->waits = CreateWaitEventSet(TopMemoryContext, 3);
+	AddWaitEventToSet(conn->waits, WL_LATCH_SET, PGINVALID_SOCKET,
 					  MyLatch, NULL);
-	AddWaitEventToSet(conn.waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
+	AddWaitEventToSet(conn->waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
 					  NULL, NULL);
-	conn.fd_pos = AddWaitEventToSet(conn.waits, WL_SOCKET_READABLE,
-									conn.fd, NULL, NULL);
+	conn->fd_pos = AddWaitEventToSet(conn->waits, WL_SOCKET_READABLE,
+									conn->fd, NULL, NULL);
 	if (!exchange_hello(deadline_ms, refusal))
 		return false;
-	conn.greeted = true;
-	return true;
+	conn->greeted = true;
+	return held == InvalidXLogRecPtr || hold_here(deadline_ms);
 }
 
 bool
 aurora_conn_open(int64 deadline_ms, AuMsgHelloOk *hello, AuMsgError *refusal)
 {
+	int			node;
+
 	refusal->status = AU_OK;
-	if (conn.fd >= 0)
-		close_unfit();
-	if (conn.fd < 0 && !connect_node(deadline_ms, refusal))
+	select_conn(&node);
+	conn->used = ++calls;
+	if (node >= 0 && !connect_node(node, deadline_ms, refusal))
 		return false;
-	conn.error[0] = '\0';
-	*hello = conn.hello;
+	error_text[0] = '\0';
+	*hello = conn->hello;
 	return true;
 }

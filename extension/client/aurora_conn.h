@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * aurora_conn.h: the process's one connection to a storage node: choosing the
- * node, opening it, frames out, frames in, waiting.  Used by aurora_client.c
- * only.
+ * aurora_conn.h: the process's connections to storage nodes: choosing the node,
+ * opening them, frames out, frames in, waiting.  Used by aurora_client.c only.
+ *
+ * There are a few, to one node each; most of the time one is used, the current
+ * one.  aurora_conn_open chooses it, what follows is about it (but for
+ * aurora_conn_take, which makes that of the request the current one).  Each:
  *
  *	closed ──aurora_conn_open──▶ open ◀──┐ send, receive, keep, take
  *	   ▲                          │  └───────┘
@@ -24,13 +27,15 @@
  *  2. Every wait ends at its deadline.
  *  3. A kept request is forgotten by aurora_conn_forget or when the resource
  *     owner ends that was current when it was made, whichever comes first.
- *  4. Memory: AURORA_CONN_KEPT_MAX + 1 frames at most, and what is shared with
- *	   the node (aurora_share.h).
+ *  4. Memory: AURORA_CONN_KEPT_MAX frames at most, one a connection, and what is
+ *	   shared with a node (aurora_share.h).
  */
 #ifndef AURORA_CONN_H
 #define AURORA_CONN_H
 
 #include "postgres.h"
+
+#include "access/xlogdefs.h"
 
 #include "common/au_wire.h"
 
@@ -59,6 +64,16 @@ extern bool aurora_conn_send(const uint8 *frame, size_t len, int64 deadline_ms);
 extern bool aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms);
 
 /*
+ * The same, but if there is no answer by late_ms another one of the nodes that
+ * may be asked gets the request as well (aurora.hedge_delay, and only a small
+ * part of all requests); the first answer of this type counts, and its node's
+ * connection is the current one then.
+ */
+extern bool aurora_conn_receive_hedged(uint64 id, uint16 type, const uint8 *request,
+									   size_t len, AuFrame *frame,
+									   int64 late_ms, int64 deadline_ms);
+
+/*
  * Answers that are taken later.  aurora_conn_keep is called before the
  * request is sent; false: too many are kept.  aurora_conn_take waits for the
  * answer; it stays valid until forgotten.  False: it will not come (the
@@ -73,6 +88,8 @@ extern bool aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms);
 #define AURORA_CONN_KEPT_MAX 16
 extern bool aurora_conn_keep(uint64 id, int npages, uint32 *place);
 extern bool aurora_conn_kept(uint64 id);
+/* Wait for a kept answer until then; false: it is late, nothing else happened. */
+extern bool aurora_conn_kept_in_time(uint64 id, int64 until_ms);
 extern bool aurora_conn_take(uint64 id, AuFrame *frame, int64 deadline_ms);
 extern const uint8 *aurora_conn_placed(uint64 id);
 extern void aurora_conn_forget(uint64 id);
@@ -86,18 +103,28 @@ extern void aurora_conn_close(void);
 extern const char *aurora_conn_error(void);
 
 /*
- * Several nodes.  aurora_conn_want says which one is to be asked from now on
- * (-1: aurora.read_node, or any); it is looked at by aurora_conn_open.
- * aurora_conn_leave closes a connection whose node failed; another one is asked
- * next, if there is one.  A failure that these functions see by themselves does
- * the same.  aurora_conn_stay: this connection holds something on its node and
- * is not given up for a faster one; ends with the connection.
+ * Several nodes.  aurora_conn_want says which ones may be asked from now on
+ * (node >= 0: only that one; nodes: bits of places, 0 for all; aurora.read_node
+ * goes before), and has a look at the map; aurora_conn_open goes by it, and
+ * aurora_conn_choices counts them.  aurora_conn_leave closes a connection whose
+ * node failed; another one is asked next, if there is one.  A failure that these
+ * functions see by themselves does the same.
+ *
+ * aurora_conn_hold: the current connection holds this LSN on its node
+ * (InvalidXLogRecPtr: no more); it is not given up for a faster one, and those
+ * opened from now on hold it, too.  Ends with aurora_conn_close_all.
  */
-extern void aurora_conn_want(int node);
+extern void aurora_conn_want(int node, uint64 nodes);
+extern int	aurora_conn_choices(void);
 extern void aurora_conn_leave(void);
-extern void aurora_conn_stay(bool on);
+/* Ask others for a while, if there are any; the connection stays open. */
+extern void aurora_conn_pass(void);
+extern void aurora_conn_hold(XLogRecPtr lsn);
+extern void aurora_conn_close_all(void);
 extern int	aurora_conn_node(void);	/* asked now, or last */
 extern const char *aurora_conn_target(void);	/* its address */
 extern uint64 aurora_conn_next_id(void);
+/* What this process is to the nodes (AU_ROLE_READER if it does not say). */
+extern void aurora_conn_role(uint8 role);
 
 #endif							/* AURORA_CONN_H */

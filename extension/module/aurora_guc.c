@@ -18,6 +18,7 @@
 char	   *aurora_storage_nodes = "";
 int			aurora_write_quorum = 0;
 int			aurora_read_node = 0;
+int			aurora_hedge_delay_ms = -1;
 char	   *aurora_storage_socket = "";
 char	   *aurora_storage_dir = "";
 char	   *aurora_storaged_path = "";
@@ -54,7 +55,7 @@ check_values(void)
 
 	if (wrong != NULL)
 		refuse("aurora.storage_nodes", aurora_storage_nodes, wrong);
-	nodes = aurora_nodes_count();
+	nodes = aurora_nodes_configured();
 	if (aurora_write_quorum != 0 &&
 		(aurora_write_quorum > nodes || aurora_write_quorum * 2 <= nodes))
 		refuse("aurora.write_quorum", psprintf("%d", aurora_write_quorum),
@@ -93,8 +94,15 @@ define_storage(void)
 							"The storage node that this session reads from.",
 							"Its number in aurora.storage_nodes, from 1 on; 0: the fastest, and another one if it fails.",
 							&aurora_read_node,
-							0, 0, AU_GROUP_MAX,
+							0, 0, AURORA_NODES_MAX,
 							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("aurora.hedge_delay",
+							"After how long without an answer a second storage node is asked as well.",
+							"-1: twice what the slowest of a hundred answers took of late; 0: never.",
+							&aurora_hedge_delay_ms,
+							-1, -1, 60 * 1000,
+							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("aurora.storage_socket",
 							   "Unix-domain socket of the server's own storage node.",

@@ -9,6 +9,7 @@
 extern char *aurora_storage_nodes;		/* aurora.storage_nodes: 'host:port,...', '' = embedded; see aurora_nodes.h */
 extern int	aurora_write_quorum;		/* aurora.write_quorum, 0 = majority */
 extern int	aurora_read_node;			/* aurora.read_node, 1 .., 0 = any */
+extern int	aurora_hedge_delay_ms;	/* aurora.hedge_delay: -1 by itself, 0 never; see aurora_nodes.h */
 extern char *aurora_storage_socket;		/* aurora.storage_socket: embedded daemon's socket; '' = <data>/aurora/storaged.sock */
 extern char *aurora_storage_dir;		/* aurora.storage_directory: embedded daemon's data; '' = <data>/aurora */
 extern char *aurora_storaged_path;		/* aurora.storaged_path: '' = beside the postgres binary */

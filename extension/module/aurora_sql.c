@@ -189,19 +189,23 @@ aurora_sql_storage_nodes(PG_FUNCTION_ARGS)
 		[AURORA_NODE_UNKNOWN] = "unknown",
 		[AURORA_NODE_STREAM] = "stream",
 		[AURORA_NODE_BEHIND] = "behind",
-		[AURORA_NODE_DOWN] = "down"
+		[AURORA_NODE_DOWN] = "down",
+		[AURORA_NODE_FOLLOWS] = "follows"
 	};
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	aurora_require_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
+	(void) aurora_nodes_look();
 	for (int k = 0; k < aurora_nodes_count(); k++)
 	{
 		AuroraNodeFigures f;
-		Datum		values[11];
-		bool		nulls[11] = {false};
+		Datum		values[13];
+		bool		nulls[13] = {false};
 		int			i = 0;
 
+		if (!aurora_node_used(k))
+			continue;
 		aurora_node_figures(k, &f);
 		values[i++] = Int32GetDatum(k + 1);
 		put_text(values, nulls, i++, aurora_node_address(k));
@@ -216,6 +220,8 @@ aurora_sql_storage_nodes(PG_FUNCTION_ARGS)
 		values[i++] = Int64GetDatum((int64) f.errors);
 		nulls[i] = f.latency_us == 0;
 		values[i++] = Float8GetDatum(f.latency_us / 1000.0);
+		values[i++] = Int64GetDatum((int64) f.hedges);
+		values[i++] = Int64GetDatum((int64) f.hedge_wins);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -229,7 +235,9 @@ aurora_sql_storage_status(PG_FUNCTION_ARGS)
 	char	   *json;
 
 	aurora_require_preloaded();
-	if (number < 0 || number > aurora_nodes_count())
+	(void) aurora_nodes_look();
+	if (number < 0 || number > aurora_nodes_count() ||
+		(number > 0 && !aurora_node_used(number - 1)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no storage node number %d", number),

@@ -92,5 +92,6 @@ extern void aurora_ship_require_ready(void);
 /* main functions of the background workers (names known to the postmaster) */
 extern PGDLLEXPORT void aurora_shipper_main(Datum arg);
 extern PGDLLEXPORT void aurora_supervisor_main(Datum arg);
+extern PGDLLEXPORT void aurora_watcher_main(Datum arg);
 
 #endif							/* AURORA_SHIP_H */

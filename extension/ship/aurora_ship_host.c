@@ -54,6 +54,7 @@ typedef struct HostNode
 	bool		failed;			/* the attempt ended at once, for this reason: */
 	char		why[256];
 
+	char		name[AU_ADDRESS_MAX];	/* whose addresses these are */
 	struct sockaddr_storage address[ADDRESSES_MAX];
 	socklen_t	address_len[ADDRESSES_MAX];
 	int			naddresses;
@@ -72,7 +73,6 @@ struct AuroraShipHost
 	AuProposer *proposer;		/* NULL: no session */
 	MemoryContext cxt;
 	HostNode	nodes[AU_GROUP_MAX];
-	int			nnodes;
 	bool		changed;		/* sockets did: sets are to be made anew */
 	WaitEventSet *set[2];		/* without and with the server's socket */
 	int			pos[2][AU_GROUP_MAX];
@@ -193,10 +193,16 @@ host_connect(void *ctx, uint32_t i)
 {
 	AuroraShipHost *h = ctx;
 	HostNode   *n = &h->nodes[i];
-	const char *address = aurora_node_address(i);
+	const char *address = au_proposer_address(h->proposer, i);
 	char	   *err = NULL;
 
 	Assert(n->fd < 0);
+	/* The place may be another node's now. */
+	if (strcmp(n->name, address) != 0)
+	{
+		strlcpy(n->name, address, sizeof(n->name));
+		n->naddresses = 0;
+	}
 	if (address[0] == '/')
 	{
 		int			fd = aurora_client_open_unix(address, &err);
@@ -339,11 +345,13 @@ aurora_ship_host_begin(AuroraShipHost *h, AuProposerOptions *options, MemoryCont
 
 	Assert(h->proposer == NULL);
 	h->cxt = cxt;
-	h->nnodes = aurora_nodes_count();
-	options->nodes = h->nnodes;
-	options->write_quorum = aurora_nodes_quorum();
-	for (int i = 0; i < h->nnodes; i++)
-		strlcpy(options->addresses[i], aurora_node_address(i), AU_ADDRESS_MAX);
+	if (options->group.n == 0)
+	{
+		options->nodes = aurora_nodes_count();
+		options->write_quorum = aurora_nodes_quorum();
+		for (int i = 0; i < options->nodes; i++)
+			strlcpy(options->addresses[i], aurora_node_address(i), AU_ADDRESS_MAX);
+	}
 	h->proposer = au_proposer_new(&host, options);
 	if (h->proposer == NULL)
 		ereport(ERROR,
@@ -429,7 +437,7 @@ receive_from(AuroraShipHost *h, int i)
 void
 aurora_ship_host_receive(AuroraShipHost *h)
 {
-	for (int i = 0; i < h->nnodes; i++)
+	for (int i = 0; i < AU_GROUP_MAX; i++)
 	{
 		HostNode   *n = &h->nodes[i];
 
@@ -493,12 +501,12 @@ aurora_ship_host_run(AuroraShipHost *h)
 		any = false;
 		us = au_proposer_run(h->proposer);
 		h->led = h->led || au_proposer_state(h->proposer) == AU_PROPOSER_LEADING;
-		for (int i = 0; i < h->nnodes; i++)
+		for (int i = 0; i < AU_GROUP_MAX; i++)
 			any = send_to(h, i) || any;
 	}
 	if (any)
 		return 0;
-	for (int i = 0; i < h->nnodes; i++)
+	for (int i = 0; i < AU_GROUP_MAX; i++)
 		if (h->nodes[i].failed || (h->nodes[i].ready && h->nodes[i].fd >= 0))
 			return 0;
 	return us == UINT64_MAX ? -1 : (long) Min((us + 999) / 1000, 60 * 1000);
@@ -513,7 +521,7 @@ make_set(AuroraShipHost *h, int which, pgsocket server)
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	if (which == 1)
 		AddWaitEventToSet(set, WL_SOCKET_READABLE, server, NULL, NULL);
-	for (int i = 0; i < h->nnodes; i++)
+	for (int i = 0; i < AU_GROUP_MAX; i++)
 		if (h->nodes[i].fd >= 0)
 			h->pos[which][i] = AddWaitEventToSet(set, WL_SOCKET_READABLE, h->nodes[i].fd,
 												 NULL, &h->nodes[i]);
@@ -531,7 +539,7 @@ aurora_ship_host_wait(AuroraShipHost *h, pgsocket server, long timeout_ms)
 		free_sets(h);
 	if (h->set[which] == NULL)
 		h->set[which] = make_set(h, which, server);
-	for (int i = 0; i < h->nnodes; i++)
+	for (int i = 0; i < AU_GROUP_MAX; i++)
 		if (h->nodes[i].fd >= 0)
 			ModifyWaitEvent(h->set[which], h->pos[which][i],
 							h->nodes[i].connecting ? WL_SOCKET_WRITEABLE :

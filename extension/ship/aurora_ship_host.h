@@ -25,7 +25,8 @@ typedef struct AuroraShipHost AuroraShipHost;
 
 extern AuroraShipHost *aurora_ship_host_create(void);
 
-/* The nodes of aurora_nodes.h; the rest of the options is the caller's.  What
+/* The nodes of aurora_nodes.h, unless the options name a group; the rest of them is
+ * the caller's.  What
  * is allocated belongs to cxt, which lives until the end. */
 extern AuProposer *aurora_ship_host_begin(AuroraShipHost *host,
 										  AuProposerOptions *options,

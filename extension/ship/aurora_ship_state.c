@@ -99,13 +99,19 @@ aurora_ship_register_workers(void)
 	worker.bgw_restart_time = 1;
 	RegisterBackgroundWorker(&worker);
 
-	if (aurora_storage_nodes[0] != '\0')
-		return;
 	memset(&worker, 0, sizeof(worker));
-	strlcpy(worker.bgw_name, "aurora storage supervisor", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "aurora storage supervisor", BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "aurora", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "aurora_supervisor_main", BGW_MAXLEN);
+	if (aurora_storage_nodes[0] != '\0')
+	{
+		strlcpy(worker.bgw_name, "aurora watcher", BGW_MAXLEN);
+		strlcpy(worker.bgw_function_name, "aurora_watcher_main", BGW_MAXLEN);
+	}
+	else
+	{
+		strlcpy(worker.bgw_name, "aurora storage supervisor", BGW_MAXLEN);
+		strlcpy(worker.bgw_function_name, "aurora_supervisor_main", BGW_MAXLEN);
+	}
+	strlcpy(worker.bgw_type, worker.bgw_name, BGW_MAXLEN);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
 	worker.bgw_start_time = BgWorkerStart_PostmasterStart;
 	worker.bgw_restart_time = 1;

@@ -110,6 +110,7 @@ typedef struct Shipper
 	TimeLineID	stream_timeline;	/* of what is streamed; older in history */
 	bool		streams;		/* the server does */
 	char	   *conninfo;		/* setting the session was made with */
+	AuroraClusterState mode;	/* of the nodes, for this session */
 	bool		marked;			/* storage has made our volume before */
 	bool		reply_requested;
 	TimestampTz streaming_since;	/* 0: this session did not get there */
@@ -212,12 +213,36 @@ join_storage(Shipper *s)
 		.window_bytes = WINDOW_BYTES
 	};
 
+	if (s->mode == AURORA_CLUSTER_VIEW)
+	{
+		o.group = aurora_nodes_map()->group;
+		o.group_settled = aurora_nodes_map()->settled;
+	}
 	s->marked = aurora_ship_marker_exists();
 	o.may_create = !s->marked;
 	o.switch_lsn = ((TimeLineHistoryEntry *) linitial(s->history))->begin;
 	o.local_start = aurora_wal_start(s->history);
 	snprintf(o.name, sizeof(o.name), "shipper %d", MyProcPid);
 	s->proposer = aurora_ship_host_begin(s->host, &o, s->session_cxt);
+}
+
+/* The nodes' map has changed, perhaps: the log group may have. */
+static AuroraTrouble
+see_map(Shipper *s)
+{
+	const AuroraNodeMap *map = aurora_nodes_map();
+	uint32		settled = au_proposer_settled(s->proposer);
+
+	if (settled != 0)
+		aurora_nodes_set_settled(settled);
+	if (!aurora_nodes_look())
+		return AURORA_TROUBLE_NONE;
+	if (map->state != s->mode)
+		return aurora_trouble(&s->failure, AURORA_TROUBLE_LOST, NULL,
+							  "storage nodes have joined, or left, a cluster");
+	if (s->mode == AURORA_CLUSTER_VIEW)
+		au_proposer_set_group(s->proposer, &map->group, map->settled);
+	return AURORA_TROUBLE_NONE;
 }
 
 /* Ask the server for the log from where it was taken to. */
@@ -270,6 +295,15 @@ begin_stream(Shipper *s)
 	return start_stream(s);
 }
 
+/* The place of the map that a place of the proposer's is; -1: none (any more). */
+static int
+place_in_map(const Shipper *s, int i, const AuProposerNode *n)
+{
+	if (!n->used)
+		return -1;
+	return s->mode == AURORA_CLUSTER_VIEW ? aurora_node_place(n->member_id) : i;
+}
+
 static AuroraNodeShipping
 shipping_of(AuProposerNodeState state)
 {
@@ -281,19 +315,35 @@ shipping_of(AuProposerNodeState state)
 static void
 report_nodes(Shipper *s)
 {
+	uint64		told = 0;
+
 	s->reported = GetCurrentTimestamp();
-	for (int i = 0; i < aurora_nodes_count(); i++)
+	for (int i = 0; i < AU_GROUP_MAX; i++)
 	{
 		AuProposerNode n;
 		AuroraNodeFigures f = {0};
+		int			place;
 
 		au_proposer_node(s->proposer, i, &n);
+		place = place_in_map(s, i, &n);
+		if (place < 0)
+			continue;
+		told |= UINT64CONST(1) << place;
 		f.shipping = shipping_of(n.state);
 		f.node_id = n.node_id;
 		f.sent = n.sent;
 		f.durable = n.durable;
 		f.applied = n.applied;
 		strlcpy(f.problem, n.problem, sizeof(f.problem));
+		aurora_node_report(place, &f);
+	}
+	for (int i = 0; i < aurora_nodes_count(); i++)
+	{
+		AuroraNodeFigures f = {.shipping = AURORA_NODE_FOLLOWS};
+
+		if (!aurora_node_used(i) || (told & (UINT64CONST(1) << i)) != 0)
+			continue;
+		f.node_id = aurora_nodes_map()->place[i].node_id;
 		aurora_node_report(i, &f);
 	}
 }
@@ -637,6 +687,8 @@ turn(Shipper *s)
 
 	aurora_ship_check_interrupts();
 	rc = reload(s);
+	if (rc == AURORA_TROUBLE_NONE)
+		rc = see_map(s);
 	if (rc != AURORA_TROUBLE_NONE)
 		return rc;
 	aurora_ship_host_receive(s->host);
@@ -669,6 +721,12 @@ run_session(Shipper *s)
 	s->conninfo = pstrdup(aurora_shipper_conninfo);
 	(void) GetFlushRecPtr(&s->timeline);
 	s->history = readTimeLineHistory(s->timeline);
+	(void) aurora_nodes_look();
+	s->mode = aurora_nodes_map()->state;
+	if (s->mode == AURORA_CLUSTER_UNKNOWN)
+		return aurora_trouble(&s->failure, AURORA_TROUBLE_LOST,
+							  "Check that aurora_storaged runs at the addresses in aurora.storage_nodes.",
+							  "no storage node has answered yet");
 
 	rc = aurora_slot_ensure(&s->failure);
 	if (rc == AURORA_TROUBLE_NONE)

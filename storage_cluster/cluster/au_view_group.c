@@ -34,6 +34,7 @@ au_view_group(const AuView *v, const AuViewVolume *vol, AuGroup *out)
 		memcpy(out->members[out->n].address, n->address, AU_ADDRESS_MAX);
 		out->n++;
 	}
+	out->epoch = vol->group_epoch;
 	out->write_quorum = vol->write_quorum;
 }
 

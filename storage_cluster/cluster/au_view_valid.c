@@ -8,6 +8,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+static bool wrong(char *why, size_t whylen, const char *fmt,...)
+			__attribute__((format(printf, 3, 4)));
+
 static bool
 wrong(char *why, size_t whylen, const char *fmt,...)
 {

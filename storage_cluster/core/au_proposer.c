@@ -200,10 +200,10 @@ see_durable(AuProposer *p)
 	 */
 	if (held < p->elected_end)
 		return;
-	p->confirmed = true;
 	p->settled = p->group.epoch;
 	if (held > p->commit)
 		p->commit = held;
+	p->told = p->commit;
 	held = quorum_of(p, true);
 	if (held > p->commit)
 		held = p->commit;
@@ -814,13 +814,13 @@ au_proposer_start_lsn(const AuProposer *p)
 AuLsn
 au_proposer_commit(const AuProposer *p)
 {
-	return p->confirmed ? p->commit : 0;
+	return p->told;
 }
 
 AuLsn
 au_proposer_applied(const AuProposer *p)
 {
-	return p->confirmed ? p->applied : 0;
+	return p->applied;
 }
 
 void
@@ -831,6 +831,7 @@ au_proposer_node(const AuProposer *p, uint32_t i, AuProposerNode *out)
 	out->used = n->used;
 	out->state = n->state;
 	out->node_id = n->node_id;
+	out->member_id = n->member_id;
 	out->sent = n->sent;
 	out->durable = n->durable;
 	out->applied = n->applied;

@@ -144,6 +144,7 @@ typedef struct AuProposerNode
 	bool		used;			/* false: this place is empty */
 	AuProposerNodeState state;
 	uint64_t	node_id;		/* 0: never reached */
+	uint64_t	member_id;		/* who the group says it is; 0: nobody does */
 	AuLsn		sent;
 	AuLsn		durable;
 	AuLsn		applied;

@@ -78,10 +78,10 @@ struct AuProposer
 	AuLsn		start_lsn;		/* of the volume */
 	AuLsn		elected_end;	/* where our own term begins */
 	AuLsn		commit;
+	AuLsn		told;			/* commit, as far as it was confirmed */
 	uint64_t	stuck_since;	/* 0: a quorum streams */
 	bool		continues;		/* the server's WAL continues the elected log */
 	bool		want_applied;
-	bool		confirmed;		/* a quorum is verified: commit is ours, too */
 
 	uint8_t    *window;			/* ring; byte at LSN x is at x % size */
 	AuLsn		window_start;

@@ -28,6 +28,7 @@ typedef struct Place
 	uint64_t	id;				/* of the last message */
 	uint64_t	node_id;
 	AuLsn		end;			/* of its log */
+	AuLsn		commit;			/* that it tells; 0: BASE */
 } Place;
 
 typedef struct World
@@ -209,7 +210,8 @@ vote(char node, uint32_t epoch)
 	uint32_t	i = place_of(node);
 	AuMsgVoteOk ok = {
 		.granted = 1,.timeline = 1,.start_lsn = BASE,.durable_lsn = world.place[i].end,
-		.commit_lsn = BASE,.history = {1, {{2, BASE, 1}}}
+		.commit_lsn = world.place[i].commit != 0 ? world.place[i].commit : BASE,
+		.history = {1, {{2, BASE, 1}}}
 	};
 	AuFrame		f = got(i, AU_MSG_VOTE);
 	AuMsgVote	m;
@@ -416,6 +418,36 @@ late_answers(void **state)
 	au_proposer_free(world.p);
 }
 
+/*
+ * Meanwhile another writer had committed log of its own.  This one is told of
+ * nothing before a node has compared its log with it.
+ */
+static void
+others_committed_meanwhile(void **state)
+{
+	AuGroup		g = group(2, 3, "abcd");
+
+	(void) state;
+	lead();
+	write_log(BASE + 1400);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		world.place[place_of(*n)].commit = world.place[place_of(*n)].end = BASE + 1300;
+	au_proposer_set_group(world.p, &g, false);
+	(void) au_proposer_run(world.p);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		vote(*n, 2);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1000);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		let_in(*n, 2);
+	acknowledge('a');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1000);
+	acknowledge('b');
+	acknowledge('c');			/* all three agree with the server after all */
+	assert_in_range(au_proposer_commit(world.p), BASE + 1300, BASE + 1400);
+	au_proposer_free(world.p);
+}
+
 /* Nodes that are in a newer group say so: nothing is ended, the view is awaited. */
 static void
 an_old_view(void **state)
@@ -501,6 +533,7 @@ main(void)
 		cmocka_unit_test(a_node_is_added),
 		cmocka_unit_test(a_lost_node_is_replaced),
 		cmocka_unit_test(late_answers),
+		cmocka_unit_test(others_committed_meanwhile),
 		cmocka_unit_test(an_old_view),
 		cmocka_unit_test(a_stranger),
 		cmocka_unit_test(before_a_group_is_settled),

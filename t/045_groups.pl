@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# PostgreSQL on a cluster of storage nodes, of which it is told one address:
+# it finds the others, keeps its log on three of them, and reads pages from
+# who has them.  A node that stands still does not hold up reads; a node of the
+# log group that is lost is replaced under load.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use AuroraTest;
+use IO::Socket::INET;
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 3;
+my @meta = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 3;
+my @address = map { "127.0.0.1:$_" } @port;
+my @handle;
+
+sub start_storage
+{
+	foreach my $i (@_)
+	{
+		$handle[$i] = IPC::Run::start(
+			[   bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i],
+				'--meta-listen', "127.0.0.1:$meta[$i]",
+				$i == 0 ? '--cluster-init' : ('--join', $address[0]) ],
+			'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
+		my $s;
+		for (1 .. 100)
+		{
+			last if $s = IO::Socket::INET->new($address[$i]);
+			sleep 0.1;
+		}
+		die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless $s;
+	}
+	return;
+}
+
+sub signal_storage
+{
+	my ($sig, @which) = @_;
+	$handle[$_]->signal($sig) foreach @which;
+	return if $sig =~ /STOP|CONT/;
+	foreach my $i (@which) { eval { $handle[$i]->finish; }; }
+	return;
+}
+
+start_storage(0 .. 2);
+my $node = new_node('main', conf => <<"CONF");
+aurora.storage_nodes = '$address[1]'
+synchronous_standby_names = 'aurora'
+shared_buffers = 4MB
+CONF
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+ok($node->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
+	'told of one node, the server finds the cluster and keeps its log on all three')
+	or diag sql('SELECT * FROM aurora.storage_nodes()') . "\n" . slurp("$dir/daemon0.log");
+init_pgbench($node, scale => 1);
+is(sql("SELECT count(*) FROM aurora.nodes WHERE state = 'ok'"), '3', '... as aurora.nodes shows');
+
+# ---- reads: a node stands still
+sql('CREATE TABLE big (i int, filler text) USING aurora; INSERT INTO big SELECT g, repeat(md5(g::text), 8) FROM generate_series(1, 20000) g');
+my $want = sql('SELECT count(*), sum(i) FROM big');
+sql('SET aurora.scan_prefetch = 0; SELECT count(*) FROM big') foreach 1 .. 2;	# latencies are known
+ok(sql('SELECT sum(reads) FROM aurora.storage_nodes()') > 500, 'reads are counted');
+for my $prefetch (0, 32)
+{
+	my $session = $node->background_psql('postgres', on_error_die => 1);
+	$session->query_safe("SET aurora.scan_prefetch = $prefetch");
+	evict_all($node);
+	$session->query_safe('SELECT count(*) FROM big WHERE i < 100');
+	evict_all($node);
+	my $id = $session->query_safe("SELECT aurora.storage_status(0) ->> 'node_id'");
+	my $at = sql("SELECT address FROM aurora.storage_nodes() WHERE node = '$id'");
+	my ($i) = grep { $address[$_] eq $at } 0 .. 2;
+	signal_storage('STOP', $i);
+	my $began = time;
+	my $got = $session->query_safe('SELECT count(*), sum(i) FROM big');
+	my $took = time - $began;
+	is($got, $want, "the session's node ($i) stands still, read-ahead of $prefetch: a cold scan goes on");
+	cmp_ok($took, '<', 1.5, sprintf('... within %.3f s', $took));
+	is(sql("SELECT hedges > 0, (SELECT sum(hedge_wins) > 0 FROM aurora.storage_nodes()) FROM aurora.storage_nodes() WHERE address = '$at'"),
+		't|t', '... because another node was asked as well') if $prefetch == 0;
+	signal_storage('CONT', $i);
+	$session->quit;
+	ok($node->poll_query_until('postgres', "SELECT bool_and(shipping = 'stream') FROM aurora.storage_nodes()"), '... and the node is back');
+}
+cmp_ok(sql('SELECT sum(hedges) * 20 FROM aurora.storage_nodes()'), '<=', sql('SELECT sum(reads) + 1000 FROM aurora.storage_nodes()'),
+	'few questions were asked twice');
+note sql("SELECT string_agg(format('%s: %s reads, %s hedges, %s won', number, reads, hedges, hedge_wins), '; ') FROM aurora.storage_nodes()");
+
+# ---- the cluster has no view for a moment: nothing of it is needed to go on
+{
+	my $load = start_load($node, clients => 4, seconds => 4);
+	sleep 1;
+	signal_storage('KILL', 0, 2);
+	start_storage(0, 2);
+	my ($rc) = wait_load($load);
+	is($rc, 0, 'most nodes killed and started again: no transaction failed') or diag ${ $load->{err} };
+	check_all($node, 'after that');
+}
+
+# ---- the server finds its way again
+$node->kill9;
+start_again($node);
+check_all($node, 'server killed');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
+	'... and ships to all three again');
+
+$node->stop;
+signal_storage('TERM', 0 .. 2);
+done_testing();
