@@ -187,6 +187,28 @@ print_volume(json_t *v)
 	}
 }
 
+/* What this node holds the others for: an opinion, the view decides. */
+static void
+print_gossip(json_t *g)
+{
+	json_t	   *members = json_object_get(g, "members");
+	json_t	   *m;
+	size_t		alive = 0;
+	size_t		i;
+
+	json_array_foreach(members, i, m)
+		alive += strcmp(ctl_text_of(m, "state"), "alive") == 0;
+	printf("\ngossip: %zu of %zu other nodes alive, %" PRId64 " times one was suspected, %" PRId64
+		   " times one was held for dead;\n  round trip %.1f ms at the median, %.1f ms for 99 of 100\n",
+		   alive, json_array_size(members), ctl_number_of(g, "suspicions"), ctl_number_of(g, "deaths"),
+		   (double) ctl_number_of(g, "round_trip_p50_us") / 1e3,
+		   (double) ctl_number_of(g, "round_trip_p99_us") / 1e3);
+	json_array_foreach(members, i, m)
+		if (strcmp(ctl_text_of(m, "state"), "alive") != 0)
+			printf("  %s at %s: %s for %.0f s\n", ctl_text_of(m, "node_id"), ctl_text_of(m, "address"),
+				   ctl_text_of(m, "state"), json_number_value(json_object_get(m, "state_s")));
+}
+
 void
 ctl_print_status(json_t *s)
 {
@@ -226,6 +248,8 @@ ctl_print_status(json_t *s)
 	print_size(s, "disk free", "disk_free_bytes");
 	if (json_object_get(s, "cluster") != NULL)
 		ctl_print_cluster(json_object_get(s, "cluster"));
+	if (json_object_get(s, "gossip") != NULL)
+		print_gossip(json_object_get(s, "gossip"));
 	if (json_array_size(volumes) == 0)
 		printf("\nno volumes: no server has connected yet\n");
 	json_array_foreach(volumes, i, v)

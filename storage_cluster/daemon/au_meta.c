@@ -512,6 +512,12 @@ au_meta_number(const AuMeta *m)
 	return m->number;
 }
 
+const char *
+au_meta_address(const AuMeta *m)
+{
+	return m->address;
+}
+
 uint32_t
 au_meta_leader(const AuMeta *m)
 {

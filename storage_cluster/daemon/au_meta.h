@@ -63,6 +63,7 @@ void		au_meta_heard(AuMeta *m, uint64_t epoch);
 
 const AuView *au_meta_view(const AuMeta *m);
 uint32_t	au_meta_number(const AuMeta *m);	/* 0: none yet, or none any more */
+const char *au_meta_address(const AuMeta *m);	/* where others reach this node */
 uint32_t	au_meta_leader(const AuMeta *m);	/* 0: not known */
 
 /* State for /status, a new reference. */

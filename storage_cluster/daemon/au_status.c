@@ -6,14 +6,15 @@
  */
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
+#include "daemon/au_gossip_host.h"
 #include "daemon/au_meta.h"
+#include "daemon/au_text.h"
 
 typedef struct VolumeFigures
 {
@@ -297,6 +298,8 @@ au_status_json(AuDaemon *d, bool *healthy)
 	json_object_set_new(root, "volumes", volumes);
 	if (d->meta != NULL)
 		json_object_set_new(root, "cluster", au_meta_json(d->meta));
+	if (au_node_gossip(d->node) != NULL)
+		json_object_set_new(root, "gossip", au_gossip_json(d));
 	out = json_dumps(root, JSON_COMPACT);
 	json_decref(root);
 	return out;
@@ -304,101 +307,38 @@ au_status_json(AuDaemon *d, bool *healthy)
 
 /* ---- Prometheus ------------------------------------------------------- */
 
-typedef struct Text
-{
-	char	   *data;
-	size_t		len;
-	size_t		cap;
-	bool		failed;
-} Text;
-
-static void add_text(Text *t, const char *fmt,...) __attribute__((format(printf, 2, 3)));
-
 static void
-add_text(Text *t, const char *fmt,...)
+add_volume_value(AuText *t, const char *name, bool counter, const VolumeFigures *f, uint64_t value)
 {
-	char		line[512];
-	va_list		args;
-	int			n;
-
-	va_start(args, fmt);
-	n = vsnprintf(line, sizeof(line), fmt, args);
-	va_end(args);
-	if (t->failed || n < 0 || (size_t) n >= sizeof(line))
-		return;
-	if (t->len + (size_t) n + 1 > t->cap)
-	{
-		size_t		cap = t->cap == 0 ? 8192 : t->cap * 2;
-		char	   *bigger = realloc(t->data, cap);
-
-		if (bigger == NULL)
-		{
-			t->failed = true;
-			return;
-		}
-		t->data = bigger;
-		t->cap = cap;
-	}
-	memcpy(t->data + t->len, line, (size_t) n + 1);
-	t->len += (size_t) n;
-}
-
-static void
-add_metric(Text *t, const char *name, bool counter, const char *help)
-{
-	add_text(t, "# HELP aurora_storaged_%s%s %s\n# TYPE aurora_storaged_%s%s %s\n",
-			 name, counter ? "_total" : "", help, name, counter ? "_total" : "",
-			 counter ? "counter" : "gauge");
-}
-
-static void
-add_node_metric(Text *t, const char *name, bool counter, const char *help, uint64_t value)
-{
-	add_metric(t, name, counter, help);
-	add_text(t, "aurora_storaged_%s%s %" PRIu64 "\n", name, counter ? "_total" : "", value);
-}
-
-static void
-add_volume_value(Text *t, const char *name, bool counter, const VolumeFigures *f, uint64_t value)
-{
-	add_text(t, "aurora_storaged_%s%s{volume=\"%" PRIu64 "\"} %" PRIu64 "\n", name,
+	au_text_add(t, "aurora_storaged_%s%s{volume=\"%" PRIu64 "\"} %" PRIu64 "\n", name,
 			 counter ? "_total" : "", f->v.meta.system_identifier, value);
 }
 
 static void
-add_positions(Text *t, const VolumeFigures *f)
+add_positions(AuText *t, const VolumeFigures *f)
 {
 	static const char *const names[] = {"received", "durable", "applied", "persisted", "horizon"};
 	AuLsn		lsns[] = {f->v.received, f->v.durable, f->v.applied, f->v.persisted, f->v.horizon};
 
 	for (int i = 0; i < 5; i++)
-		add_text(t, "aurora_storaged_lsn{volume=\"%" PRIu64 "\",position=\"%s\"} %" PRIu64 "\n",
+		au_text_add(t, "aurora_storaged_lsn{volume=\"%" PRIu64 "\",position=\"%s\"} %" PRIu64 "\n",
 				 f->v.meta.system_identifier, names[i], lsns[i]);
 }
 
-/* One histogram, base unit seconds, with buckets at powers of two of a
- * microsecond from 4 us to 33 s. */
 static void
-add_latency(Text *t, const VolumeFigures *f, int stage)
+add_latency(AuText *t, const VolumeFigures *f, int stage)
 {
-	const AuHist *h = stage_latency(f, stage);
 	char		labels[128];
 
 	snprintf(labels, sizeof(labels), "volume=\"%" PRIu64 "\",stage=\"%s\"",
 			 f->v.meta.system_identifier, stage_names[stage]);
-	for (uint32_t k = 2; k <= 25; k++)
-		add_text(t, "aurora_storaged_stage_seconds_bucket{%s,le=\"%.6f\"} %" PRIu64 "\n", labels,
-				 (double) ((uint64_t) 1 << k) / 1e6, au_hist_at_most(h, k));
-	add_text(t, "aurora_storaged_stage_seconds_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n",
-			 labels, h->count);
-	add_text(t, "aurora_storaged_stage_seconds_sum{%s} %.6f\n", labels, (double) h->sum_us / 1e6);
-	add_text(t, "aurora_storaged_stage_seconds_count{%s} %" PRIu64 "\n", labels, h->count);
+	au_text_histogram(t, "stage", labels, stage_latency(f, stage));
 }
 
 char *
 au_status_metrics(AuDaemon *d)
 {
-	Text		t = {0};
+	AuText		t = {0};
 	AuNodeStats n;
 	VolumeFigures f[AU_NODE_VOLUMES_MAX];
 	uint32_t	count = 0;
@@ -410,52 +350,53 @@ au_status_metrics(AuDaemon *d)
 	au_store_memory_usage(d->memory, &cache, &pending, &memtables);
 	while (count < AU_NODE_VOLUMES_MAX && get_figures(d, count, &f[count]))
 		count++;
-	add_node_metric(&t, "uptime_seconds", false, "seconds since start",
+	au_text_value(&t, "uptime_seconds", false, "seconds since start",
 					(uv_hrtime() / 1000000 - d->started_ms) / 1000);
-	add_node_metric(&t, "connections", false, "open connections", n.connections);
-	add_node_metric(&t, "connections_opened", true, "connections accepted", n.connections_total);
-	add_node_metric(&t, "messages", true, "messages received", n.frames);
-	add_node_metric(&t, "errors", true, "requests answered with an error", n.errors);
-	add_node_metric(&t, "unsent_bytes", false, "bytes of answers not sent yet", n.out_bytes);
-	add_node_metric(&t, "reads_on_loop", true, "short requests read from files without handing them to a thread",
+	au_text_value(&t, "connections", false, "open connections", n.connections);
+	au_text_value(&t, "connections_opened", true, "connections accepted", n.connections_total);
+	au_text_value(&t, "messages", true, "messages received", n.frames);
+	au_text_value(&t, "errors", true, "requests answered with an error", n.errors);
+	au_text_value(&t, "unsent_bytes", false, "bytes of answers not sent yet", n.out_bytes);
+	au_text_value(&t, "reads_on_loop", true, "short requests read from files without handing them to a thread",
 					au_readers_inline(d->readers));
-	add_node_metric(&t, "shared_bytes", false, "bytes of memory that readers share for their pages", n.shared_bytes);
-	add_node_metric(&t, "resident_bytes", false, "resident memory of the process", resident_bytes());
-	add_node_metric(&t, "cache_bytes", false, "block cache of page versions, indexes and filters", cache);
-	add_node_metric(&t, "memtable_bytes", false, "RocksDB's memtables of all volumes", memtables);
-	add_node_metric(&t, "memory_limit_bytes", false, "the setting --memory",
+	au_text_value(&t, "shared_bytes", false, "bytes of memory that readers share for their pages", n.shared_bytes);
+	au_text_value(&t, "resident_bytes", false, "resident memory of the process", resident_bytes());
+	au_text_value(&t, "cache_bytes", false, "block cache of page versions, indexes and filters", cache);
+	au_text_value(&t, "memtable_bytes", false, "RocksDB's memtables of all volumes", memtables);
+	au_text_value(&t, "memory_limit_bytes", false, "the setting --memory",
 					d->config.memory_mb * 1024 * 1024);
-	add_node_metric(&t, "disk_used_bytes", false, "bytes of log and page versions, with what log taken will need",
+	au_text_value(&t, "disk_used_bytes", false, "bytes of log and page versions, with what log taken will need",
 					au_disk_used(d));
-	add_node_metric(&t, "disk_limit_bytes", false, "the setting --disk-limit; 0: none",
+	au_text_value(&t, "disk_limit_bytes", false, "the setting --disk-limit; 0: none",
 					d->config.disk_limit_mb * 1024 * 1024);
-	add_node_metric(&t, "disk_free_bytes", false, "free bytes where the node's directory is",
+	au_text_value(&t, "disk_free_bytes", false, "free bytes where the node's directory is",
 					au_disk_free(d->config.dir));
-	add_metric(&t, "up", false, "1 if the volume takes log and applies it");
+	au_text_metric(&t, "up", false, "1 if the volume takes log and applies it");
 	for (uint32_t i = 0; i < count; i++)
 		add_volume_value(&t, "up", false, &f[i], strcmp(f[i].v.state, "ok") == 0);
-	add_metric(&t, "term", false, "term of the writer");
+	au_text_metric(&t, "term", false, "term of the writer");
 	for (uint32_t i = 0; i < count; i++)
 		add_volume_value(&t, "term", false, &f[i], f[i].v.meta.term);
-	add_metric(&t, "landing_info", false, "1; the label tells what the landing log is kept on");
+	au_text_metric(&t, "landing_info", false, "1; the label tells what the landing log is kept on");
 	for (uint32_t i = 0; i < count; i++)
-		add_text(&t, "aurora_storaged_landing_info{volume=\"%" PRIu64 "\",kind=\"%s\"} 1\n",
+		au_text_add(&t, "aurora_storaged_landing_info{volume=\"%" PRIu64 "\",kind=\"%s\"} 1\n",
 				 f[i].v.meta.system_identifier, f[i].log_kind);
-	add_metric(&t, "lsn", false, "positions in the log");
+	au_text_metric(&t, "lsn", false, "positions in the log");
 	for (uint32_t i = 0; i < count; i++)
 		add_positions(&t, &f[i]);
 	for (size_t k = 0; k < NFIGURES; k++)
 	{
-		add_metric(&t, figures[k].name, figures[k].counter, figures[k].help);
+		au_text_metric(&t, figures[k].name, figures[k].counter, figures[k].help);
 		for (uint32_t i = 0; i < count; i++)
 			add_volume_value(&t, figures[k].name, figures[k].counter, &f[i],
 							 figure_value(&f[i], &figures[k]));
 	}
-	add_text(&t, "# HELP aurora_storaged_stage_seconds how long each stage of the node takes\n"
+	au_text_add(&t, "# HELP aurora_storaged_stage_seconds how long each stage of the node takes\n"
 			 "# TYPE aurora_storaged_stage_seconds histogram\n");
 	for (uint32_t i = 0; i < count; i++)
 		for (int k = 0; k < STAGES; k++)
 			add_latency(&t, &f[i], k);
+	au_gossip_metrics(d, &t);
 	if (t.failed)
 	{
 		free(t.data);

@@ -23,6 +23,7 @@
 
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
+#include "daemon/au_gossip_host.h"
 #include "daemon/au_meta.h"
 #include "store/au_landing_io.h"
 
@@ -247,8 +248,8 @@ start(AuDaemon *d, char *err, size_t errlen)
 	make_handles(d);
 	au_scrub_start(d);
 	au_snapshot_make(d);
-	return au_meta_start(d, err, errlen) && au_sessions_listen(d, err, errlen) &&
-		au_http_start(d, err, errlen);
+	return au_meta_start(d, err, errlen) && au_gossip_host_start(d, err, errlen) &&
+		au_sessions_listen(d, err, errlen) && au_http_start(d, err, errlen);
 }
 
 static void
