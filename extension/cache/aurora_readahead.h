@@ -16,7 +16,8 @@
  * AURORA_AHEAD_RUNS_MIN (the default, 1, is meant for a disk; storage has
  * several readers) and at most AURORA_AHEAD_RUNS_MAX.  0 turns read-ahead off.
  *
- * Answers wait in private memory.  A page goes into shared_buffers when it is
+ * Answers wait in private memory, long ones where the node put them
+ * (client/aurora_share.h).  A page goes into shared_buffers when it is
  * read, so read-ahead pushes nothing out of a small cache or of a ring, and is
  * counted once, as a page that was read.
  *
