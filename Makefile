@@ -14,7 +14,7 @@
 PG_MAJOR ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
 
-OWN_TARGETS = simulate check check-unit check-sql check-isolation check-tap check-core \
+OWN_TARGETS = simulate simulate-kv check check-unit check-sql check-isolation check-tap check-core \
 	check-long check-faults quickstart quickstart-stop quickstart-clean \
 	quickstart-cluster quickstart-cluster-stop quickstart-cluster-clean bench soak \
 	profile deps help
@@ -66,6 +66,10 @@ SEEDS ?= 200
 simulate:
 	@$(MAKE) --no-print-directory -C storage_cluster simulate SEEDS=$(SEEDS)
 
+# make simulate-kv SEEDS=1000: the key-value interface likewise
+simulate-kv:
+	@$(MAKE) --no-print-directory -C storage_cluster simulate-kv SEEDS=$(SEEDS)
+
 # 20 minutes under a memory limit, or SOAK_SECONDS
 soak:
 	@bench/run.sh soak
@@ -95,6 +99,7 @@ help:
 	@echo 'make check-tap         ... only TAP; TESTS="t/001_basic.pl ..." picks some'
 	@echo 'make check-core        PostgreSQL'"'"'s own tests on aurora tables; MODES="small ..." picks some'
 	@echo 'make simulate          the cluster in the simulator; SEEDS=n'
+	@echo 'make simulate-kv       its key-value interface in the simulator; SEEDS=n'
 	@echo 'make check-long        tests that take long (pgbench scale 50, many crashes)'
 	@echo 'make check-faults      a long campaign of faults on 3 and 5 storage nodes; FAULTS=n'
 	@echo 'make bench             Aurora beside stock heap, as ratios; BENCH_OPTIONS="--mode quick"'

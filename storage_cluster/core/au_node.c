@@ -15,6 +15,8 @@
  */
 #include "core/au_node_int.h"
 
+#include "common/au_wire_kv.h"
+
 #include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -85,6 +87,7 @@ au_node_free(AuNode *n)
 		(void) au_d_end_all(n->vols[i]);
 		au_v_free(n->vols[i]);
 	}
+	au_k_free(n);
 	if (n->slice != NULL)
 		host.release(host.ctx, n->slice);
 	if (n->view != NULL)
@@ -263,6 +266,7 @@ au_node_conn_closed(AuNode *n, AuConn *c)
 	au_m_forget_conn(c);
 	au_p_forget_conn(n, c);
 	au_x_forget_conn(c);
+	au_k_forget_conn(n, c);
 	for (uint32_t i = 0; i < n->nvols; i++)
 		if (n->vols[i]->writer == c)
 		{
@@ -528,6 +532,15 @@ handle_frame(AuNode *n, AuConn *c, const AuFrame *f)
 			if (au_n_reserve(n, c, &w, ANSWER_CAP))
 				au_n_send(n, c, &w, au_enc_empty(&w, AU_MSG_PONG, f->id));
 			break;
+		case AU_MSG_KV_GET:
+		case AU_MSG_KV_PUT:
+		case AU_MSG_KV_LIST:
+		case AU_MSG_KV_READ:
+		case AU_MSG_KV_STORE:
+		case AU_MSG_KV_SCAN:
+		case AU_MSG_KV_PURGE:
+			au_k_question(n, c, f);
+			break;
 		default:
 			au_n_error(n, c, f->id, AU_UNSUPPORTED,
 					   "Compute and storage may be of different versions of Aurora.",
@@ -576,7 +589,8 @@ au_node_input(AuNode *n, AuConn *c, const uint8_t *buf, size_t len, size_t *need
 		if (status == AU_NEED_MORE)
 		{
 			*need = used > AU_WIRE_HEADER ? used : AU_WIRE_HEADER;
-			if (c->role != AU_ROLE_WRITER && c->outgoing == NULL && used > AU_NODE_READER_FRAME_MAX)
+			if (c->role != AU_ROLE_WRITER && c->outgoing == NULL &&
+				used > (c->role == AU_ROLE_NODE ? AU_NODE_PEER_FRAME_MAX : AU_NODE_READER_FRAME_MAX))
 				bad_stream(n, c, AU_INVALID, buf + done, len - done);
 			break;
 		}
@@ -613,8 +627,9 @@ static uint64_t
 run_cluster(AuNode *n, uint64_t wait)
 {
 	uint64_t	now = n->host.now_us(n->host.ctx);
-	uint64_t	w;
+	uint64_t	w = au_k_run(n, now);
 
+	wait = w < wait ? w : wait;
 	if (n->nlog_waits > 0)
 	{
 		w = au_p_wake(n, now);

@@ -53,7 +53,8 @@
 #define AU_NODE_ACKS_MAX 4096	/* appends not acknowledged yet, of a volume */
 #define AU_NODE_UNSYNCED_MAX ((uint64_t) 64 << 20)
 #define AU_NODE_APPLY_LAG_MAX ((uint64_t) 256 << 20)
-#define AU_NODE_READER_FRAME_MAX (64u << 10)	/* longest frame of one who is no writer */
+#define AU_NODE_READER_FRAME_MAX (72u << 10)	/* longest frame of one who is no writer */
+#define AU_NODE_PEER_FRAME_MAX (4u << 20)	/* ... of a node: records of the key-value interface */
 #define AU_NODE_RELS_MAX 200000 /* relations in one RELS answer; more are left out */
 #define AU_NODE_PERSIST_BYTES ((uint64_t) 128 << 20)	/* of log between persisted positions */
 #define AU_NODE_PERSIST_US ((uint64_t) 60 * 1000000)

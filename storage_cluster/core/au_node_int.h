@@ -306,6 +306,7 @@ struct AuNode
 	AuPendingCommand commands[AU_NODE_COMMANDS_MAX];
 	uint64_t	last_ticket;
 	AuNodeGossip *gossip;	/* NULL: it does not */
+	struct AuNodeKv *kv;	/* key-value interface; NULL: none */
 	AuDigestJob digests[AU_NODE_DIGESTS_MAX];
 	bool		digesting;		/* a step is with the host */
 	AuMsgDigestOk msg_digest;	/* an answer being made */
@@ -452,6 +453,14 @@ void		au_g_request(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_g_forget_conn(AuNode *n, const AuConn *c);
 void		au_g_view_changed(AuNode *n);
 uint64_t	au_g_run(AuNode *n, uint64_t now);
+
+/* au_node_kv.c; run: as au_v_run */
+typedef struct AuNodeKv AuNodeKv;
+void		au_k_question(AuNode *n, AuConn *c, const AuFrame *f);
+void		au_k_forget_conn(AuNode *n, AuConn *c);
+void		au_k_view_changed(AuNode *n);
+uint64_t	au_k_run(AuNode *n, uint64_t now);
+void		au_k_free(AuNode *n);
 
 /* au_node_read.c */
 void		au_r_get_pages(AuNode *n, AuConn *c, const AuFrame *f);

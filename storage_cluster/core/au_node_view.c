@@ -24,6 +24,7 @@ au_node_set_view(AuNode *n, const AuView *view)
 	*n->view = *view;
 	n->view_length = (uint32_t) au_view_encode(view, n->view_bytes, AU_VIEW_ENCODED_MAX);
 	au_g_view_changed(n);
+	au_k_view_changed(n);
 	return AU_OK;
 }
 

@@ -21,7 +21,11 @@ typedef enum AuPlant
 	AU_PLANT_STALE_READY,		/* word of an earlier move of a slice counts */
 	AU_PLANT_NO_OBJECTION,		/* a node that is suspected keeps silent */
 	AU_PLANT_GOSSIP_STALE,		/* the last opinion heard counts, however old */
-	AU_PLANT_NO_CRC				/* an entry of the landing log is believed as it is */
+	AU_PLANT_NO_CRC,			/* an entry of the landing log is believed as it is */
+	AU_PLANT_KV_EARLY,			/* a write is answered before it is on disk */
+	AU_PLANT_KV_QUORUM,			/* a write counts one replica more than there is */
+	AU_PLANT_KV_COMPARE,		/* the newest write of an actor is not taken for known */
+	AU_PLANT_KV_PURGE			/* tombstones go when one replica has them */
 } AuPlant;
 
 #ifdef AU_PLANTS

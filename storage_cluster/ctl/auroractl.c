@@ -26,6 +26,10 @@ print_help(void)
 		   "  auroractl TARGET ring show\n"
 		   "  auroractl TARGET group add|remove VOLUME NODE\n"
 		   "  auroractl TARGET group replace VOLUME NODE BY-NODE\n"
+		   "  auroractl TARGET kv get KEY [-r N] [-n N] [--sloppy] [--json]\n"
+		   "  auroractl TARGET kv put KEY VALUE|--file FILE [--context C] [-w N] [-n N] [--sloppy]\n"
+		   "  auroractl TARGET kv del KEY [--context C] [-w N] [-n N] [--sloppy]\n"
+		   "  auroractl TARGET kv list [PREFIX] [--after KEY] [--limit N]\n"
 		   "  auroractl check --dir DIR [--log-dir DIR]\n"
 		   "  auroractl cluster start --dir DIR [--nodes N] [--port P]\n"
 		   "  auroractl cluster stop|restart|status --dir DIR\n\n"
@@ -44,6 +48,8 @@ print_help(void)
 		   "  ring show            who has how many slices, and what is moving\n"
 		   "                       (a node joins a cluster when it is started with --join)\n"
 		   "  group                which nodes keep the log of a volume (see status)\n"
+		   "  kv                   the cluster's key-value interface; without --context, put and\n"
+		   "                       del replace what is there at the moment; see docs/keyvalue.md\n"
 		   "  check                verify every file of a stopped node\n"
 		   "  cluster              nodes on this machine, for trying out; everything in DIR;\n"
 		   "                       restart: one after the other, as each has caught up\n\n"
@@ -86,6 +92,7 @@ typedef struct Arguments
 	bool		as_json;
 	bool		force;
 	bool		wait;
+	CtlKv		kv;
 	int			nwords;
 	const char *words[WORDS_MAX];
 } Arguments;
@@ -104,8 +111,8 @@ run(const Arguments *a)
 		return a->dir != NULL && targets == 0 && a->nwords == 1 ?
 			ctl_check(a->dir, a->log_dir != NULL ? a->log_dir : "") :
 			usage("check needs --dir (and --log-dir) only", NULL);
-	if (strcmp(command, "status") != 0 && strcmp(command, "node") != 0 &&
-		strcmp(command, "ring") != 0 && strcmp(command, "group") != 0)
+	if (strcmp(command, "status") != 0 && strcmp(command, "node") != 0 && strcmp(command, "ring") != 0 &&
+		strcmp(command, "group") != 0 && strcmp(command, "kv") != 0)
 		return usage("unknown command", command);
 	if (targets != 1)
 		return usage("give one of --socket, --node, --http and --http-socket", NULL);
@@ -115,6 +122,8 @@ run(const Arguments *a)
 		return ctl_group(t, a->nwords - 1, (const char **) a->words + 1);
 	if (strcmp(command, "ring") == 0)
 		return ctl_ring(t, a->nwords - 1, (const char **) a->words + 1);
+	if (strcmp(command, "kv") == 0)
+		return ctl_kv(t, a->nwords - 1, (const char **) a->words + 1, &a->kv);
 	return a->nwords == 1 ? run_status(t, a->as_json) : usage("more than one command:", a->words[1]);
 }
 
@@ -141,7 +150,23 @@ main(int argc, char **argv)
 			return 0;
 		}
 		if (strcmp(arg, "--json") == 0)
-			a.as_json = true;
+			a.as_json = a.kv.as_json = true;
+		else if (strcmp(arg, "--sloppy") == 0)
+			a.kv.sloppy = true;
+		else if (strcmp(arg, "--context") == 0)
+			value = &a.kv.context;
+		else if (strcmp(arg, "--file") == 0)
+			value = &a.kv.file;
+		else if (strcmp(arg, "--limit") == 0)
+			value = &a.kv.limit;
+		else if (strcmp(arg, "--after") == 0)
+			value = &a.kv.after;
+		else if (strcmp(arg, "-n") == 0)
+			value = &a.kv.n;
+		else if (strcmp(arg, "-r") == 0)
+			value = &a.kv.r;
+		else if (strcmp(arg, "-w") == 0)
+			value = &a.kv.w;
 		else if (strcmp(arg, "--socket") == 0)
 			value = &a.target.socket;
 		else if (strcmp(arg, "--force") == 0)

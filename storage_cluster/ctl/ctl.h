@@ -49,6 +49,22 @@ void		ctl_print_cluster(json_t *cluster);
 /* ctl_check.c; log_dir: the daemon's --log-dir or ""; returns the exit status */
 int			ctl_check(const char *dir, const char *log_dir);
 
+/* ctl_kv.c: `auroractl kv ...`; words: what follows.  R, W, N of a request: 0
+ * as the node thinks best. */
+typedef struct CtlKv
+{
+	const char *context;		/* hexadecimal, as `kv get` shows it; NULL: none */
+	const char *file;			/* the value is in it; "-": standard input */
+	const char *limit;
+	const char *after;
+	const char *n;
+	const char *r;
+	const char *w;
+	bool		sloppy;
+	bool		as_json;
+} CtlKv;
+int			ctl_kv(const CtlTarget *target, int nwords, const char **words, const CtlKv *o);
+
 /* ctl_cluster.c; what follows "cluster" on the command line */
 int			ctl_cluster(int argc, char **argv);
 

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <uv.h>
 
+#include "cluster/au_kv.h"
 #include "core/au_node.h"
 #include "daemon/au_config.h"
 #include "daemon/au_readers.h"
@@ -111,6 +112,7 @@ struct AuDaemon
 	bool		telling_ready;	/* SLICES_READY is under way */
 	AuAsk	   *asks;			/* questions to other nodes under way */
 	uint32_t	nasks;
+	void	   *kv;				/* au_hostkv.c */
 };
 
 /* main.c */
@@ -160,6 +162,13 @@ void		au_digest_fill_host(AuNodeHost *h);
 bool		au_sessions_listen(AuDaemon *d, char *err, size_t errlen);
 void		au_sessions_fill_host(AuNodeHost *h);
 void		au_sessions_offer(AuDaemon *d);
+
+/* au_hostkv.c: the key-value interface.  prepare: after the node was made and
+ * before anybody is served; end: after the node was freed. */
+bool		au_kv_prepare(AuDaemon *d, char *err, size_t errlen);
+void		au_kv_end(AuDaemon *d);
+uint64_t	au_kv_disk_bytes(AuDaemon *d);
+bool		au_kv_figures(AuDaemon *d, AuKvStats *stats, uint64_t *keys);	/* false: not in use */
 
 /* au_status.c; both malloc'ed, NULL: out of memory */
 char	   *au_status_json(AuDaemon *d, bool *healthy);

@@ -5,6 +5,7 @@
  *
  *   used = landing logs + files of page versions
  *          + log taken but not in those files yet
+ *          + the key-value store
  *
  * At the limit no more log is taken: the writer waits, reads go on, and as
  * soon as there is room again so does the writer.  From nine tenths on the
@@ -41,7 +42,7 @@ au_disk_used(AuDaemon *d)
 
 	if (d->disk_used_at != 0 && now - d->disk_used_at < AU_DISK_FRESH_MS)
 		return d->disk_used;
-	d->disk_used = 0;
+	d->disk_used = au_kv_disk_bytes(d);
 	for (const AuHostVolume *v = d->volumes; v != NULL; v = v->next)
 		d->disk_used += volume_bytes(v);
 	d->disk_used_at = now;

@@ -244,6 +244,36 @@ volume_json(const VolumeFigures *f)
 	return o;
 }
 
+/* null: not in use */
+static json_t *
+kv_json(AuDaemon *d)
+{
+	AuKvStats	st;
+	uint64_t	keys;
+	json_t	   *o;
+
+	if (!au_kv_figures(d, &st, &keys))
+		return json_null();
+	o = json_object();
+	json_object_set_new(o, "keys", json_integer((json_int_t) keys));
+	json_object_set_new(o, "slices_owned", json_integer(st.slices_owned));
+	json_object_set_new(o, "slices_complete", json_integer(st.slices_complete));
+	json_object_set_new(o, "owes", json_boolean(st.owes));
+	json_object_set_new(o, "requests", json_integer(st.tasks));
+	json_object_set_new(o, "gets", json_integer((json_int_t) st.gets));
+	json_object_set_new(o, "puts", json_integer((json_int_t) st.puts));
+	json_object_set_new(o, "lists", json_integer((json_int_t) st.lists));
+	json_object_set_new(o, "failed", json_integer((json_int_t) st.failed));
+	json_object_set_new(o, "conflicts", json_integer((json_int_t) st.conflicts));
+	json_object_set_new(o, "repairs", json_integer((json_int_t) st.repairs));
+	json_object_set_new(o, "hints", json_integer((json_int_t) st.hints));
+	json_object_set_new(o, "delivered", json_integer((json_int_t) st.delivered));
+	json_object_set_new(o, "fetched", json_integer((json_int_t) st.fetched));
+	json_object_set_new(o, "collected", json_integer((json_int_t) st.collected));
+	json_object_set_new(o, "damaged", json_integer((json_int_t) st.damaged));
+	return o;
+}
+
 char *
 au_status_json(AuDaemon *d, bool *healthy)
 {
@@ -300,6 +330,7 @@ au_status_json(AuDaemon *d, bool *healthy)
 		json_object_set_new(root, "cluster", au_meta_json(d->meta));
 	if (au_node_gossip(d->node) != NULL)
 		json_object_set_new(root, "gossip", au_gossip_json(d));
+	json_object_set_new(root, "kv", kv_json(d));
 	out = json_dumps(root, JSON_COMPACT);
 	json_decref(root);
 	return out;

@@ -246,6 +246,8 @@ start(AuDaemon *d, char *err, size_t errlen)
 	if (d->readers == NULL || !make_node(d, err, errlen) || !au_volumes_open(d, err, errlen))
 		return false;
 	make_handles(d);
+	if (!au_kv_prepare(d, err, errlen))
+		return false;
 	au_scrub_start(d);
 	au_snapshot_make(d);
 	return au_meta_start(d, err, errlen) && au_gossip_host_start(d, err, errlen) &&
@@ -284,6 +286,7 @@ end(AuDaemon *d)
 	au_readers_stop(d->readers);
 	if (d->node != NULL)
 		au_node_free(d->node);
+	au_kv_end(d);
 	au_volumes_close(d);
 	au_store_memory_free(d->memory);
 	free(d->status_text);

@@ -33,6 +33,41 @@ static uint8_t out[AU_WIRE_PAYLOAD_MAX + 64];
 		CHECK(memcmp(out + AU_WIRE_HEADER, f->payload, f->length) == 0); \
 	} while (0)
 
+/* Questions and answers between nodes, and the record that may be in them. */
+static void
+check_kv_ask(const AuFrame *f)
+{
+	AuMsgKvAsk	m;
+	AuKvRecord	r;
+	AuWriter	w;
+
+	if (!au_dec_kv_ask(f, &m))
+		return;
+	au_writer_start(&w, out, sizeof(out));
+	CHECK(au_enc_kv_ask(&w, f->type, f->id, &m));
+	CHECK(w.len == AU_WIRE_HEADER + (size_t) f->length);
+	CHECK(memcmp(out + AU_WIRE_HEADER, f->payload, f->length) == 0);
+	if (au_kv_record_decode(&r, m.key.bytes, m.key.len, m.bytes, m.len))
+	{
+		CHECK(au_kv_record_encode(&r, m.key.bytes, m.key.len, out, sizeof(out)) == m.len);
+		CHECK(memcmp(out, m.bytes, m.len) == 0);
+	}
+}
+
+static void
+check_kv_told(const AuFrame *f)
+{
+	AuMsgKvTold m;
+	AuWriter	w;
+
+	if (!au_dec_kv_told(f, &m))
+		return;
+	au_writer_start(&w, out, sizeof(out));
+	CHECK(au_enc_kv_told(&w, f->type, f->id, &m));
+	CHECK(w.len == AU_WIRE_HEADER + (size_t) f->length);
+	CHECK(memcmp(out + AU_WIRE_HEADER, f->payload, f->length) == 0);
+}
+
 static void
 check_message(const AuFrame *f)
 {
@@ -106,6 +141,36 @@ check_message(const AuFrame *f)
 			break;
 		case AU_MSG_RELS:
 			ROUND_TRIP(rels, AuMsgRels);
+			break;
+		case AU_MSG_KV_GET:
+			ROUND_TRIP(kv_get, AuMsgKvGet);
+			break;
+		case AU_MSG_KV_GET_OK:
+			ROUND_TRIP(kv_get_ok, AuMsgKvGetOk);
+			break;
+		case AU_MSG_KV_PUT:
+			ROUND_TRIP(kv_put, AuMsgKvPut);
+			break;
+		case AU_MSG_KV_PUT_OK:
+			ROUND_TRIP(kv_put_ok, AuMsgKvPutOk);
+			break;
+		case AU_MSG_KV_LIST:
+			ROUND_TRIP(kv_list, AuMsgKvList);
+			break;
+		case AU_MSG_KV_LIST_OK:
+			ROUND_TRIP(kv_list_ok, AuMsgKvListOk);
+			break;
+		case AU_MSG_KV_READ:
+		case AU_MSG_KV_STORE:
+		case AU_MSG_KV_SCAN:
+		case AU_MSG_KV_PURGE:
+			check_kv_ask(f);
+			break;
+		case AU_MSG_KV_READ_OK:
+		case AU_MSG_KV_STORE_OK:
+		case AU_MSG_KV_SCAN_OK:
+		case AU_MSG_KV_PURGE_OK:
+			check_kv_told(f);
 			break;
 		case AU_MSG_GOSSIP:
 			ROUND_TRIP(gossip, AuMsgGossip);
