@@ -271,6 +271,32 @@ unlink "$dir/node2/VIEW";
 start_node(2, '--join', address(0));
 @c = wait_until('it is taken in again', \@all, sub { ($_[1]{number} // 0) == $number->{2} && node_in($_[0], $number->{2})->{up} });
 
+# ---- most voters are lost for ever ---------------------------------------
+@c = wait_until('quiet again', \@all, sub { voters($_[0]) == 3 && at_rest($_[0]) });
+my %at = map { $all[$_] => $c[$_]{number} } 0 .. 3;
+my @voting = grep { node_in($c[0], $at{$_})->{voter} } @all;
+my ($standby) = grep { !node_in($c[0], $at{$_})->{voter} } @all;
+my ($left, @lost) = @voting;
+my %where = (4 => [ '--listen', address(1) ]);
+kill_nodes(@all);
+($rc, $out) = fails_to_start($standby, '--listen', address($standby), '--cluster-recover', @{ $where{$standby} // [] });
+is($rc, 1, 'one that did not vote does not go on alone');
+like($out, qr/did not vote/, '... and says why');
+start_node($left, '--cluster-recover', @{ $where{$left} // [] });
+start_node($standby, @{ $where{$standby} // [] });
+@c = wait_until('one goes on, with who is left', [ $left, $standby ],
+	sub { $_[0]{leader} == $at{$left} && !node_in($_[0], $at{ $lost[0] })->{up} && !node_in($_[0], $at{ $lost[1] })->{up} });
+ctl_ok('a lost node is given up', $left, 'node', 'remove', $at{$_}, '--force') foreach @lost;
+@c = wait_until('a cluster of two', [ $left, $standby ], sub { @{ $_[0]{nodes} } == 2 && voters($_[0]) == 2 && at_rest($_[0]) });
+same_views('recovered', @c);
+kill_nodes($left);
+($rc, $out) = fails_to_start($left, '--listen', address($left), '--cluster-recover', @{ $where{$left} // [] });
+is($rc, 1, 'it does so once');
+like($out, qr/was done here already/, '... and says so');
+start_node($left, @{ $where{$left} // [] });
+wait_until('two again', [ $left, $standby ], sub { $_[0]{leader} > 0 && node_in($_[0], $at{$left})->{up} });
+@all = ($left, $standby);
+
 foreach my $i (@all) { $handle[$i]->signal('TERM'); }
 foreach my $i (@all)
 {

@@ -72,6 +72,8 @@ static const Option options[] = {
 	"of pages that have not changed for long: lz4 (default), or zstd: smaller, slower to read"},
 	{"cluster-init", SWITCH, offsetof(AuConfig, cluster_init), 0, 0, "",
 	"make a cluster, whose first node this is; nothing happens if it is in one"},
+	{"cluster-recover", SWITCH, offsetof(AuConfig, cluster_recover), 0, 0, "",
+	"go on alone: most of the nodes that vote are lost for ever (see docs/operation.md)"},
 	{"join", TEXT_OPTION(join), "HOST:PORT",
 	"join the cluster of the node at this address; nothing happens if it is in one"},
 	{"advertise", TEXT_OPTION(advertise), "HOST:PORT",

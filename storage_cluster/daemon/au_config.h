@@ -42,6 +42,7 @@ typedef struct AuConfig
 	char		log_dir[4096];	/* "": below dir */
 	AuLogLevel	log_level;
 	bool		cluster_init;
+	bool		cluster_recover;
 	char		join[128];		/* "": none */
 	char		meta_listen[128];
 	char		advertise[128];

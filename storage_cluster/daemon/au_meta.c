@@ -397,6 +397,38 @@ meta_soon(AuMeta *m)
 
 /* ---- start and end ---------------------------------------------------- */
 
+/*
+ * Go on without the others that vote.  Once: an option that is left in a file
+ * would leave the others behind with each start.
+ */
+static bool
+begin_recovery(AuMeta *m, char *err, size_t errlen)
+{
+	const char *dir = m->d->config.dir;
+	char		path[4200];
+	uint8_t		epoch[8];
+
+	snprintf(path, sizeof(path), "%s/RECOVERED", dir);
+	if (au_read_file(path, epoch, sizeof(epoch)) >= 0)
+	{
+		snprintf(err, errlen, "--cluster-recover was done here already; start without it (to do it once more, remove \"%s\" first)",
+				 path);
+		return false;
+	}
+	if (!self(m)->voter)
+	{
+		snprintf(err, errlen, "this node did not vote in the cluster's consensus and may not know its last view; use --cluster-recover on one that did");
+		return false;
+	}
+	au_put_u64(epoch, m->view.epoch);
+	if (!au_write_file(dir, "RECOVERED", epoch, sizeof(epoch), err, errlen))
+		return false;
+	au_log(m->d, AU_LOG_WARNING, "going on from view %" PRIu64 " without the other nodes that voted; they must never be started again",
+		   m->view.epoch);
+	m->recovers = true;
+	return true;
+}
+
 static bool
 become(AuMeta *m, AuStatus had_view, char *err, size_t errlen)
 {
@@ -411,6 +443,8 @@ become(AuMeta *m, AuStatus had_view, char *err, size_t errlen)
 		}
 		m->number = self(m)->number;
 		m->state = META_MEMBER;
+		if (c->cluster_recover && !begin_recovery(m, err, errlen))
+			return false;
 		return au_node_set_view(m->d->node, &m->view) == AU_OK && meta_raft_start(m, err, errlen);
 	}
 	if (c->cluster_init)

@@ -30,7 +30,7 @@ typedef struct AuMeta AuMeta;
 
 /* Commands that this node's parts have under way, without those of others. */
 #define AU_META_PROPOSALS_MAX 96
-#define AU_META_DEADLINE_MS 8000	/* then a proposal's answer is AU_IO */
+#define AU_META_DEADLINE_MS 6000	/* then a proposal's answer is AU_IO */
 
 typedef void (*AuMetaDone) (void *ctx, const AuCommandResult *result);
 

@@ -80,6 +80,7 @@ struct AuMeta
 	AuDaemon   *d;
 	MetaState	state;
 	bool		creates;		/* this node makes the cluster */
+	bool		recovers;		/* ... or goes on without the other voters */
 	uint32_t	number;
 	char		address[AU_ADDRESS_MAX];	/* for others */
 	char		meta_address[AU_ADDRESS_MAX];

@@ -148,8 +148,10 @@ fill_fsm(AuMeta *m)
 	m->fsm.restore = fsm_restore;
 }
 
+/* This node is the only one that votes: in a new cluster, or since the others
+ * are lost. */
 static int
-bootstrap(AuMeta *m)
+begin_alone(AuMeta *m)
 {
 	struct raft_configuration conf;
 	int			rc;
@@ -157,9 +159,9 @@ bootstrap(AuMeta *m)
 	raft_configuration_init(&conf);
 	rc = raft_configuration_add(&conf, m->number, m->meta_address, RAFT_VOTER);
 	if (rc == 0)
-		rc = raft_bootstrap(&m->raft, &conf);
+		rc = m->creates ? raft_bootstrap(&m->raft, &conf) : raft_recover(&m->raft, &conf);
 	raft_configuration_close(&conf);
-	return rc == RAFT_CANTBOOTSTRAP ? 0 : rc;	/* it was done before */
+	return m->creates && rc == RAFT_CANTBOOTSTRAP ? 0 : rc;	/* it was done before */
 }
 
 bool
@@ -203,7 +205,7 @@ meta_raft_start(AuMeta *m, char *err, size_t errlen)
 	raft_set_snapshot_threshold(&m->raft, SNAPSHOT_THRESHOLD);
 	raft_set_snapshot_trailing(&m->raft, SNAPSHOT_TRAILING);
 	raft_set_pre_vote(&m->raft, true);
-	rc = m->creates ? bootstrap(m) : 0;
+	rc = m->creates || m->recovers ? begin_alone(m) : 0;
 	if (rc == 0)
 		rc = raft_start(&m->raft);
 	if (rc != 0)
