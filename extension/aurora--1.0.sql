@@ -494,6 +494,36 @@ CREATE FUNCTION aurora.evict(rel regclass) RETURNS bigint
 COMMENT ON FUNCTION aurora.evict(regclass) IS
     'drop the table''s pages from shared_buffers, so that the next reads come from storage; returns their number. Takes an AccessExclusiveLock';
 
+--
+-- The storage nodes' key-value interface
+--
+CREATE FUNCTION aurora.kv_get(
+    key text, r integer DEFAULT 0, n integer DEFAULT 0, sloppy boolean DEFAULT false,
+    OUT value bytea, OUT context bytea)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'aurora_sql_kv_get'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION aurora.kv_get(text, integer, integer, boolean) IS
+    'values of a key in the storage nodes'' key-value interface: a row each, more than one if they were written without knowing of each other; r of n replicas must answer';
+
+CREATE FUNCTION aurora.kv_put(
+    key text, value bytea, context bytea DEFAULT NULL, w integer DEFAULT 0,
+    n integer DEFAULT 0, sloppy boolean DEFAULT false)
+    RETURNS bytea
+    AS 'MODULE_PATHNAME', 'aurora_sql_kv_put'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION aurora.kv_put(text, bytea, bytea, integer, integer, boolean) IS
+    'write a key, at once and for good; replaces what came with the context, and nothing else; returns the new context; w of n replicas must have it';
+
+CREATE FUNCTION aurora.kv_del(
+    key text, context bytea DEFAULT NULL, w integer DEFAULT 0,
+    n integer DEFAULT 0, sloppy boolean DEFAULT false)
+    RETURNS bytea
+    AS 'MODULE_PATHNAME', 'aurora_sql_kv_del'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION aurora.kv_del(text, bytea, integer, integer, boolean) IS
+    'delete of a key what came with the context, at once and for good';
+
 REVOKE ALL ON FUNCTION aurora.storage_address() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.storage_status(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.storage_nodes() FROM PUBLIC;
@@ -506,6 +536,9 @@ REVOKE ALL ON FUNCTION aurora.verify_pages(regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.verify_count(regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.verify_all() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.evict(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.kv_get(text, integer, integer, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.kv_put(text, bytea, bytea, integer, integer, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.kv_del(text, bytea, integer, integer, boolean) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION aurora.storage_address() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.storage_status(integer) TO pg_monitor;
