@@ -115,6 +115,31 @@ au_n_volume_of(AuNode *n, void *handle)
 	return NULL;
 }
 
+static void
+enter_volume(AuNode *n, AuVolume *v)
+{
+	n->vols[n->nvols++] = v;
+	for (AuConn *c = n->conns; c != NULL; c = c->next)
+		if (c->hello && c->system_identifier == v->meta.system_identifier)
+			c->vol = v;
+}
+
+AuStatus
+au_node_add_damaged(AuNode *n, const AuVolumeMeta *meta, void *handle, const char *why)
+{
+	AuVolume   *v;
+
+	if (meta->group.n <= 1 || n->host.mend_begin == NULL || n->nvols == AU_NODE_VOLUMES_MAX ||
+		au_n_volume(n, meta->system_identifier) != NULL)
+		return AU_REFUSED;
+	v = au_v_new(n, meta, handle);
+	if (v == NULL)
+		return AU_NOMEM;
+	au_v_start_closed(v, why);
+	enter_volume(n, v);
+	return AU_OK;
+}
+
 AuStatus
 au_node_add_volume(AuNode *n, const AuVolumeMeta *meta, void *handle, char *err, size_t errlen)
 {
@@ -144,10 +169,7 @@ au_node_add_volume(AuNode *n, const AuVolumeMeta *meta, void *handle, char *err,
 		au_v_free(v);
 		return status;
 	}
-	n->vols[n->nvols++] = v;
-	for (AuConn *c = n->conns; c != NULL; c = c->next)
-		if (c->hello && c->system_identifier == meta->system_identifier)
-			c->vol = v;
+	enter_volume(n, v);
 	return AU_OK;
 }
 
@@ -669,6 +691,8 @@ au_node_run(AuNode *n)
 			wait = 0;
 		w = au_p_run(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
+		w = au_md_run(v, n->host.now_us(n->host.ctx));
+		wait = w < wait ? w : wait;
 		w = au_s_run(v, n->host.now_us(n->host.ctx));
 		wait = w < wait ? w : wait;
 		w = au_o_run(v, n->host.now_us(n->host.ctx));
@@ -742,6 +766,8 @@ au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void *
 	out->hold = v->hold;
 	out->holds = v->nholds;
 	au_o_figures(v, out);
+	out->mend_bytes = v->mend.stage == AU_MEND_WELL ? 0 : v->mend.bytes;
+	out->mend_why = v->mend.why;
 	au_v_state(v, &out->state, &out->problem);
 	return true;
 }

@@ -139,6 +139,7 @@ typedef struct AuExportJob
 typedef struct AuNode AuNode;
 typedef struct AuConn AuConn;
 
+
 /*
  * What a node needs.  `conn` and `vol` are the host's own handles.  err is
  * always terminated.  No function may call back into the node.
@@ -272,6 +273,21 @@ typedef struct AuNodeHost
 	/* The node has all of these slices, in files, of all volumes, and knows the
 	 * view of this epoch; told again until the view says so. */
 	void		(*slices_ready) (void *ctx, const AuSliceSet *slices, uint64_t epoch);
+	/*
+	 * A new page store beside a damaged one, as au_rebuild.h; mend_begin NULL:
+	 * damage is only reported.  begin: with all slices, or none; an earlier one
+	 * that was not ended goes.
+	 * want: what EXPORT is to ask for next; false: all is in.  take: copies
+	 * the chunk, au_node_mended follows; nothing else of these is called until
+	 * then.  end: the next store_reopen puts it in the place of the old one.
+	 */
+	AuStatus	(*mend_begin) (void *ctx, void *vol, const AuStorePosition *position,
+							   bool all_slices, char *err, size_t errlen);
+	bool		(*mend_want) (void *ctx, void *vol, uint8_t *what, AuPlace *place,
+							  AuSliceSet *slices);
+	void		(*mend_take) (void *ctx, void *vol, const uint8_t *chunk, size_t len);
+	AuStatus	(*mend_end) (void *ctx, void *vol, char *err, size_t errlen);
+	void		(*mend_drop) (void *ctx, void *vol);
 } AuNodeHost;
 
 typedef struct AuNodeOptions
@@ -283,6 +299,7 @@ typedef struct AuNodeOptions
 								 * AU_NODE_OUT_MAX; one has a quarter, at most
 								 * AU_NODE_CONN_OUT_MAX */
 	uint64_t	hold_limit_bytes;	/* log a hold may keep; 0: any */
+	uint64_t	mend_bytes_per_s;	/* taken from other nodes for a new page store */
 	uint64_t	sync_bytes_per_s;	/* pages read for comparing replicas; 0: never */
 	uint64_t	move_bytes_per_s;	/* slices that come in; 0: as fast as may be */
 	uint64_t	drop_grace_us;	/* 0: AU_NODE_DROP_GRACE_US */
@@ -296,6 +313,10 @@ void		au_node_free(AuNode *node);
 /* A volume found at start; the host opened its log and store. */
 AuStatus	au_node_add_volume(AuNode *node, const AuVolumeMeta *meta, void *vol,
 							   char *err, size_t errlen);
+
+/* One whose page store cannot be opened, because of damage; if others keep the
+ * volume, it is made anew from them.  AU_REFUSED: no others do. */
+AuStatus	au_node_add_damaged(AuNode *node, const AuVolumeMeta *meta, void *vol, const char *why);
 
 /* Connections.  opened: NULL if out of memory (close it). */
 AuConn	   *au_node_conn_opened(AuNode *node, void *conn);
@@ -313,6 +334,9 @@ void		au_node_conn_closed(AuNode *node, AuConn *conn);
 void		au_node_synced(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_written(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_read_done(AuNode *node, AuPageBatch *batch);
+void		au_node_mended(AuNode *node, void *vol, AuStatus status, const char *err);
+/* The host found damage in a page store. */
+void		au_node_damaged(AuNode *node, void *vol, const char *why);
 /* n pages of an extent were read; not AU_OK: they were not, err says why. */
 void		au_node_digested(AuNode *node, void *vol, AuStatus status, const AuDigestPage *pages,
 							 uint32_t n, const char *err);
@@ -412,6 +436,10 @@ typedef struct AuVolumeStats
 	uint64_t	moved_bytes;	/* versions that came from other nodes */
 	uint64_t	exported_bytes; /* ... and went to them */
 	uint64_t	moved_answers;	/* reads of slices that are not here */
+	uint64_t	mend_damages;	/* times damage was found that other nodes can mend */
+	uint64_t	mends;			/* page stores made anew */
+	uint64_t	mend_bytes;		/* taken for the one under way */
+	const char *mend_why;		/* what is damaged, "": nothing */
 } AuVolumeStats;
 
 typedef struct AuNodeStats

@@ -194,6 +194,9 @@ au_node_digested(AuNode *n, void *vol, AuStatus status, const AuDigestPage *page
 	n->digest_at = n->host.now_us(n->host.ctx) +
 		(uint64_t) npages * AU_PAGE_SIZE * 1000000 / n->opt.sync_bytes_per_s;
 	job->vol->stats.sync_pages += npages;
+	for (uint32_t i = 0; i < npages && status == AU_OK; i++)
+		if (pages[i].status == AU_CORRUPT)
+			au_md_damaged(job->vol, err);
 	job->state = AU_DIGEST_WAITS;
 	if (status != AU_OK)
 	{

@@ -7,6 +7,7 @@
 #define AU_NODE_INT_H
 
 #include "common/au_wire_digest.h"
+#include "common/au_wire_export.h"
 #include "core/au_node.h"
 
 /*
@@ -156,6 +157,38 @@ typedef struct AuSync
 	AuMsgDigestOk ours;
 } AuSync;
 
+/* A page store made anew, see au_node_mend.c. */
+typedef enum AuMendStage
+{
+	AU_MEND_WELL,
+	AU_MEND_HURT,				/* there is damage, nothing is done yet */
+	AU_MEND_ASKS,				/* for a position */
+	AU_MEND_COPIES,				/* the new store takes chunks */
+	AU_MEND_CATCHES_UP,			/* log up to its position must be here */
+	AU_MEND_SWITCHES			/* it takes the old one's place */
+} AuMendStage;
+
+typedef struct AuMend
+{
+	AuMendStage stage;
+	char		why[300];		/* the damage found first */
+	uint64_t	since;
+	uint64_t	at;				/* nothing before */
+	AuMember	member;			/* the one that is asked */
+	uint32_t	turn;			/* whose it is next */
+	uint32_t	tried;			/* in a row, in vain */
+	AuConn	   *conn;
+	bool		ready;			/* HELLO was answered */
+	bool		held;			/* it holds our horizon */
+	bool		asked;
+	bool		taking;			/* a chunk is with the host */
+	uint64_t	deadline;		/* of the answer */
+	AuLsn		upto;			/* position of the new store */
+	AuLsn		restart;
+	AuLsn		horizon;
+	uint64_t	bytes;
+} AuMend;
+
 struct AuVolume
 {
 	AuNode	   *node;
@@ -225,6 +258,8 @@ struct AuVolume
 	uint64_t	mover_at;		/* not asked before; asked: no answer after is none */
 
 	AuSync		sync;
+	AuMend		mend;
+	uint32_t	corrupt_writes; /* of the store failed because of damage */
 
 	AuVolumeStats stats;
 	AuHist		latency[AU_STAGE_COUNT];
@@ -346,6 +381,7 @@ AuVolume   *au_n_volume_of(AuNode *n, void *handle);
 AuVolume   *au_v_new(AuNode *n, const AuVolumeMeta *meta, void *handle);	/* NULL: out of memory */
 void		au_v_free(AuVolume *v);
 AuStatus	au_v_start(AuVolume *v, char *err, size_t errlen);
+void		au_v_start_closed(AuVolume *v, const char *why);	/* its store cannot be opened */
 void		au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m);
 /* Slice of syncing, applying, writing; returns when it wants to run again. */
 uint64_t	au_v_run(AuVolume *v);
@@ -365,7 +401,7 @@ AuStatus	au_v_log_append(AuVolume *v, uint64_t term, uint32_t timeline,
 /* Write what is gathered, now; false: not possible now. */
 bool		au_v_write(AuVolume *v, bool persist);
 /* The store took something in vain: it is opened again. */
-void		au_v_stall(AuVolume *v, const char *why);
+void		au_v_stall(AuVolume *v, AuStatus status, const char *why);
 
 /* au_node_term.c, au_node_vote.c: false: not decided yet, ask again after the
  * next event */
@@ -428,6 +464,9 @@ uint64_t	au_d_run(AuNode *n, uint64_t now);
 
 /* au_node_sync.c */
 uint64_t	au_s_run(AuVolume *v, uint64_t now);	/* as au_v_run */
+/* Other nodes that keep this slice of it (AU_SLICES: its sizes), at most
+ * AU_GROUP_MAX; how many. */
+uint32_t	au_s_others(const AuVolume *v, uint32_t slice, AuMember *out);
 
 /* au_node_share.c; use, leave: count those who use it, may be NULL; holds: so
  * many pages from a place (from 1) on */
@@ -437,6 +476,13 @@ AuShare    *au_m_use(AuShare *s);
 void		au_m_leave(AuShare *s);
 bool		au_m_holds(const AuShare *s, uint32_t place, uint32_t pages);
 void	   *au_m_handle(const AuShare *s);
+
+/* au_node_mend.c: damage was found; the store is open again; log from *from on
+ * is needed by the new store (false: there is none) */
+void		au_md_damaged(AuVolume *v, const char *why);
+void		au_md_reopened(AuVolume *v);
+bool		au_md_keeps_log(const AuVolume *v, AuLsn *from);
+uint64_t	au_md_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 
 /* au_node_hold.c; break: give up holds beyond the limit */
 void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);

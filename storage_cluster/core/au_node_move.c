@@ -321,7 +321,7 @@ au_node_imported(AuNode *n, void *handle, AuStatus status, const char *err)
 		return;
 	if (status != AU_INVALID && status != AU_CORRUPT && status != AU_UNSUPPORTED)
 	{
-		au_v_stall(v, err);
+		au_v_stall(v, status, err);
 		return;
 	}
 	au_n_log(n, AU_LOG_ERROR, "volume %" PRIu64 ": from %s: %s", v->meta.system_identifier,

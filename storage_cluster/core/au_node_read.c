@@ -261,12 +261,14 @@ static void
 read_failed(AuVolume *v, AuConn *c, uint64_t id, AuStatus status, const char *why)
 {
 	AuNode	   *n = v->node;
-	const char *hint = status == AU_CORRUPT ?
-		"The stored version is damaged and was not used. Run \"auroractl check\" on the stopped node; restore the node's directory from a backup." :
-		RETRY_HINT;
+	const char *hint = status != AU_CORRUPT ? RETRY_HINT : v->meta.group.n > 1 ?
+		"The stored version is damaged and was not used; other nodes have it, and this one gets its pages anew from them." :
+		"The stored version is damaged and was not used. Run \"auroractl check\" on the stopped node; restore the node's directory from a backup.";
 
 	au_n_log(n, AU_LOG_ERROR, "volume %" PRIu64 ": %s", v->meta.system_identifier, why);
 	au_n_error(n, c, id, status, hint, "%s", why);
+	if (status == AU_CORRUPT)
+		au_md_damaged(v, why);
 }
 
 /* Only LSNs above the horizon can be read.  false: answered. */
@@ -511,6 +513,9 @@ serve(AuNode *n, AuConn *c, AuWait *r, AuLsn not_before, const uint32_t *blocks)
 	if (!ready && v->failed)
 		au_n_error(n, c, r->id, AU_CORRUPT, "See the node's log.",
 				   "log up to %X/%X cannot be applied: %s", AU_LSN_ARGS(r->need), v->problem);
+	else if (v->store_closed && v->mend.stage != AU_MEND_WELL)
+		au_n_error(n, c, r->id, AU_CORRUPT, "Ask another node.",
+				   "the page store of this node is damaged and is made anew from other nodes");
 	else if (ready && r->type != AU_MSG_GET_PAGES)
 		answer(v, c, r);
 	else if ((w = keep(v, c, r, blocks)) == NULL)

@@ -128,23 +128,66 @@ ask(AuVolume *v, AuSyncPeer *p, const AuMsgDigest *m, uint64_t now)
 
 /* ---- slices ----------------------------------------------------------- */
 
-/* The others that keep what this node keeps: the volume's log group. */
-static void
+uint32_t
+au_s_others(const AuVolume *v, uint32_t slice, AuMember *out)
+{
+	const AuView *view = au_o_number(v->node) != 0 ? v->node->view : NULL;
+	const AuGroup *g = &v->meta.group;
+	uint32_t	n = 0;
+
+	for (uint32_t i = 0; view == NULL && i < g->n; i++)
+		if (g->members[i].node_id != v->node->opt.node_id && g->members[i].address[0] != '\0')
+			out[n++] = g->members[i];
+	for (uint32_t i = 0; view != NULL && i < view->nnodes && n < AU_GROUP_MAX; i++)
+	{
+		const AuViewNode *node = &view->nodes[i];
+		bool		keeps = slice == AU_SLICES;
+
+		for (uint32_t k = 0; !keeps && k < view->slices[slice].nowners; k++)
+			keeps = view->slices[slice].owner[k] == node->number;
+		if (!keeps || !node->up || node->node_id == v->node->opt.node_id || node->address[0] == '\0')
+			continue;
+		out[n].node_id = node->node_id;
+		snprintf(out[n++].address, AU_ADDRESS_MAX, "%s", node->address);
+	}
+	return n;
+}
+
+static bool
+same_peers(const AuSync *s, const AuMember *m, uint32_t n)
+{
+	for (uint32_t i = 0; i < n && n == s->npeers; i++)
+		if (s->peers[i].member.node_id != m[i].node_id ||
+			strcmp(s->peers[i].member.address, m[i].address) != 0)
+			return false;
+	return n == s->npeers;
+}
+
+/* The others that keep this slice.  Connections stay while it is the same
+ * ones; false: to other nodes they must end first. */
+static bool
 find_peers(AuVolume *v)
 {
 	AuSync	   *s = &v->sync;
-	const AuGroup *g = &v->meta.group;
+	AuMember	others[AU_GROUP_MAX];
+	uint32_t	n = au_s_others(v, s->slice, others);
+	bool		busy = false;
 
+	if (same_peers(s, others, n))
+		return true;
 	for (uint32_t i = 0; i < s->npeers; i++)
 		if (s->peers[i].conn != NULL)
-			return;				/* as they were */
-	s->npeers = 0;
-	for (uint32_t i = 0; i < g->n; i++)
-		if (g->members[i].node_id != v->node->opt.node_id && g->members[i].address[0] != '\0')
 		{
-			memset(&s->peers[s->npeers], 0, sizeof(s->peers[0]));
-			s->peers[s->npeers++].member = g->members[i];
+			busy = true;
+			au_n_close(v->node, s->peers[i].conn);
 		}
+	if (busy)
+		return false;
+	memset(s->peers, 0, sizeof(s->peers));
+	s->npeers = n;
+	for (uint32_t i = 0; i < n; i++)
+		s->peers[i].member = others[i];
+	return true;
 }
 
 static void
@@ -159,8 +202,9 @@ rest(AuVolume *v, uint64_t at)
 			au_n_close(v->node, s->peers[i].conn);
 }
 
+/* On to the next one; after the last one there is a rest. */
 static void
-next_slice(AuVolume *v, uint64_t now)
+go_on(AuVolume *v, uint64_t now)
 {
 	AuSync	   *s = &v->sync;
 
@@ -178,15 +222,16 @@ begin_slice(AuVolume *v, uint64_t now)
 {
 	AuSync	   *s = &v->sync;
 
-	if (v->partial && !au_slices_has(&v->kept, s->slice))
+	/* While the store is made anew there is no use in comparing the old one. */
+	if (v->failed || v->store_closed || v->applied == 0 || v->mend.stage != AU_MEND_WELL ||
+		!find_peers(v))
 	{
-		next_slice(v, now);
+		s->at = now + AU_NODE_RETRY_US / 20;
 		return;
 	}
-	find_peers(v);
-	if (s->npeers == 0 || v->failed || v->store_closed || v->applied == 0)
+	if (s->npeers == 0 || (v->partial && !au_slices_has(&v->kept, s->slice)))
 	{
-		s->at = now + AU_NODE_RETRY_US;
+		go_on(v, now);
 		return;
 	}
 	s->peer = s->turn++ % s->npeers;
@@ -201,11 +246,9 @@ begin_slice(AuVolume *v, uint64_t now)
 static void
 slice_done(AuVolume *v, uint64_t now)
 {
-	AuSync	   *s = &v->sync;
-
 	v->stats.sync_slices++;
-	v->stats.sync_lsn = s->lsn;
-	next_slice(v, now);
+	v->stats.sync_lsn = v->sync.lsn;
+	go_on(v, now);
 }
 
 /* ---- pages that differ ------------------------------------------------- */
@@ -280,7 +323,10 @@ judge(AuVolume *v, const AuPageId *extent, uint16_t i, const AuSyncPeer *p, cons
 	else if (three && same(&third->answer, &s->ours, extent, i))
 		report(v, &page, p, "the other one is wrong, a third node has what is here");
 	else if (three && same(&third->answer, &p->answer, extent, i))
+	{
 		report(v, &page, p, "this one is wrong, a third node has what the other one has");
+		au_md_damaged(v, "a page is not what two other nodes have");
+	}
 	else
 	{
 		v->stats.sync_unresolved++;
@@ -460,7 +506,7 @@ au_s_run(AuVolume *v, uint64_t now)
 	AuSync	   *s = &v->sync;
 
 	if (v->node->opt.sync_bytes_per_s == 0 || v->node->host.digest_begin == NULL ||
-		v->meta.group.n <= 1 || v->node->stopping)
+		v->node->stopping || (v->meta.group.n <= 1 && au_o_number(v->node) == 0))
 		return UINT64_MAX;
 	if (s->at == 0)
 		s->at = now + FIRST_US;

@@ -27,6 +27,8 @@
 
 #include "core/au_plant.h"
 
+/* A damaged store is opened again and again at growing pauses. */
+#define PAUSE_MAX_US ((uint64_t) 64 * 1000000)
 #define RETRY_TEXT "it is tried again every 2 s"
 
 static uint64_t
@@ -148,6 +150,17 @@ au_v_start(AuVolume *v, char *err, size_t errlen)
 	v->persist_at = now_us(v);
 	au_o_refresh(v);
 	return AU_OK;
+}
+
+void
+au_v_start_closed(AuVolume *v, const char *why)
+{
+	v->store_state = AU_STORE_STALLED;
+	v->store_closed = true;
+	v->retry_at = now_us(v) + PAUSE_MAX_US;
+	v->persist_at = now_us(v);
+	snprintf(v->problem, sizeof(v->problem), "%s", why);
+	au_md_damaged(v, why);
 }
 
 /* ---- appending -------------------------------------------------------- */
@@ -527,10 +540,13 @@ trim(AuVolume *v)
 	const AuNodeHost *h = &v->node->host;
 	AuLsn		applied,
 				restart,
+				needed,
 				keep;
 	char		err[512];
 
 	h->store_persisted(h->ctx, v->handle, &applied, &restart);
+	if (au_md_keeps_log(v, &needed) && needed < restart)
+		restart = needed;
 	/* A server that comes back is compared with it; others of the group may
 	 * have missed it. */
 	keep = v->meta.group.n > 1 || v->meta.group.epoch > 0 ? AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
@@ -543,6 +559,18 @@ trim(AuVolume *v)
 	if (h->log_trim(h->ctx, v->handle, restart, err, sizeof(err)) != AU_OK)
 		au_n_log(v->node, AU_LOG_WARNING, "volume %" PRIu64 ": could not trim the landing log: %s",
 				 v->meta.system_identifier, err);
+}
+
+/* Opening it again helps for a while only: what failed will fail again. */
+static uint64_t
+damaged_pause(AuVolume *v)
+{
+	uint64_t	pause = AU_NODE_RETRY_US << v->corrupt_writes;
+
+	if (pause >= PAUSE_MAX_US)
+		return PAUSE_MAX_US;
+	v->corrupt_writes++;
+	return pause;
 }
 
 void
@@ -562,15 +590,26 @@ au_node_written(AuNode *n, void *handle, AuStatus status, const char *err)
 			v->persist_at = now_us(v);
 		return;
 	}
-	au_v_stall(v, err);
+	au_v_stall(v, status, err);
 }
 
 void
-au_v_stall(AuVolume *v, const char *why)
+au_v_stall(AuVolume *v, AuStatus status, const char *why)
 {
 	v->store_state = AU_STORE_STALLED;
-	v->retry_at = now_us(v) + AU_NODE_RETRY_US;
 	snprintf(v->problem, sizeof(v->problem), "%s", why);
+	if (status == AU_CORRUPT)
+	{
+		uint64_t	pause = damaged_pause(v);
+
+		v->retry_at = now_us(v) + pause;
+		au_n_log(v->node, AU_LOG_ERROR,
+				 "volume %" PRIu64 ": %s; the page store is opened again in %" PRIu64 " s",
+				 v->meta.system_identifier, why, pause / 1000000);
+		au_md_damaged(v, why);
+		return;
+	}
+	v->retry_at = now_us(v) + AU_NODE_RETRY_US;
 	au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 ": %s; " RETRY_TEXT,
 			 v->meta.system_identifier, why);
 }
@@ -592,11 +631,13 @@ reopen(AuVolume *v)
 	status = h->store_reopen(h->ctx, v->handle, err, sizeof(err));
 	if (status != AU_FULL)
 		v->store_closed = true;
+	if (status == AU_CORRUPT)
+		au_md_damaged(v, err);
+	v->retry_at = now_us(v) + (status == AU_CORRUPT ? damaged_pause(v) : AU_NODE_RETRY_US);
 	if (status == AU_OK)
 		status = au_v_start(v, err, sizeof(err));
 	if (status != AU_OK)
 	{
-		v->retry_at = now_us(v) + AU_NODE_RETRY_US;
 		snprintf(v->problem, sizeof(v->problem), "%s", err);
 		return;
 	}
@@ -605,6 +646,7 @@ reopen(AuVolume *v)
 	v->problem[0] = '\0';
 	v->cut = 0;
 	v->stats.store_reopens++;
+	au_md_reopened(v);
 	/* Positions of a connection never go back; a new one starts afresh. */
 	if (v->writer != NULL)
 		au_n_close(n, v->writer);
@@ -696,8 +738,7 @@ au_v_stopped(const AuVolume *v)
 				restart;
 
 	if (v->syncing || v->store_state == AU_STORE_WRITING || v->reading.count > 0 ||
-		v->node->digesting)
-	if (v->syncing || v->store_state == AU_STORE_WRITING || v->reading.count > 0 || v->importing)
+		v->importing || v->node->digesting || v->mend.taking)
 		return false;
 	v->node->host.store_persisted(v->node->host.ctx, v->handle, &applied, &restart);
 	return v->failed || v->store_state == AU_STORE_STALLED || v->applied <= applied ||

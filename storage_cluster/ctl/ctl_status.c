@@ -163,6 +163,21 @@ print_volume(json_t *v)
 	print_line("scrubber", line);
 	if (json_object_get(v, "damage") != NULL)
 		print_line("damage", ctl_text_of(v, "damage"));
+	snprintf(line, sizeof(line), "%" PRId64 " slices compared with other nodes, %" PRId64 " times all; %" PRId64 " pages differed, %" PRId64 " of them unresolved",
+			 ctl_number_of(v, "sync_slices"), ctl_number_of(v, "sync_passes"),
+			 ctl_number_of(v, "sync_differences"), ctl_number_of(v, "sync_unresolved"));
+	print_line("replicas", line);
+	if (json_object_get(v, "repairing") != NULL)
+	{
+		snprintf(line, sizeof(line), "%" PRId64 " MB taken from other nodes; damaged: %s",
+				 ctl_number_of(v, "repair_bytes") >> 20, ctl_text_of(v, "repairing"));
+		print_line("repairing", line);
+	}
+	if (ctl_number_of(v, "repairs") > 0)
+	{
+		snprintf(line, sizeof(line), "%" PRId64, ctl_number_of(v, "repairs"));
+		print_line("repairs", line);
+	}
 	snprintf(line, sizeof(line), "%" PRId64 " (%s), %" PRId64 " syncs of %.2f ms, at most %.2f ms",
 			 ctl_number_of(v, "appends"), size_text(ctl_number_of(v, "append_bytes"), a, sizeof(a)),
 			 ctl_number_of(v, "syncs"), average(v, "sync_us", "syncs"),

@@ -62,6 +62,8 @@ static const Option options[] = {
 	"take page versions of slices from other nodes at this rate; 0: any (default 64)"},
 	{"slice-grace-seconds", SECONDS, offsetof(AuConfig, slice_grace_seconds), 0, 1, "S",
 	"keep slices that other nodes own now for so long (default 60)"},
+	{"repair-mb-per-s", MEGABYTES, offsetof(AuConfig, repair_mb_per_s), 0, 1, "MB",
+	"take pages from other nodes at this rate when damage is repaired (default 32)"},
 	{"single-volume", SYSID, offsetof(AuConfig, single_volume), 0, 0, "SYSID",
 	"serve only the server with this system identifier"},
 	{"log-dir", TEXT_OPTION(log_dir), "DIR",
@@ -373,6 +375,7 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	c->move_mb_per_s = 64;
 	c->slice_grace_seconds = 60;
 	c->anti_entropy_mb_per_s = 4;
+	c->repair_mb_per_s = 32;
 	c->log_level = AU_LOG_INFO;
 	c->weight = 100;
 	c->replicas = 3;

@@ -36,6 +36,7 @@ typedef struct AuConfig
 	uint64_t	anti_entropy_mb_per_s;
 	uint64_t	move_mb_per_s;
 	uint64_t	slice_grace_seconds;
+	uint64_t	repair_mb_per_s;
 	uint64_t	single_volume;
 	AuLandingChoice landing;
 	bool		cold_zstd;		/* what is cold is compressed by zstd, not by lz4 */

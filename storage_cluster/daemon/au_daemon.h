@@ -21,6 +21,7 @@
 #include "rdma/transport.h"
 #include "store/au_landing.h"
 #include "store/au_pagestore.h"
+#include "store/au_rebuild.h"
 
 #define AU_CONNECTIONS_MAX 1024
 #define AU_LANDING_SEGMENT_BYTES ((uint64_t) 64 << 20)
@@ -57,6 +58,15 @@ typedef struct AuHostVolume
 	AuDigest   *digest;			/* the one a step is under way of */
 
 	uint32_t	exports;		/* chunks being made for other nodes */
+	/* a new page store beside a damaged one, see au_mend.c */
+	AuRebuild  *rebuild;		/* NULL: none */
+	AuSliceSet	rebuild_slices;
+	bool		mended;			/* it is complete: it takes the other's place */
+	uv_work_t	mend_work;
+	uint8_t    *mend_chunk;
+	size_t		mend_len;
+	AuStatus	mend_status;
+	char		mend_err[512];
 
 	uv_work_t	scrub_work;
 	AuPageScrub *scrub;			/* the step under way; NULL: none */
@@ -139,11 +149,21 @@ void		au_volumes_fill_host(AuNodeHost *h);
 void		au_volumes_read_done(void *daemon, AuPageBatch *batch);
 /* `dir` is only remembered in opt. */
 void		au_volume_store_options(const AuHostVolume *v, const char *dir, AuPageStoreOptions *opt);
-/* Log and store below v->dir; not AU_OK: v is freed. */
-AuStatus	au_volume_open_files(AuHostVolume *v, char *err, size_t errlen);
+/* Log and store below v->dir; not AU_OK: v is freed.  With `others`, who keep
+ * the volume, too, a damaged store is left closed: AU_OK, v->store is NULL and
+ * err says why. */
+AuStatus	au_volume_open_files(AuHostVolume *v, bool others, char *err, size_t errlen);
 
 /* au_hostmove.c: slices that come and go */
 void		au_moves_fill_host(AuNodeHost *h);
+
+/*
+ * au_mend.c: page stores made anew.  finish: before the store is opened at
+ * start.  switch: while it is closed; nothing to do unless one is complete.
+ */
+bool		au_mend_finish(AuHostVolume *v, char *err, size_t errlen);
+bool		au_mend_switch(AuHostVolume *v, char *err, size_t errlen);
+void		au_mend_fill_host(AuNodeHost *h);
 
 /* au_disk.c: bytes the node uses, or will for log it has; room for `more`
  * bytes of log (else err says why not); whether room gets short */

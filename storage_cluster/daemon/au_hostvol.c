@@ -36,16 +36,15 @@ au_volume_store_options(const AuHostVolume *v, const char *dir, AuPageStoreOptio
 		/* never reached: memtables are flushed when all together are too much */
 		.write_buffer_bytes = plan->memtables + 2 * plan->generation,
 		.retention_bytes = d->config.retention_mb * 1024 * 1024,
-		.retention_us = d->config.retention_seconds * 1000000,
-		.cold_zstd = d->config.cold_zstd,.memory = d->memory
+		.retention_us = d->config.retention_seconds * 1000000,.memory = d->memory
 	};
 }
 
 static AuStatus
 open_store(AuHostVolume *v, char *err, size_t errlen)
 {
-	AuPageStoreOptions opt;
 	char		dir[sizeof(v->dir) + 16];
+	AuPageStoreOptions opt;
 	AuStatus	status;
 
 	snprintf(dir, sizeof(dir), "%s/pages", v->dir);
@@ -63,6 +62,7 @@ open_store(AuHostVolume *v, char *err, size_t errlen)
 static void
 free_volume(AuHostVolume *v)
 {
+	au_rebuild_end(v->rebuild);
 	if (v->store != NULL)
 		au_pagestore_close(v->store);
 	if (v->landing != NULL)
@@ -71,13 +71,15 @@ free_volume(AuHostVolume *v)
 }
 
 AuStatus
-au_volume_open_files(AuHostVolume *v, char *err, size_t errlen)
+au_volume_open_files(AuHostVolume *v, bool others, char *err, size_t errlen)
 {
 	AuStatus	status = au_log_open(v, err, errlen);
 
+	if (status == AU_OK && !au_mend_finish(v, err, errlen))
+		status = AU_IO;
 	if (status == AU_OK)
 		status = open_store(v, err, errlen);
-	if (status != AU_OK)
+	if (status != AU_OK && !(others && status == AU_CORRUPT && v->landing != NULL))
 	{
 		free_volume(v);
 		return status;
@@ -102,7 +104,7 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 	v->system_identifier = meta->system_identifier;
 	v->start_lsn = meta->start_lsn;
 	snprintf(v->dir, sizeof(v->dir), "%s", dir);
-	*status = au_volume_open_files(v, err, errlen);
+	*status = au_volume_open_files(v, meta->group.n > 1, err, errlen);
 	return *status == AU_OK ? v : NULL;
 }
 
@@ -129,6 +131,14 @@ open_found(AuDaemon *d, const char *dir, uint64_t named, char *err, size_t errle
 		return false;
 	}
 	v = open_volume(d, dir, &meta, &status, why, sizeof(why));
+	if (v != NULL && v->store == NULL)
+	{
+		au_log(d, AU_LOG_ERROR, "volume %" PRIu64 ": %s", named, why);
+		if (au_node_add_damaged(d->node, &meta, v, why) == AU_OK)
+			return true;
+		snprintf(err, errlen, "could not open volume \"%s\": %s", dir, why);
+		return false;
+	}
 	if (v == NULL || au_node_add_volume(d->node, &meta, v, why, sizeof(why)) != AU_OK)
 	{
 		snprintf(err, errlen, "could not open volume \"%s\": %s", dir, why);
@@ -420,6 +430,8 @@ host_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 	if (v->store != NULL)
 		au_pagestore_close(v->store);
 	v->store = NULL;
+	if (!au_mend_switch(v, err, errlen))
+		return AU_IO;
 	status = open_store(v, err, errlen);
 	return status == AU_FULL ? AU_IO : status;
 }

@@ -51,6 +51,7 @@ on_problem(void *ctx, const char *text)
 
 	au_log(v->daemon, AU_LOG_ERROR, "volume %llu: damage found by the scrubber: %s",
 		   (unsigned long long) v->system_identifier, text);
+	au_node_damaged(v->daemon->node, v, text);
 }
 
 static void

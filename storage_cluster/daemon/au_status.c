@@ -92,6 +92,9 @@ static const Figure figures[] = {
 	{"scrub_damaged", S(scrub_damaged), false, "damaged places that the scrubber found and that are still there"},
 	{"scrub_cuts", S(scrub_cuts), true, "long chains of changes the scrubber found and had cut"},
 	{"scrub_compactions", S(scrub_compactions), true, "ranges compacted because of what lay about in them"},
+	{"repair_damages", V(mend_damages), true, "times damage was found that other nodes can repair"},
+	{"repairs", V(mends), true, "page stores made anew from other nodes"},
+	{"repair_bytes", V(mend_bytes), false, "bytes taken from other nodes for the repair under way"},
 	{"sync_slices", V(sync_slices), true, "slices compared with another node's"},
 	{"sync_passes", V(sync_passes), true, "times all slices were compared"},
 	{"sync_pages", V(sync_pages), true, "pages read for comparing, for other nodes, too"},
@@ -237,6 +240,8 @@ volume_json(const VolumeFigures *f)
 	json_object_set_new(o, "landing_directory", json_string(f->log_dir));
 	if (f->damage[0] != '\0')
 		json_object_set_new(o, "damage", json_string(f->damage));
+	if (f->v.mend_why[0] != '\0')
+		json_object_set_new(o, "repairing", json_string(f->v.mend_why));
 	for (size_t i = 0; i < NFIGURES; i++)
 		json_object_set_new(o, figures[i].name,
 							json_integer((json_int_t) figure_value(f, &figures[i])));

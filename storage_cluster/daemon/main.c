@@ -195,6 +195,7 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 		.hold_limit_bytes = d->config.hold_limit_mb * 1024 * 1024,
 		.move_bytes_per_s = d->config.move_mb_per_s * 1024 * 1024,
 		.drop_grace_us = d->config.slice_grace_seconds * 1000000,
+		.mend_bytes_per_s = d->config.repair_mb_per_s * 1024 * 1024,
 		.sync_bytes_per_s = d->config.anti_entropy_mb_per_s * 1024 * 1024
 	};
 
@@ -209,6 +210,7 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 	au_sessions_fill_host(&d->host);
 	au_volumes_fill_host(&d->host);
 	au_digest_fill_host(&d->host);
+	au_mend_fill_host(&d->host);
 	d->memory = au_store_memory_new(d->config.memory_mb * 1024 * 1024);
 	if (d->memory != NULL)
 	{

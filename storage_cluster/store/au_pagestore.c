@@ -68,6 +68,14 @@ au_ps_meta_decode(const uint8_t *p, size_t len, AuStoreMeta *m, const char **why
 	return AU_OK;
 }
 
+AuStatus
+au_ps_db_status(const char *dberr)
+{
+	if (strstr(dberr, "No space") != NULL)
+		return AU_FULL;
+	return strstr(dberr, "Corruption") != NULL ? AU_CORRUPT : AU_IO;
+}
+
 /* AU_NOT_FOUND: none yet. */
 AuStatus
 au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m, char *err, size_t errlen)
@@ -81,8 +89,9 @@ au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m, char *
 	if (dberr != NULL)
 	{
 		snprintf(err, errlen, "could not read the page store's position: %s", dberr);
+		status = au_ps_db_status(dberr);
 		rocksdb_free(dberr);
-		return AU_IO;
+		return status;
 	}
 	if (value == NULL)
 		return AU_NOT_FOUND;
@@ -353,8 +362,8 @@ load_relations(AuPageStore *ps)
 	if (dberr != NULL)
 	{
 		snprintf(ps->error, sizeof(ps->error), "%s", dberr);
+		status = au_ps_db_status(dberr);
 		rocksdb_free(dberr);
-		status = AU_IO;
 	}
 	rocksdb_iter_destroy(it);
 	if (status == AU_OK)
@@ -379,8 +388,9 @@ load_times(AuPageStore *ps, char *err, size_t errlen)
 	if (dberr != NULL)
 	{
 		snprintf(err, errlen, "could not read the page store's map of times: %s", dberr);
+		status = au_ps_db_status(dberr);
 		rocksdb_free(dberr);
-		return AU_IO;
+		return status;
 	}
 	if (value != NULL && au_timemap_decode((const uint8_t *) value, len, &ps->times) != AU_OK)
 	{
@@ -467,7 +477,7 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 		if (dberr != NULL)
 		{
 			snprintf(err, errlen, "could not open page store \"%s\": %s", opt->dir, dberr);
-			status = strncmp(dberr, "Corruption", 10) == 0 ? AU_CORRUPT : AU_IO;
+			status = au_ps_db_status(dberr);
 			rocksdb_free(dberr);
 			ps->db = NULL;
 		}

@@ -349,6 +349,8 @@ void		au_ps_drop_iter(AuPageStore *ps);
 AuRel	   *au_ps_rel(AuPageStore *ps, const AuRelId *id, bool make);
 void		au_ps_meta_encode(uint8_t *p, const AuStoreMeta *m);	/* AU_META_LEN bytes */
 AuStatus	au_ps_meta_decode(const uint8_t *p, size_t len, AuStoreMeta *m, const char **why);
+/* What RocksDB's error means: AU_FULL, AU_CORRUPT, AU_IO. */
+AuStatus	au_ps_db_status(const char *dberr);
 /* AU_NOT_FOUND: there is none yet. */
 AuStatus	au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m,
 							char *err, size_t errlen);

@@ -150,7 +150,7 @@ encode_segment(Encoder *enc, const AuPendEntry *e, const AuPendSegment *seg,
 static AuStatus
 db_failed(char *dberr, const char *what, char *err, size_t errlen)
 {
-	AuStatus	status = strstr(dberr, "No space") != NULL ? AU_FULL : AU_IO;
+	AuStatus	status = au_ps_db_status(dberr);
 
 	snprintf(err, errlen, "could not %s: %s", what, dberr);
 	rocksdb_free(dberr);

@@ -534,7 +534,8 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 		fake_store_horizon, fake_store_set_hold, fake_store_last_change, fake_store_rewind, fake_store_read,
 		fake_store_size, fake_store_list, fake_store_gc_step, fake_store_error, fake_command,
 		NULL, NULL, NULL, NULL,
-		NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+		NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+		NULL, NULL, NULL, NULL, NULL
 	};
 	h->node = au_node_new(&h->host, opt);
 }

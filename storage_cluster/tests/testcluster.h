@@ -195,6 +195,17 @@ tc_ship(void)
 		}
 }
 
+/* A new writer tells all that run how far the log is committed, and goes. */
+static inline void
+tc_tell_commit(void)
+{
+	tc_elect();
+	for (int i = 0; i < TC_NODES; i++)
+		if (tc[i].pid > 0)
+			(void) tc_append(i, NULL, 0, walmake_pos(&tn.wal));
+	tc_writers_close();
+}
+
 /* ---- what a node says ---------------------------------------------------- */
 
 /* The number behind "name": in its status, of its volume; -1: there is none. */

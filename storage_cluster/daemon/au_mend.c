@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * au_mend.c: a page store made anew in VOLUME/pages.new, and how it takes the
+ * place of VOLUME/pages.
+ *
+ *   pages, pages.new ──rename──▶ pages.damaged, pages.new ──rename──▶
+ *   pages.damaged, pages ──▶ pages
+ *
+ * Only a complete one gets that far; au_mend_finish brings to its end what a
+ * crash stopped.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/au_wire_export.h"
+#include "daemon/au_daemon.h"
+#include "daemon/au_files.h"
+
+typedef struct Names
+{
+	char		pages[4500];
+	char		anew[4500];
+	char		damaged[4500];
+} Names;
+
+static void
+make_names(const AuHostVolume *v, Names *n)
+{
+	snprintf(n->pages, sizeof(n->pages), "%s/pages", v->dir);
+	snprintf(n->anew, sizeof(n->anew), "%s/pages.new", v->dir);
+	snprintf(n->damaged, sizeof(n->damaged), "%s/pages.damaged", v->dir);
+}
+
+static bool
+rename_durably(const AuHostVolume *v, const char *from, const char *to, char *err, size_t errlen)
+{
+	if (rename(from, to) != 0)
+	{
+		snprintf(err, errlen, "could not rename \"%s\" to \"%s\": %s", from, to, strerror(errno));
+		return false;
+	}
+	return au_sync_dir(v->dir, err, errlen);
+}
+
+bool
+au_mend_finish(AuHostVolume *v, char *err, size_t errlen)
+{
+	Names	   *n = malloc(sizeof(*n));
+	bool		ok;
+
+	if (n == NULL)
+	{
+		snprintf(err, errlen, "out of memory");
+		return false;
+	}
+	make_names(v, n);
+	ok = access(n->damaged, F_OK) != 0 || access(n->pages, F_OK) == 0 ||
+		rename_durably(v, n->anew, n->pages, err, errlen);
+	ok = ok && au_remove_tree(n->anew, err, errlen) && au_remove_tree(n->damaged, err, errlen);
+	free(n);
+	return ok;
+}
+
+bool
+au_mend_switch(AuHostVolume *v, char *err, size_t errlen)
+{
+	Names	   *n;
+	bool		ok;
+
+	if (!v->mended)
+		return true;
+	n = malloc(sizeof(*n));
+	if (n == NULL)
+	{
+		snprintf(err, errlen, "out of memory");
+		return false;
+	}
+	make_names(v, n);
+	ok = (access(n->pages, F_OK) != 0 || rename_durably(v, n->pages, n->damaged, err, errlen)) &&
+		rename_durably(v, n->anew, n->pages, err, errlen);
+	free(n);
+	v->mended = !ok;
+	return ok && au_mend_finish(v, err, errlen);
+}
+
+static AuStatus
+host_mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all_slices,
+				char *err, size_t errlen)
+{
+	AuHostVolume *v = vol;
+	char		dir[4500];
+	AuPageStoreOptions opt;
+
+	(void) ctx;
+	au_rebuild_end(v->rebuild);
+	v->rebuild = NULL;
+	v->mended = false;
+	memset(&v->rebuild_slices, all_slices ? 0xFF : 0, sizeof(v->rebuild_slices));
+	snprintf(dir, sizeof(dir), "%s/pages.new", v->dir);
+	if (!au_remove_tree(dir, err, errlen))
+		return AU_IO;
+	au_volume_store_options(v, dir, &opt);
+	return au_rebuild_begin(&v->rebuild, &opt, position, &v->rebuild_slices, err, errlen);
+}
+
+static bool
+host_mend_want(void *ctx, void *vol, uint8_t *what, AuPlace *place, AuSliceSet *slices)
+{
+	AuHostVolume *v = vol;
+	uint8_t		keyspace;
+	bool		more = au_rebuild_want(v->rebuild, &keyspace, place);
+
+	(void) ctx;
+	*what = keyspace == AU_KS_SIZE ? AU_EXPORT_SIZES : AU_EXPORT_PAGES;
+	*slices = v->rebuild_slices;
+	return more;
+}
+
+static void
+work(uv_work_t *w)
+{
+	AuHostVolume *v = w->data;
+
+	v->mend_status = au_rebuild_take(v->rebuild, v->mend_chunk, v->mend_len, v->mend_err,
+									 sizeof(v->mend_err));
+}
+
+static void
+done(uv_work_t *w, int status)
+{
+	AuHostVolume *v = w->data;
+
+	(void) status;
+	free(v->mend_chunk);
+	v->mend_chunk = NULL;
+	v->daemon->work--;
+	au_node_mended(v->daemon->node, v, v->mend_status, v->mend_err);
+}
+
+static void
+host_mend_take(void *ctx, void *vol, const uint8_t *chunk, size_t len)
+{
+	AuDaemon   *d = ctx;
+	AuHostVolume *v = vol;
+
+	v->mend_chunk = malloc(len > 0 ? len : 1);
+	v->mend_len = v->mend_chunk != NULL ? len : 0;
+	if (v->mend_chunk != NULL)
+		memcpy(v->mend_chunk, chunk, len);
+	v->mend_work.data = v;
+	d->work++;
+	uv_queue_work(d->loop, &v->mend_work, work, done);
+}
+
+static AuStatus
+host_mend_end(void *ctx, void *vol, char *err, size_t errlen)
+{
+	AuHostVolume *v = vol;
+	AuPlace		place;
+	uint8_t		keyspace;
+
+	(void) ctx;
+	if (v->rebuild == NULL || au_rebuild_want(v->rebuild, &keyspace, &place))
+	{
+		snprintf(err, errlen, "the new page store is not complete");
+		return AU_INVALID;
+	}
+	au_rebuild_end(v->rebuild);
+	v->rebuild = NULL;
+	v->mended = true;
+	return AU_OK;
+}
+
+static void
+host_mend_drop(void *ctx, void *vol)
+{
+	AuHostVolume *v = vol;
+	char		dir[4500];
+	char		err[512];
+
+	(void) ctx;
+	au_rebuild_end(v->rebuild);
+	v->rebuild = NULL;
+	v->mended = false;
+	snprintf(dir, sizeof(dir), "%s/pages.new", v->dir);
+	if (!au_remove_tree(dir, err, sizeof(err)))
+		au_log(v->daemon, AU_LOG_WARNING, "%s", err);
+}
+
+void
+au_mend_fill_host(AuNodeHost *h)
+{
+	h->mend_begin = host_mend_begin;
+	h->mend_want = host_mend_want;
+	h->mend_take = host_mend_take;
+	h->mend_end = host_mend_end;
+	h->mend_drop = host_mend_drop;
+}
