@@ -9,6 +9,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
 use IO::Socket::INET;
+use IO::Socket::UNIX;
 use IPC::Run ();
 use JSON::PP ();
 use PostgreSQL::Test::Utils;
@@ -197,6 +198,10 @@ like(ctl_ok('ring show', 3, 'ring', 'show'), qr/256 slices, 3 replicas of each, 
 	'the ring is drawn');
 like(ctl_ok('node list', 3, 'node', 'list'), qr/active\s+up\s+leader/, 'the leader is shown');
 like(ctl_ok('status', 1, 'status'), qr/cluster $id\n  this node is node \d\n/, 'status shows the cluster');
+my $http = IO::Socket::UNIX->new(Peer => "$dir/http3") or die "no HTTP: $!";
+print $http "GET /metrics HTTP/1.0\r\n\r\n";
+my $metrics = do { local $/; <$http> };
+like($metrics, qr/^aurora_storaged_cluster_leader [1-4]\n(?s:.*)^aurora_storaged_cluster_nodes_up 4\n/m, 'metrics tell of it');
 my $before = node_in($c[0], $number->{3})->{slices_owned};
 ctl_ok('a weight, asked of a node that does not lead', $c[0]{leader} == $number->{2} ? 1 : 2,
 	'node', 'weight', $number->{3}, '200', '--wait');

@@ -25,6 +25,7 @@
 #include <jansson.h>
 
 #include "daemon/au_daemon.h"
+#include "daemon/au_text.h"
 
 typedef struct AuMeta AuMeta;
 
@@ -68,5 +69,7 @@ uint32_t	au_meta_leader(const AuMeta *m);	/* 0: not known */
 
 /* State for /status, a new reference. */
 json_t	   *au_meta_json(const AuMeta *m);
+/* ... and for /metrics. */
+void		au_meta_metrics(const AuMeta *m, AuText *t);
 
 #endif							/* AU_META_H */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * au_meta_json.c: the cluster as this node knows it, for /status.
+ * au_meta_json.c: the cluster as this node knows it, for /status and /metrics.
  */
 #include "daemon/au_meta_int.h"
 
@@ -100,4 +100,28 @@ au_meta_json(const AuMeta *m)
 	json_object_set_new(o, "nodes", nodes);
 	json_object_set_new(o, "volumes", volumes);
 	return o;
+}
+
+void
+au_meta_metrics(const AuMeta *m, AuText *t)
+{
+	uint64_t	up = 0,
+				voters = 0,
+				moving = 0;
+
+	for (int i = 0; i < m->view.nnodes; i++)
+	{
+		up += m->view.nodes[i].up;
+		voters += m->view.nodes[i].voter;
+	}
+	for (uint32_t s = 0; s < AU_SLICES; s++)
+		moving += m->view.slices[s].ntarget > 0;
+	au_text_value(t, "cluster_member", false, "1 if the node is a member of its cluster, 0 if it joins or was removed",
+				  m->number != 0);
+	au_text_value(t, "cluster_epoch", false, "epoch of the newest view the node knows", m->view.epoch);
+	au_text_value(t, "cluster_leader", false, "number of the node that leads the consensus; 0: none to be seen", m->leader);
+	au_text_value(t, "cluster_nodes", false, "nodes in the view", m->view.nnodes);
+	au_text_value(t, "cluster_nodes_up", false, "... that are up", up);
+	au_text_value(t, "cluster_voters", false, "... that vote", voters);
+	au_text_value(t, "cluster_slices_moving", false, "slices on their way to other nodes", moving);
 }

@@ -433,6 +433,8 @@ au_status_metrics(AuDaemon *d)
 		for (int k = 0; k < STAGES; k++)
 			add_latency(&t, &f[i], k);
 	au_gossip_metrics(d, &t);
+	if (d->meta != NULL)
+		au_meta_metrics(d->meta, &t);
 	if (t.failed)
 	{
 		free(t.data);
