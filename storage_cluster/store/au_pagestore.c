@@ -597,6 +597,9 @@ au_ps_add_image(AuPageStore *ps, const AuPageId *page, const uint8_t *bytes)
 	AuPendEntry *e;
 	AuOps		ops;
 
+	/* its slice may have been dropped while it was read */
+	if (!au_slices_readable(&ps->slices.now, page))
+		return;
 	au_ops_start(&ops, ops_memory, sizeof(ops_memory));
 	au_ops_image(&ops, bytes);
 	if (ops.overflow)

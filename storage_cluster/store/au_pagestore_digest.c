@@ -26,6 +26,7 @@ struct AuDigest
 			   *next;
 	AuPageStore *ps;
 	AuLsn		lsn;
+	uint64_t	freezes;		/* as begin saw it */
 	AuPageId   *extents;		/* first block of each, in order */
 	uint32_t   *sizes;			/* blocks of each */
 	uint32_t	count;
@@ -49,6 +50,15 @@ au_ps_oldest_digest(const AuPageStore *ps)
 	for (const AuDigest *d = ps->digests; d != NULL; d = d->next)
 		oldest = d->lsn < oldest ? d->lsn : oldest;
 	return oldest;
+}
+
+bool
+au_ps_digests_since(const AuPageStore *ps, uint64_t freezes)
+{
+	for (const AuDigest *d = ps->digests; d != NULL; d = d->next)
+		if (d->freezes <= freezes)
+			return true;
+	return false;
 }
 
 /* ---- which extents ---------------------------------------------------- */
@@ -141,6 +151,7 @@ au_pagestore_digest_begin(AuPageStore *ps, uint32_t slice, uint32_t leaf,
 		return NULL;
 	d->ps = ps;
 	d->lsn = lsn;
+	d->freezes = ps->freezes;
 	au_merkle_start(&d->tree);
 	d->memory = malloc(AU_PAGE_SIZE);
 	status = d->memory == NULL ? AU_NOMEM : find_extents(d, slice, leaf, from);

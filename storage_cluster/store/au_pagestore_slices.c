@@ -16,6 +16,7 @@
 #include "common/au_crc32c.h"
 
 #define EXTENTS_PER_STEP 64
+#define KEYS_PER_STEP 4000
 #define EXTENTS_LOOKED_AT 4096
 
 /* ---- records ---------------------------------------------------------- */
@@ -323,9 +324,41 @@ au_ps_next_extent_key(uint8_t *key, const AuPageId *page, const AuSliceSet *set)
 	au_key_encode(key, AU_KS_PAGE, &at, AU_LSN_MAX);
 }
 
-/* The extent that holds a page, from its first block on. */
+/*
+ * The versions of an extent from the iterator's place on, one by one: range
+ * tombstones of which there is one an extent make every read dearer, until all
+ * of them have reached the last level.  *left counts down; false: there are
+ * more than that, drop_place is where they go on.
+ */
+static bool
+delete_extent(AuPageStore *ps, rocksdb_iterator_t *it, rocksdb_writebatch_t *batch,
+			  const AuPageId *page, uint32_t *left)
+{
+	AuPageId	last = {page->rel, page->blk | (AU_EXTENT_BLOCKS - 1)};
+	uint8_t		end[AU_KEY_LEN];
+
+	au_ps_next_page_key(end, AU_KS_PAGE, &last);
+	for (; rocksdb_iter_valid(it); rocksdb_iter_next(it))
+	{
+		size_t		klen;
+		const char *key = rocksdb_iter_key(it, &klen);
+
+		if (klen != AU_KEY_LEN || memcmp(key, end, AU_KEY_LEN) >= 0)
+			break;
+		if (*left == 0)
+		{
+			memcpy(ps->slices.drop_place.key, key, AU_KEY_LEN);
+			return false;
+		}
+		rocksdb_writebatch_delete(batch, key, klen);
+		--*left;
+	}
+	return true;
+}
+
+/* An extent that cannot be read, as a whole. */
 static void
-delete_extent(rocksdb_writebatch_t *batch, const AuPageId *page)
+delete_unseen(rocksdb_writebatch_t *batch, const AuPageId *page)
 {
 	AuPageId	first = {page->rel, page->blk - page->blk % AU_EXTENT_BLOCKS};
 	AuPageId	last = {page->rel, first.blk + (AU_EXTENT_BLOCKS - 1)};
@@ -387,7 +420,7 @@ drop_unseen(AuPageStore *ps, rocksdb_writebatch_t *batch)
 	for (int n = 0; at.blk < known->nblocks; n++)
 	{
 		if (au_slices_has(&s->now.dropping, au_slice_of(&at.rel, at.blk)))
-			delete_extent(batch, &at);
+			delete_unseen(batch, &at);
 		au_ps_next_extent_key(s->drop_place.key, &at, &s->now.dropping);
 		(void) au_key_decode(s->drop_place.key, AU_KEY_LEN, &ks, &at, &lsn);
 		if (n == EXTENTS_PER_STEP || !au_rel_id_equal(&at.rel, &rel) || at.blk == AU_SIZE_BLOCK)
@@ -404,6 +437,7 @@ find_extents(AuPageStore *ps, rocksdb_writebatch_t *batch, bool *done)
 	AuSlices   *s = &ps->slices;
 	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
 	char	   *dberr = NULL;
+	uint32_t	left = KEYS_PER_STEP;
 
 	*done = false;
 	for (int n = 0; n < EXTENTS_PER_STEP; n++)
@@ -428,8 +462,9 @@ find_extents(AuPageStore *ps, rocksdb_writebatch_t *batch, bool *done)
 			*done = true;
 			break;
 		}
-		if (au_slices_has(&s->now.dropping, au_slice_of(&page.rel, page.blk)))
-			delete_extent(batch, &page);
+		if (au_slices_has(&s->now.dropping, au_slice_of(&page.rel, page.blk)) &&
+			!delete_extent(ps, it, batch, &page, &left))
+			break;
 		au_ps_next_extent_key(s->drop_place.key, &page, &s->now.dropping);
 	}
 	rocksdb_iter_destroy(it);
@@ -445,7 +480,7 @@ au_pagestore_slices_step(AuPageStore *ps)
 	bool		done;
 
 	if (!au_slices_any(&s->now.dropping) || s->changes_written < s->drop_change ||
-		au_ps_reads_since(ps, s->drop_freezes) || ps->digests != NULL)
+		au_ps_reads_since(ps, s->drop_freezes) || au_ps_digests_since(ps, s->drop_freezes))
 		return false;
 	batch = rocksdb_writebatch_create();
 	find_extents(ps, batch, &done);

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Nodes join a cluster under PostgreSQL and leave it, and are killed meanwhile:
+# slices move, about a node's share of them, and what was acknowledged is read
+# from whoever has it; a node that comes when log from the beginning is gone
+# begins with another one's sizes.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use AuroraTest;
+use IO::Socket::INET;
+use IPC::Run ();
+use JSON::PP ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+seed_random();
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $nodes = 5;
+my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. $nodes - 1;
+my @meta = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. $nodes - 1;
+my @address = map { "127.0.0.1:$_" } @port;
+my @handle;
+
+sub start_storage
+{
+	foreach my $i (@_)
+	{
+		$handle[$i] = IPC::Run::start(
+			[   bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i],
+				'--meta-listen', "127.0.0.1:$meta[$i]", '--http-socket', "$dir/http$i",
+				'--memory', '64', '--slice-grace-seconds', '2', '--move-mb-per-s', '0',
+				$i == 0 ? '--cluster-init' : ('--join', $address[0]) ],
+			'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
+		my $s;
+		for (1 .. 100)
+		{
+			last if $s = IO::Socket::INET->new($address[$i]);
+			sleep 0.1;
+		}
+		die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless $s;
+	}
+	return;
+}
+
+sub kill_storage
+{
+	my ($sig, @which) = @_;
+	$handle[$_]->signal($sig) foreach @which;
+	foreach my $i (@which) { eval { $handle[$i]->finish; }; }
+	return;
+}
+
+# What node i says of itself; {}: nothing.
+my $quiet = '';
+sub status
+{
+	my ($i) = @_;
+	my $out = '';
+	IPC::Run::run([ bindir() . '/auroractl', '--http-socket', "$dir/http$i", 'status', '--json' ], '<', \undef,
+		'>', \$out, '2>', \$quiet, IPC::Run::timeout(20)) or return {};
+	return JSON::PP::decode_json($out);
+}
+
+# Until all these nodes have the volume, nothing comes or goes, and their slices
+# are $sum (a third of which each has at least a few).
+sub wait_settled
+{
+	my ($what, $sum, @which) = @_;
+	my $limit = time() + 40;
+	my $seen = '';
+	while (time() < $limit)
+	{
+		my @v = map { (status($_)->{volumes} // [])->[0] } @which;
+		if (!grep { !defined } @v)
+		{
+			my $total = 0;
+			$total += $_->{slices} foreach @v;
+			my $busy = grep { $_->{slices_incoming} + $_->{slices_missing} + $_->{slices_dropping} } @v;
+			$seen = join ', ', map { "$_->{slices}+$_->{slices_incoming}+$_->{slices_missing}-$_->{slices_dropping}" } @v;
+			if (!$busy && $total == $sum)
+			{
+				pass("$what: $seen slices");
+				return @v;
+			}
+		}
+		sleep 0.2;
+	}
+	fail("$what: $seen slices");
+	diag slurp("$dir/daemon$_.log") foreach @which;
+	return;
+}
+
+sub ctl
+{
+	my $out = '';
+	IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], @_ ], '<', \undef, '>', \$out, '2>&1',
+		IPC::Run::timeout(40));
+	return ($? >> 8, $out);
+}
+
+start_storage(0 .. 2);
+my $node = new_node('main', conf => <<"CONF");
+aurora.storage_nodes = '$address[0]'
+synchronous_standby_names = 'aurora'
+shared_buffers = 2MB
+CONF
+ok($node->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
+	'a server on three nodes');
+init_pgbench($node, scale => 2);
+wait_settled('three nodes have all', 3 * 256, 0 .. 2);
+
+# ---- a node joins under load, and is killed in between
+my $load = start_load($node, clients => 4, seconds => 12);
+sleep 1;
+start_storage(3);
+sleep_random(0.2, 1.5);
+kill_storage('KILL', 3);
+start_storage(3);
+my @v = wait_settled('a fourth node came, killed in between', 3 * 256, 0 .. 3);
+cmp_ok($v[3]->{slices}, '>=', 96, 'it has its share');
+cmp_ok($v[3]->{slices}, '<=', 3 * 64 * 1.3, '... and not much more');
+my ($rc) = wait_load($load);
+is($rc, 0, '... no transaction failed') or diag ${ $load->{err} };
+evict_all($node);
+check_all($node, 'a node has joined');
+cmp_ok(status(3)->{volumes}[0]{applied_lsn}, 'ne', '0/0', 'it follows the log');
+
+# ---- any node is lost for a while under load; reads find the others
+foreach my $i (3, 1 + int(rand(2)))
+{
+	$load = start_load($node, clients => 4, seconds => 5);
+	sleep_random(0.3, 1.5);
+	kill_storage('KILL', $i);
+	sleep 1;
+	start_storage($i);
+	($rc) = wait_load($load);
+	is($rc, 0, "node $i killed and started again: no transaction failed") or diag ${ $load->{err} };
+	evict_all($node);
+	check_all($node, "node $i was lost for a while");
+}
+
+# ---- one that is drained gives all it has to others
+$load = start_load($node, clients => 2, seconds => 8);
+my ($numbers) = grep { $_->{address} eq $address[3] } @{ status(0)->{cluster}{nodes} };
+($rc, my $out) = ctl('node', 'drain', $numbers->{number});
+is($rc, 0, 'a node is drained') or diag $out;
+wait_settled('the others have all again', 3 * 256, 0 .. 2);
+($rc) = wait_load($load);
+is($rc, 0, '... no transaction failed') or diag ${ $load->{err} };
+ok(wait_removed(), 'it can be removed');
+kill_storage('TERM', 3);
+evict_all($node);
+check_all($node, 'without it');
+
+sub wait_removed
+{
+	for (1 .. 100)
+	{
+		my ($rc, $out) = ctl('node', 'remove', $numbers->{number});
+		return 1 if $rc == 0;
+		diag $out if $_ == 100;
+		sleep 0.3;
+	}
+	return 0;
+}
+
+$node->stop;
+kill_storage('TERM', 0 .. 2);
+foreach my $i (0 .. 3)
+{
+	my ($ok, $text) = (1, '');
+	foreach my $volume (glob "$dir/node$i/volumes/*")
+	{
+		$ok = IPC::Run::run([ bindir() . '/auroractl', '--dir', "$dir/node$i", 'check' ], '<', \undef, '>', \$text, '2>&1');
+	}
+	ok($ok, "node $i: what is on its disk is sound") or diag $text;
+}
+done_testing();
