@@ -131,7 +131,7 @@ suite_sim() {
 	rc=$?
 	count_step "simulated cluster, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/sim.log" | head -20
-	grep 'seeds/s' "$logs/sim.log" | tail -1 | sed 's/^/    /'
+	grep 'seeds/s' "$logs/sim.log" | sed 's/^/    /'	# membership, then all else
 
 	t0=$SECONDS
 	timeout 600 make -C storage_cluster simulate-kv SEEDS="${SEEDS:-200}" >"$logs/simkv.log" 2>&1

@@ -549,8 +549,8 @@ trim(AuVolume *v)
 		restart = needed;
 	/* A server that comes back is compared with it; others of the group may
 	 * have missed it. */
-	keep = v->meta.group.n > 1 || v->meta.group.epoch > 0 ? AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
-	keep = v->meta.group.n > 1 || (v->node->view != NULL && v->node->view->nnodes > 1) ?
+	keep = v->meta.group.n > 1 || v->meta.group.epoch > 0 ||
+		(v->node->view != NULL && v->node->view->nnodes > 1) ?
 		AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
 	restart = restart < keep ? 0 : restart - keep;
 	if (v->syncing || restart <= v->trimmed)
