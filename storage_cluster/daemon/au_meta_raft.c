@@ -131,10 +131,14 @@ fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 /* ---- life ------------------------------------------------------------- */
 
 static bool
-failed(AuMeta *m, const char *what, int rc, const char *detail, char *err, size_t errlen)
+failed(const AuMeta *m, int rc, char *err, size_t errlen)
 {
-	snprintf(err, errlen, "could not %s the consensus on \"%s\": %s%s%s", what, m->meta_bind,
-			 raft_strerror(rc), detail[0] ? ": " : "", detail);
+	const char *detail = m->transport.errmsg[0] ? m->transport.errmsg :
+		m->io.errmsg[0] ? m->io.errmsg : m->raft.errmsg;
+
+	/* libraft often has no more to say than "I/O error" */
+	snprintf(err, errlen, "could not start the cluster's consensus: %s%s%s; see that the address \"%s\" is free (--meta-listen), and the directory \"%s/meta\" can be written",
+			 raft_strerror(rc), detail[0] ? ": " : "", detail, m->meta_bind, m->d->config.dir);
 	return false;
 }
 
@@ -179,21 +183,21 @@ meta_raft_start(AuMeta *m, char *err, size_t errlen)
 	fill_fsm(m);
 	rc = raft_uv_tcp_init(&m->transport, m->d->loop);
 	if (rc != 0)
-		return failed(m, "start", rc, "", err, errlen);
+		return failed(m, rc, err, errlen);
 	rc = raft_uv_tcp_set_bind_address(&m->transport, m->meta_bind);
 	if (rc == 0)
 		rc = raft_uv_init(&m->io, m->d->loop, dir, &m->transport);
 	if (rc != 0)
 	{
 		raft_uv_tcp_close(&m->transport);
-		return failed(m, "start", rc, "", err, errlen);
+		return failed(m, rc, err, errlen);
 	}
 	raft_uv_set_segment_size(&m->io, SEGMENT_BYTES);
 	raft_uv_set_connect_retry_delay(&m->io, CONNECT_RETRY_MS);
 	rc = raft_init(&m->raft, &m->io, &m->fsm, m->number, m->meta_address);
 	if (rc != 0)
 	{
-		failed(m, "start", rc, m->io.errmsg, err, errlen);
+		failed(m, rc, err, errlen);
 		raft_uv_close(&m->io);
 		raft_uv_tcp_close(&m->transport);
 		return false;
@@ -210,7 +214,7 @@ meta_raft_start(AuMeta *m, char *err, size_t errlen)
 		rc = raft_start(&m->raft);
 	if (rc != 0)
 	{
-		failed(m, "start", rc, raft_errmsg(&m->raft), err, errlen);
+		failed(m, rc, err, errlen);
 		meta_raft_close(m);
 		return false;
 	}
