@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/au_files.h"
+#include "store/au_kvstore.h"
 #include "store/au_landing.h"
 #include "store/au_pagestore.h"
 
@@ -128,6 +129,25 @@ check_volume(Report *r, const char *dir, const char *name, const char *log_dir,
 	return true;
 }
 
+/* DIR/kv, if the node has ever used it. */
+static void
+check_kv(Report *r, const char *dir)
+{
+	char		path[4600];
+	char		err[512];
+	uint64_t	keys,
+				owed;
+
+	snprintf(path, sizeof(path), "%.4096s/kv", dir);
+	if (access(path, F_OK) != 0)
+		return;
+	printf("key-value store\n");
+	if (au_kvstore_check(path, problem, r, &keys, &owed, err, sizeof(err)) != AU_OK)
+		problem(r, err);
+	else
+		printf("  %" PRIu64 " keys, %" PRIu64 " records owed to other nodes\n", keys, owed);
+}
+
 int
 ctl_check(const char *dir, const char *log_dir)
 {
@@ -175,6 +195,7 @@ ctl_check(const char *dir, const char *log_dir)
 		n++;
 	}
 	closedir(d);
+	check_kv(&r, dir);
 	close(lock);
 	if (r.problems > 0)
 		printf("%" PRIu64 " problem(s) in %d volume(s)\n", r.problems, n);

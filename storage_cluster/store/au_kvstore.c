@@ -405,3 +405,63 @@ au_kvstore_keys(AuKvStore *s)
 {
 	return property(s, "rocksdb.estimate-num-keys");
 }
+
+/* ---- check ------------------------------------------------------------ */
+
+static const char *
+wrong_with(const uint8_t *key, size_t klen, const uint8_t *value, size_t len)
+{
+	AuKvRecord	r;
+
+	if (klen >= 3 && key[0] == 'r')
+		return au_kv_slice(key + 2, klen - 2) != key[1] ? "is in the wrong slice" :
+			au_kv_record_decode(&r, key + 2, klen - 2, value, len) ? NULL : "is damaged";
+	if (klen >= 6 && key[0] == 'o')
+		return len == 8 ? NULL : "(a note of what is owed) is damaged";
+	return klen == 1 && (key[0] == 'm' || key[0] == 's') ? NULL : "is none of ours";
+}
+
+AuStatus
+au_kvstore_check(const char *dir, void (*problem) (void *ctx, const char *text), void *ctx,
+				 uint64_t *keys, uint64_t *owed, char *err, size_t errlen)
+{
+	rocksdb_options_t *options = rocksdb_options_create();
+	rocksdb_readoptions_t *ro = rocksdb_readoptions_create();
+	rocksdb_iterator_t *it;
+	char	   *dberr = NULL;
+	rocksdb_t  *db = rocksdb_open_for_read_only(options, dir, 0, &dberr);
+	char		text[200];
+
+	*keys = *owed = 0;
+	if (dberr == NULL)
+	{
+		it = rocksdb_create_iterator(db, ro);
+		for (rocksdb_iter_seek_to_first(it); rocksdb_iter_valid(it); rocksdb_iter_next(it))
+		{
+			size_t		klen,
+						len;
+			const uint8_t *key = (const uint8_t *) rocksdb_iter_key(it, &klen);
+			const uint8_t *value = (const uint8_t *) rocksdb_iter_value(it, &len);
+			const char *why = wrong_with(key, klen, value, len);
+
+			*keys += why == NULL && key[0] == 'r';
+			*owed += why == NULL && key[0] == 'o';
+			if (why == NULL)
+				continue;
+			snprintf(text, sizeof(text), "key-value record \"%.*s\" %s",
+					 klen > 2 ? (int) (klen - 2) : 0, (const char *) key + 2, why);
+			problem(ctx, text);
+		}
+		rocksdb_iter_get_error(it, &dberr);
+		rocksdb_iter_destroy(it);
+		rocksdb_close(db);
+	}
+	if (dberr != NULL)
+		snprintf(err, errlen, "could not read the key-value store \"%s\": %s", dir, dberr);
+	rocksdb_readoptions_destroy(ro);
+	rocksdb_options_destroy(options);
+	if (dberr == NULL)
+		return AU_OK;
+	rocksdb_free(dberr);
+	return AU_IO;
+}

@@ -36,6 +36,14 @@ AuStatus	au_kvstore_begin(AuKvStore *s, uint64_t fresh, AuKvExec *x, uint8_t **s
 bool		au_kvstore_write(AuKvStore *s, AuKvOp *list, char *err, size_t errlen);
 void		au_kvstore_read(AuKvStore *s, AuKvOp *list);
 
+/*
+ * Every record of a stopped node's store, through RocksDB opened for reading
+ * only: problem is told what is damaged; *keys and *owed count the others.
+ * AU_IO: it cannot be opened, err says why.
+ */
+AuStatus	au_kvstore_check(const char *dir, void (*problem) (void *ctx, const char *text), void *ctx,
+							 uint64_t *keys, uint64_t *owed, char *err, size_t errlen);
+
 /* Any thread. */
 uint64_t	au_kvstore_disk_bytes(AuKvStore *s);
 uint64_t	au_kvstore_keys(AuKvStore *s);	/* an estimate */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <rocksdb/c.h>
 
 #include "common/au_wire_kv.h"
 #include "store/au_kvstore.h"
@@ -457,6 +458,67 @@ test_list(void **state)
 	testdir_remove(dir);
 }
 
+static void
+count_problem(void *ctx, const char *text)
+{
+	assert_non_null(strstr(text, "\"bad\" is damaged"));
+	(*(int *) ctx)++;
+}
+
+/* A damaged record is never given out, and auroractl check finds it. */
+static void
+test_damage(void **state)
+{
+	AuKvExec	x;
+	AuKvStore  *s = open_store(make_dir(), &x);
+	rocksdb_options_t *o = rocksdb_options_create();
+	rocksdb_writeoptions_t *wo = rocksdb_writeoptions_create();
+	char	   *dberr = NULL;
+	rocksdb_t  *db;
+	uint8_t		raw[5] = {'r', (uint8_t) au_kv_slice("bad", 3), 'b', 'a', 'd'};
+	char		err[512];
+	uint64_t	keys,
+				owed;
+	int			problems = 0;
+	AuKvOp	   *op;
+
+	(void) state;
+	free_op(run(s, new_op(AU_KV_OP_UPDATE, "good", "v", 1)));
+	op = run(s, new_op(AU_KV_OP_UPDATE, "bad", "value", 5));
+	au_kvstore_close(s);
+	op->out[op->out_len - 1] ^= 1;
+	db = rocksdb_open(o, dir, &dberr);
+	assert_null(dberr);
+	rocksdb_put(db, wo, (char *) raw, 5, (char *) op->out, op->out_len, &dberr);
+	assert_null(dberr);
+	rocksdb_close(db);
+	free_op(op);
+	assert_int_equal(au_kvstore_check(dir, count_problem, &problems, &keys, &owed, err, sizeof(err)), AU_OK);
+	assert_int_equal(problems, 1);
+	assert_int_equal(keys, 1);
+
+	s = open_store(dir, &x);
+	op = run(s, new_op(AU_KV_OP_READ, "bad", NULL, 0));
+	assert_int_equal(op->status, AU_CORRUPT);
+	assert_null(op->out);
+	free_op(op);
+	op = run(s, new_op(AU_KV_OP_UPDATE, "bad", "new", 3));
+	assert_int_equal(op->status, AU_CORRUPT);
+	free_op(op);
+	/* what the other nodes have, instead: nothing */
+	op = new_op(AU_KV_OP_MERGE, "bad", NULL, 0);
+	op->serial = x.serial;
+	op->replace = true;
+	assert_int_equal(run(s, op)->status, AU_OK);
+	free_op(op);
+	assert_value(s, "bad", NULL);
+	assert_value(s, "good", "v");
+	au_kvstore_close(s);
+	rocksdb_writeoptions_destroy(wo);
+	rocksdb_options_destroy(o);
+	testdir_remove(dir);
+}
+
 int
 main(void)
 {
@@ -470,6 +532,7 @@ main(void)
 		cmocka_unit_test(test_store),
 		cmocka_unit_test(test_serial),
 		cmocka_unit_test(test_list),
+		cmocka_unit_test(test_damage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
