@@ -73,7 +73,7 @@ sub node_pid { my $p = slurp("$dir/node$_[0].pid"); chomp $p; return $p; }
 # ---- start, again, stop, again
 refuses('nothing there yet', 1, qr/there is no cluster in/, 'status', '--dir', $dir);
 refuses('no directory', 2, qr/--dir is missing/, 'start');
-refuses('too many nodes', 2, qr/--nodes must be from 1 to 5/, 'start', '--dir', $dir, '--nodes', 8);
+refuses('too many nodes', 2, qr/--nodes must be from 1 to 7/, 'start', '--dir', $dir, '--nodes', 8);
 my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port + 2, Listen => 1) or die;
 refuses('a port is taken', 1, qr/port ${\($port + 2)} of 127\.0\.0\.1, which node 2 needs, is in use.*another --port/,
 	'start', '--dir', $dir, '--port', $port);

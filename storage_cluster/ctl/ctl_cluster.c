@@ -505,7 +505,7 @@ ctl_cluster(int argc, char **argv)
 		{
 			nodes = number(argv[i + 1], LOCAL_NODES_MAX);
 			if (nodes == 0)
-				return usage("--nodes must be from 1 to 5");
+				return usage("--nodes must be from 1 to 7");
 		}
 		else if (strcmp(argv[i], "--port") == 0)
 		{

@@ -65,7 +65,7 @@ local_write_config(const LocalCluster *c, int i, char *err, size_t errlen)
 	local_node_path(c, dir, i, "");
 	local_node_path(c, http, i, ".http");
 	if (i == 1)
-		snprintf(member, sizeof(member), "cluster-init = on\nreplicas = %d", c->nodes > 3 ? c->nodes : 3);
+		snprintf(member, sizeof(member), "cluster-init = on");
 	else
 		snprintf(member, sizeof(member), "join = 127.0.0.1:%d", c->port);
 	len = snprintf(text, sizeof(text),

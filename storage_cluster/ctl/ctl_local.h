@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define LOCAL_NODES_MAX 5		/* each keeps all, AU_RF_MAX can */
+#define LOCAL_NODES_MAX 7		/* addresses that aurora.storage_nodes takes */
 #define LOCAL_NODES_DEFAULT 3
 #define LOCAL_PORT_DEFAULT 7015
 #define LOCAL_DIR_MAX 2048
