@@ -262,6 +262,20 @@ look(SimcNode *n, int i)
 		simc_propose(s, n->index, &c);
 }
 
+/* A node whose JOIN came after it was removed, and replaced: nobody is there. */
+static void
+look_for_ghosts(SimcNode *n)
+{
+	for (int i = 0; i < n->view.nnodes; i++)
+	{
+		const AuViewNode *v = &n->view.nodes[i];
+		AuViewCommand c = {.type = AU_VIEW_UP,.number = v->number};
+
+		if (v->up && simc_index_of(n->sim, &n->view, v->number) < 0 && simc_one_in(n->sim, 100))
+			simc_propose(n->sim, n->index, &c);
+	}
+}
+
 /* ---- life ------------------------------------------------------------- */
 
 void
@@ -366,6 +380,8 @@ simc_node_tick(SimcNode *n)
 	for (int i = 0; i < SIMC_NODES_MAX && s->leader == n->index; i++)
 		if (s->nodes[i].exists)
 			look(n, i);
+	if (s->leader == n->index)
+		look_for_ghosts(n);
 }
 
 /* A client with an old view asks somebody whom it takes for an owner. */
