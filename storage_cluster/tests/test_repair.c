@@ -407,6 +407,39 @@ test_killed(void **state)
 	check_offline(1);
 }
 
+/* Nobody looks for damage; a merge of files meets it. */
+static void
+test_compaction(void **state)
+{
+	AuLsn		lsns[6];
+	int			refused = 0;
+	char		command[600];
+
+	(void) state;
+	load_history(lsns);
+	tc_writers_close();
+	assert_int_equal(tc_end(1, SIGTERM), 0);
+	damage(1, FLIP_MIDDLE);
+	tc_elect();
+	for (int k = 0; k < 25000; k++)
+		add_record(testnode_rnd(BLOCKS));
+	tc_ship();
+	tc_writers_close();
+	tc_start(1, "--anti-entropy-mb-per-s=0", "--scrub-mb-per-s=0");
+	tc_tell_commit();			/* it gets the log from the others */
+	tc_wait_figure(1, "repairs", 1);
+	assert_true(tc_log_has(1, "could not write page versions.*: Corruption: .*; the page store is opened again in 2 s"));
+	snprintf(command, sizeof(command), "test $(grep -c ERROR %s) -lt 20", tc[1].log);
+	assert_int_equal(system(command), 0);
+	tc_tell_commit();
+	readers_open();
+	compare_nodes(1, 0, 0, &refused);
+	assert_int_equal(refused, 0);
+	readers_close();
+	stop_all();
+	check_offline(1);
+}
+
 static int
 setup(void **state)
 {
@@ -430,6 +463,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_wrong_page, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_compaction, setup, teardown),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
