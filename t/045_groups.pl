@@ -96,12 +96,77 @@ cmp_ok(sql('SELECT sum(hedges) * 20 FROM aurora.storage_nodes()'), '<=', sql('SE
 	'few questions were asked twice');
 note sql("SELECT string_agg(format('%s: %s reads, %s hedges, %s won', number, reads, hedges, hedge_wins), '; ') FROM aurora.storage_nodes()");
 
+# ---- a node of the log group is lost for good: another one takes its part
+sub ctl
+{
+	my ($i, @args) = @_;
+	my ($out, $err);
+	my $ok = IPC::Run::run([ bindir() . '/auroractl', '--node', $address[$i], @args ], '>', \$out, '2>', \$err);
+	return ($ok, $out . $err);
+}
+
+# Longest time without a commit in a load, in seconds.
+sub longest_gap
+{
+	my ($load) = @_;
+	my @at;
+	foreach my $f (glob "$load->{dir}/log.*")
+	{
+		foreach (split /\n/, slurp($f) // '')
+		{
+			my @w = split / /;
+			push @at, $w[4] + $w[5] / 1e6 if @w >= 6;
+		}
+	}
+	@at = sort { $a <=> $b } @at;
+	my $gap = 0;
+	for my $i (1 .. $#at)
+	{
+		$gap = $at[$i] - $at[ $i - 1 ] if $at[$i] - $at[ $i - 1 ] > $gap;
+	}
+	return $gap;
+}
+
+start_storage(3);
+ok($node->poll_query_until('postgres', "SELECT count(*) = 4 AND count(*) FILTER (WHERE state = 'ok') = 4 AND string_agg(shipping, ' ' ORDER BY shipping) = 'follows stream stream stream' FROM aurora.nodes"),
+	'a fourth node joins, and follows the log') or diag sql('SELECT number, shipping, state, problem FROM aurora.nodes') . slurp("$dir/daemon3.log");
+{
+	my $volume = sql('SELECT system_identifier FROM pg_control_system()');
+	my (undef, $list) = ctl(0, 'node', 'list');
+	note $list;
+	my ($by) = $list =~ /^\s*(\d+)\s.*\Q$address[3]\E/m;
+	my ($lost) = $list =~ /^\s*(\d+)\s.*\Q$address[2]\E/m;
+	my $load = start_load($node, clients => 4, seconds => 12);
+	sleep 1;
+	signal_storage('KILL', 2);
+	sleep 1;
+	my ($ok, $said) = ctl(0, 'group', 'replace', $volume, $lost, $by);
+	ok($ok, 'a lost node of the log group is to be replaced, under load') or diag $said;
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_or(address = '$address[3]') AND NOT bool_or(address = '$address[2]') FROM aurora.storage_nodes() WHERE shipping <> 'follows'"),
+		'... the writer takes the new group');
+	ok($node->poll_query_until('postgres', "SELECT bool_and(shipping = 'stream') FROM aurora.storage_nodes() WHERE shipping <> 'follows'"), '... and all of it has the log');
+	# The old group's other nodes are not enough any more.
+	signal_storage('KILL', 1);
+	my ($rc) = wait_load($load);
+	is($rc, 0, '... no transaction failed, with another node lost then') or diag ${ $load->{err} };
+	my $gap = longest_gap($load);
+	cmp_ok($gap, '<', 4, sprintf('... the longest time without a commit was %.3f s', $gap));
+	check_all($node, 'replaced');
+	start_storage(1, 2);
+	foreach my $n (1 .. 4)
+	{
+		ok($node->poll_query_until('postgres', "SELECT n.applied_lsn >= s.durable_lsn - 8192 FROM aurora.nodes n, aurora.shipper s WHERE n.number = $n"),
+			"node number $n has caught up");
+	}
+	is(sql("SELECT shipping FROM aurora.storage_nodes() WHERE address = '$address[2]'"), 'follows', 'the node that was lost follows now');
+}
+
 # ---- the cluster has no view for a moment: nothing of it is needed to go on
 {
 	my $load = start_load($node, clients => 4, seconds => 4);
 	sleep 1;
-	signal_storage('KILL', 0, 2);
-	start_storage(0, 2);
+	signal_storage('KILL', 0, 1);
+	start_storage(0, 1);
 	my ($rc) = wait_load($load);
 	is($rc, 0, 'most nodes killed and started again: no transaction failed') or diag ${ $load->{err} };
 	check_all($node, 'after that');
@@ -111,9 +176,9 @@ note sql("SELECT string_agg(format('%s: %s reads, %s hedges, %s won', number, re
 $node->kill9;
 start_again($node);
 check_all($node, 'server killed');
-ok($node->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
+ok($node->poll_query_until('postgres', "SELECT count(*) FILTER (WHERE shipping = 'stream') = 3 FROM aurora.storage_nodes()"),
 	'... and ships to all three again');
 
 $node->stop;
-signal_storage('TERM', 0 .. 2);
+signal_storage('TERM', 0 .. 3);
 done_testing();

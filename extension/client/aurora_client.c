@@ -432,20 +432,16 @@ aurora_client_get_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 
 	Assert(n >= 1 && n <= AU_WIRE_BLOCKS_MAX);
 	(void) aurora_nodes_look();
-	/* In pieces, each as long as there are nodes that have all of it. */
+	/* In pieces whose blocks the same nodes have: those that two slices have in
+	 * common might all be down. */
 	for (int from = 0, len; from < n; from += len)
 	{
 		uint64		owners = aurora_node_owners(rnode, blocks[from]);
 		XLogRecPtr	lsn;
 
 		for (len = 1; from + len < n; len++)
-		{
-			uint64		both = owners & aurora_node_owners(rnode, blocks[from + len]);
-
-			if (both == 0)
+			if (aurora_node_owners(rnode, blocks[from + len]) != owners)
 				break;
-			owners = both;
-		}
 		lsn = get_pages_of(rnode, blocks + from, len, owners, not_before, read_lsn,
 						   pages + (Size) from * BLCKSZ, status + from);
 		as_of = Min(as_of, lsn);
@@ -490,8 +486,8 @@ aurora_client_ask_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	(void) aurora_nodes_look();
 	for (int i = 0; i < n; i++)
 		owners &= aurora_node_owners(rnode, blocks[i]);
-	if (owners == 0)
-		return 0;				/* no node has all of them */
+	if ((owners & aurora_nodes_alive()) == 0)
+		return 0;				/* no node that is there has all of them */
 	aurora_conn_want(-1, owners);
 	sent = aurora_conn_open(q.deadline_ms, &hello, &refusal) &&
 		hello.volume_known &&

@@ -373,6 +373,19 @@ aurora_nodes_all(void)
 }
 
 uint64
+aurora_nodes_alive(void)
+{
+	const AuroraNodeMap *m = aurora_nodes_map();
+	uint64		alive = 0;
+
+	for (int i = 0; i < m->count; i++)
+		if (m->place[i].used && m->place[i].up &&
+			pg_atomic_read_u32(&shared->node[i].shipping) != AURORA_NODE_DOWN)
+			alive |= UINT64CONST(1) << i;
+	return alive;
+}
+
+uint64
 aurora_node_owners(const RelFileNode *rnode, BlockNumber blk)
 {
 	const AuroraNodeMap *m = aurora_nodes_map();

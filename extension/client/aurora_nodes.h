@@ -120,6 +120,8 @@ extern int	aurora_node_place(uint64 node_id);
 /* Bits of places whose nodes can answer for this block; never 0. */
 extern uint64 aurora_node_owners(const RelFileNode *rnode, BlockNumber blk);
 extern uint64 aurora_nodes_all(void);
+/* Those that the view and the shipper hold for alive. */
+extern uint64 aurora_nodes_alive(void);
 
 /* ---- figures ---- */
 
