@@ -54,6 +54,7 @@ sub signal_storage
 start_storage(0 .. 2);
 my $node = new_node('main', conf => <<"CONF");
 aurora.storage_nodes = '$address[1]'
+aurora.storage_timeout = 30s
 synchronous_standby_names = 'aurora'
 shared_buffers = 4MB
 CONF

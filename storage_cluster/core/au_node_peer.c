@@ -332,13 +332,36 @@ connect_peer(AuVolume *v, uint64_t now)
 }
 
 /* As it stands outside of the group it asks all the time. */
+/*
+ * What a node that was in the group holds beyond the commit position it knows
+ * may not be what the group holds there.  Once a group without it is settled
+ * nobody counts on that end any more: a quorum of the others has what was
+ * committed of it, and gives it back.
+ */
+static void
+cut_own_end(AuVolume *v)
+{
+	const AuViewVolume *of = au_view_volume(v->node->view, v->meta.system_identifier);
+
+	if (!of->settled || of->group_epoch < v->meta.group.epoch || v->writer != NULL ||
+		v->syncing || au_v_received(v) != au_v_durable(v))
+		return;
+	assert(v->next_feed <= v->commit && v->applied <= v->commit);
+	au_n_log(v->node, AU_LOG_INFO, "volume %" PRIu64 ": no longer in the log group: cutting off log from %X/%X to %X/%X, and following the group",
+			 v->meta.system_identifier, AU_LSN_ARGS(v->commit), AU_LSN_ARGS(au_v_received(v)));
+	v->cut = v->commit;
+}
+
 static uint64_t
 follow(AuVolume *v, uint64_t now)
 {
-	/* What it holds beyond the commit position, from when it voted, may not be
-	 * what the group holds there. */
-	if (v->failed || v->cut != 0 || au_v_received(v) > v->commit)
+	if (v->failed || v->cut != 0)
 		return UINT64_MAX;
+	if (au_v_received(v) > v->commit)
+	{
+		cut_own_end(v);
+		return AU_NODE_STARVED_US;
+	}
 	if (v->peer != NULL && !v->peer_asked && !v->peer->closing)
 	{
 		if (au_v_received(v) - au_v_durable(v) > AU_NODE_UNSYNCED_MAX ||
