@@ -14,6 +14,7 @@
 #include "common/au_wire_digest.h"
 #include "common/au_wire_export.h"
 #include "common/au_wire_gossip.h"
+#include "common/au_wire_kv.h"
 
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
