@@ -288,7 +288,7 @@ static AuKvStore *
 open_store(const char *dir, AuKvExec *x)
 {
 	char		err[512] = "";
-	uint8_t    *st;
+	uint8_t    *st = NULL;
 	size_t		len;
 	AuKvStore  *s = au_kvstore_open(dir, NULL, err, sizeof(err));
 
