@@ -96,7 +96,9 @@ ask_vote(AuProposer *p, uint32_t i)
 		assert(false);
 	n->state = AU_PNODE_VOTING;
 	n->answer_due = 0;
-	au_pr_send(p, i, &w, AU_PROPOSER_ELECT_US);
+	/* A connection that was in use may have come to a halt unnoticed; one that
+	 * is new may first have to make the volume. */
+	au_pr_send(p, i, &w, p->led ? AU_PROPOSER_ANSWER_US : AU_PROPOSER_ELECT_US);
 }
 
 bool
