@@ -8,6 +8,11 @@
  * both in RocksDB's files: then neither a reader nor a crash can make the
  * versions it cut off visible again.  meta.gc_done remembers how far that is.
  *
+ * Versions are deleted one by one, never as a range: RocksDB before 8.5.2 forgets
+ * that a file could not be looked at for want of a cached block when a range
+ * tombstone makes an iterator seek again (its pull request 11785), so a
+ * read that only tries the cache (AU_TIER_CACHE) would find pages missing.
+ *
  * Deleting is done with the batch's owner thread and without waiting: if
  * RocksDB asks to slow down, the step is tried again later.
  */
@@ -81,36 +86,46 @@ write_gc(AuPageStore *ps, rocksdb_writebatch_t *batch)
 	return false;
 }
 
-/* The relation's last event is this drop and it has not come back: all that
- * is stored under its name goes. */
+/*
+ * The relation's last event is this drop, it has not come back, and its pages
+ * are deleted: what is left under its name goes.
+ */
 static bool
 delete_relation(AuPageStore *ps, const AuRelId *rel)
 {
+	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
 	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-	static const uint8_t keyspaces[] = {AU_KS_PAGE, AU_KS_SIZE};
 	AuPageId	first = {.rel = *rel,.blk = 0};
-	uint8_t		from[2][AU_KEY_LEN];
-	uint8_t		to[2][AU_KEY_LEN];
+	uint8_t		from[AU_KEY_LEN];
+	uint8_t		to[AU_KEY_LEN];
 	bool		ok;
 
-	for (int i = 0; i < 2; i++)
+	au_key_encode(from, AU_KS_SIZE, &first, AU_LSN_MAX);
+	au_ps_next_relation_key(to, AU_KS_SIZE, rel);
+	for (rocksdb_iter_seek(it, (const char *) from, AU_KEY_LEN); rocksdb_iter_valid(it);
+		 rocksdb_iter_next(it))
 	{
-		au_key_encode(from[i], keyspaces[i], &first, AU_LSN_MAX);
-		au_ps_next_relation_key(to[i], keyspaces[i], rel);
-		rocksdb_writebatch_delete_range(batch, (const char *) from[i], AU_KEY_LEN,
-										(const char *) to[i], AU_KEY_LEN);
+		size_t		klen;
+		const char *key = rocksdb_iter_key(it, &klen);
+
+		if (klen != AU_KEY_LEN || memcmp(key, to, AU_KEY_LEN) >= 0)
+			break;
+		rocksdb_writebatch_delete(batch, key, klen);
 	}
+	rocksdb_iter_destroy(it);
 	ok = write_gc(ps, batch);
 	rocksdb_writebatch_destroy(batch);
 	if (!ok)
 		return false;
-	for (int i = 0; i < 2; i++)
+	for (uint8_t ks = AU_KS_PAGE; ks <= AU_KS_SIZE; ks++)
 	{
 		char	   *dberr = NULL;
 
-		/* only makes the space come back sooner; the range is deleted */
-		rocksdb_suggest_compact_range(ps->db, (const char *) from[i], AU_KEY_LEN,
-									  (const char *) to[i], AU_KEY_LEN, &dberr);
+		/* only makes the space come back sooner; all is deleted */
+		au_key_encode(from, ks, &first, AU_LSN_MAX);
+		au_ps_next_relation_key(to, ks, rel);
+		rocksdb_suggest_compact_range(ps->db, (const char *) from, AU_KEY_LEN,
+									  (const char *) to, AU_KEY_LEN, &dberr);
 		rocksdb_free(dberr);
 	}
 	if (ps->last_rel != NULL && au_rel_id_equal(&ps->last_rel_id, rel))
@@ -193,19 +208,14 @@ au_pagestore_gc_step(AuPageStore *ps)
 	rel = au_relmap_find(&ps->rels, &event->rel);
 	if (rel != NULL)
 	{
-		if (event->kind == AU_SIZE_DROP && rel->nblocks == 0 && rel->last_event == event->lsn &&
-			!ps->gc_started)
-		{
-			if (!delete_relation(ps, &event->rel))
-				return false;
-		}
-		else
-		{
-			if (!delete_versions(ps, event, &done))
-				return false;
-			if (done)
-				au_rel_forget_events(rel, event->lsn);
-		}
+		bool		gone = event->kind == AU_SIZE_DROP && rel->nblocks == 0 &&
+			rel->last_event == event->lsn;
+
+		if (!delete_versions(ps, event, &done) ||
+			(done && gone && !delete_relation(ps, &event->rel)))
+			return false;
+		if (done && !gone)
+			au_rel_forget_events(rel, event->lsn);
 	}
 	if (done)
 	{

@@ -133,10 +133,32 @@ check_mend(const AuPageStore *ps, const AuChunk *c, char *err, size_t errlen)
 	return AU_OK;
 }
 
+/* What is stored of a page at or below upto. */
+static void
+delete_page(rocksdb_iterator_t *it, rocksdb_writebatch_t *batch, const AuPageId *page, AuLsn upto)
+{
+	uint8_t		from[AU_KEY_LEN];
+	uint8_t		to[AU_KEY_LEN];
+
+	au_key_encode(from, AU_KS_PAGE, page, upto);
+	au_ps_next_page_key(to, AU_KS_PAGE, page);
+	for (rocksdb_iter_seek(it, (const char *) from, AU_KEY_LEN); rocksdb_iter_valid(it);
+		 rocksdb_iter_next(it))
+	{
+		size_t		klen;
+		const char *key = rocksdb_iter_key(it, &klen);
+
+		if (klen != AU_KEY_LEN || memcmp(key, to, AU_KEY_LEN) >= 0)
+			break;
+		rocksdb_writebatch_delete(batch, key, klen);
+	}
+}
+
 AuStatus
 au_pagestore_mend_write(AuPageStore *ps, const uint8_t *bytes, size_t len, char *err, size_t errlen)
 {
 	const uint8_t *page = NULL;
+	rocksdb_iterator_t *it;
 	rocksdb_writebatch_t *batch;
 	AuChunkEntry e;
 	AuChunk		c;
@@ -147,22 +169,16 @@ au_pagestore_mend_write(AuPageStore *ps, const uint8_t *bytes, size_t len, char 
 		status = check_mend(ps, &c, err, errlen);
 	if (status != AU_OK)
 		return status;
+	it = rocksdb_create_iterator(ps->db, ps->scan_options);
 	batch = rocksdb_writebatch_create();
 	while (au_chunk_next(&c, &pos, &e))
 	{
 		if (page == NULL || memcmp(page, e.key, AU_KEY_PAGE_LEN) != 0)
-		{
-			uint8_t		from[AU_KEY_LEN];
-			uint8_t		to[AU_KEY_LEN];
-
-			au_key_encode(from, AU_KS_PAGE, &e.page, c.upto);
-			au_ps_next_page_key(to, AU_KS_PAGE, &e.page);
-			rocksdb_writebatch_delete_range(batch, (const char *) from, AU_KEY_LEN,
-											(const char *) to, AU_KEY_LEN);
-		}
+			delete_page(it, batch, &e.page, c.upto);
 		page = e.key;
 		put_entry(batch, &e);
 	}
+	rocksdb_iter_destroy(it);
 	status = au_ps_write_batch(ps, batch, false, "write mended page versions", err, errlen);
 	rocksdb_writebatch_destroy(batch);
 	return status;

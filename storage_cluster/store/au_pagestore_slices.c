@@ -325,10 +325,9 @@ au_ps_next_extent_key(uint8_t *key, const AuPageId *page, const AuSliceSet *set)
 }
 
 /*
- * The versions of an extent from the iterator's place on, one by one: range
- * tombstones of which there is one an extent make every read dearer, until all
- * of them have reached the last level.  *left counts down; false: there are
- * more than that, drop_place is where they go on.
+ * The versions of an extent from the iterator's place on, one by one
+ * (au_pagestore_gc.c says why).  *left counts down; false: there are more than
+ * that, drop_place is where they go on.
  */
 static bool
 delete_extent(AuPageStore *ps, rocksdb_iterator_t *it, rocksdb_writebatch_t *batch,
