@@ -360,6 +360,9 @@ test_damage(void **state)
 	assert_int_equal(mkdir(dir, 0700), 0);
 	open_all(&w, 21, 21, "full");
 	run(&w, 600, false);
+	/* what is applied, but in memory only, is not exported */
+	assert_int_equal(au_pagestore_export_begin(w.full[0], &set, sl_lsn(599), 0, &from, &e),
+					 AU_NEED_MORE);
 	write_store(w.load, w.full[0], 600, false);
 	while (w.fed < 600)
 		sl_apply(w.load, w.ps, w.fed++);
