@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * au_export.h: which slices a page store keeps, and how versions come from
- * another one: slices that move, stores that begin anew, ranges that are
- * mended.
+ * another one: slices that move, stores that begin anew.
  *
  *           keep (at P)            all is in           drop
  *   none ──────────────▶ incoming ──────────▶ kept ──────────▶ dropping ──▶ none
@@ -122,16 +121,6 @@ void		au_pagestore_imported(AuPageStore *ps, const AuImported *imported);
 /* All is in: incoming slices are kept.  They may be read once this was called;
  * a freeze, write and persist make it last. */
 void		au_pagestore_import_finish(AuPageStore *ps);
-
-/*
- * Mending: pages of kept slices as another store has them.  The chunk's
- * versions replace what is stored of its pages at or below its `upto`, which
- * must be at or below au_pagestore_written_lsn here, too.  Pages of the chunk
- * that begin before its place are refused (AU_INVALID): ask for whole pages.
- * Thread, errors as import_write.
- */
-AuStatus	au_pagestore_mend_write(AuPageStore *ps, const uint8_t *chunk, size_t len,
-									char *err, size_t errlen);
 
 /* ---- a store that begins with another one's sizes ---------------------- */
 

@@ -165,7 +165,7 @@ act(World *w)
 	while (w->fed < w->load->nrecords)
 	{
 		sl_apply(w->load, w->ps, w->fed++);
-		if (au_pagestore_full(w->ps))
+		if (sl_random(&w->rng, 40) == 0)
 			write_store(w->load, w->ps, w->fed, sl_random(&w->rng, 3) == 0);
 	}
 	if (sl_random(&w->rng, 100) == 0)
@@ -195,7 +195,7 @@ run(World *w, int upto, bool with_own)
 		for (int k = 0; k < 2; k++)
 		{
 			sl_apply(w->load, w->full[k], i);
-			if (au_pagestore_full(w->full[k]) || i % (k == 0 ? 211 : 89) == 0)
+			if (i % (k == 0 ? 211 : 89) == 0)
 				write_store(w->load, w->full[k], i + 1, false);
 			if (i % (k == 0 ? 70 : 700) == 0)
 				(void) au_pagestore_gc_step(w->full[k]);
@@ -476,53 +476,6 @@ test_founding(void **state)
 	free(position);
 }
 
-/* Pages are replaced by another store's, while changes go on. */
-static void
-test_mending(void **state)
-{
-	World		w;
-	char		err[512];
-	int			mended = 0;
-
-	(void) state;
-	testdir_remove(dir);
-	assert_int_equal(mkdir(dir, 0700), 0);
-	open_all(&w, 41, 41, "full");
-	for (int i = 0; i < 60; i++)
-	{
-		AuPageId	page = sl_page(sl_random(&w.rng, SL_RELS), sl_random(&w.rng, SL_PAGES));
-		AuExportSet set = {.keyspace = AU_KS_PAGE,.all = true,.ranged = true,.last = page};
-		AuPlace		from;
-		AuLsn		upto;
-		AuExport   *e;
-		size_t		len;
-
-		run(&w, w.load->nrecords + 100, false);
-		while (w.fed < w.load->nrecords)
-		{
-			sl_apply(w.load, w.ps, w.fed++);
-			if (w.fed % 77 == 0)
-				write_store(w.load, w.ps, w.fed, false);
-		}
-		set.last.blk |= AU_EXTENT_BLOCKS - 1;
-		au_key_encode(from.key, AU_KS_PAGE, &page, AU_LSN_MAX);
-		upto = au_pagestore_written_lsn(w.ps) < au_pagestore_written_lsn(w.full[1]) ?
-			au_pagestore_written_lsn(w.ps) : au_pagestore_written_lsn(w.full[1]);
-		assert_int_equal(au_pagestore_export_begin(w.full[1], &set, upto,
-												   au_pagestore_horizon(w.ps), &from, &e), AU_OK);
-		assert_int_equal(au_pagestore_export_work(e, w.chunk, AU_CHUNK_MAX / 2, &len), AU_OK);
-		au_pagestore_export_end(e);
-		if (au_pagestore_mend_write(w.ps, w.chunk, len, err, sizeof(err)) != AU_OK)
-			fail_msg("mend: %s", err);
-		mended += len > AU_CHUNK_MIN;
-		if (i % 10 == 9)
-			sl_compare(w.load, w.ps, sl_lsn(w.fed - 1), "mended");
-	}
-	assert_true(mended > 30);
-	check_offline(&w);
-	close_all(&w);
-}
-
 static int
 setup(void **state)
 {
@@ -547,7 +500,6 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_founding),
-		cmocka_unit_test(test_mending),
 	};
 
 	if (argc == 6 && strcmp(argv[1], "child") == 0)
