@@ -33,7 +33,7 @@
 /* What the shipper last said of a node. */
 typedef enum AuroraNodeShipping
 {
-	AURORA_NODE_UNKNOWN,		/* nothing yet: no shipper, or it just starts */
+	AURORA_NODE_UNKNOWN,		/* nothing yet: no shipper, or it is just asked */
 	AURORA_NODE_STREAM,
 	AURORA_NODE_BEHIND,			/* gets log from the other nodes */
 	AURORA_NODE_DOWN,

@@ -304,11 +304,15 @@ place_in_map(const Shipper *s, int i, const AuProposerNode *n)
 	return s->mode == AURORA_CLUSTER_VIEW ? aurora_node_place(n->member_id) : i;
 }
 
+/* One that has said nothing yet, or is asked for its vote, is not down. */
 static AuroraNodeShipping
-shipping_of(AuProposerNodeState state)
+shipping_of(const AuProposerNode *n)
 {
-	return state == AU_PNODE_STREAM ? AURORA_NODE_STREAM :
-		state == AU_PNODE_BEHIND ? AURORA_NODE_BEHIND : AURORA_NODE_DOWN;
+	if (n->state == AU_PNODE_STREAM)
+		return AURORA_NODE_STREAM;
+	if (n->state == AU_PNODE_BEHIND)
+		return AURORA_NODE_BEHIND;
+	return n->problem[0] != '\0' ? AURORA_NODE_DOWN : AURORA_NODE_UNKNOWN;
 }
 
 /* What the views show of the nodes, and backends go by. */
@@ -329,7 +333,7 @@ report_nodes(Shipper *s)
 		if (place < 0)
 			continue;
 		told |= UINT64CONST(1) << place;
-		f.shipping = shipping_of(n.state);
+		f.shipping = shipping_of(&n);
 		f.node_id = n.node_id;
 		f.sent = n.sent;
 		f.durable = n.durable;
@@ -692,6 +696,9 @@ turn(Shipper *s)
 	if (rc != AURORA_TROUBLE_NONE)
 		return rc;
 	aurora_ship_host_receive(s->host);
+	/* An answer may have ended it: no more log for it then. */
+	if (au_proposer_state(s->proposer) == AU_PROPOSER_ENDED)
+		return proposer_trouble(s);
 	if (!s->streams && leading(s))
 		rc = begin_stream(s);
 	if (rc == AURORA_TROUBLE_NONE && s->streams)

@@ -15,8 +15,8 @@
  *  1. A step ends between two pages, so each page is verified as a whole.
  *  2. The horizon is read before the iterator is made and never after: no
  *     compaction that the iterator sees has dropped by a newer one.
- *  3. A block that RocksDB cannot read is reported once and stepped over, key
- *     by key; what lies behind it is looked at.
+ *  3. A block that RocksDB cannot read is reported once and stepped over; what
+ *     lies behind it is looked at.
  *  4. Nothing is cached: foreground reads lose no memory to the walk.
  */
 #include "store/au_pagestore_int.h"
@@ -34,8 +34,6 @@
 #define REGION_GARBAGE_PART 4
 /* Chains cut in one step. */
 #define CUTS_PER_STEP 16
-/* Steps over unreadable keys one by one, then in growing strides. */
-#define SKIPS_BY_ONE 2000
 
 struct AuPageScrub
 {
@@ -142,35 +140,48 @@ end_cuts(AuPageScrub *s)
 
 /* ---- stepping over what cannot be read -------------------------------- */
 
-/* The largest key of the page `stride` blocks below, or of the relation
- * before; false: there is nothing below. */
+/* Keys as numbers of AU_KEY_LEN bytes: the middle of two, rounded down.  false:
+ * there is none between them. */
 static bool
-key_below(uint8_t *key, uint32_t stride)
+key_between(const uint8_t *low, const uint8_t *high, uint8_t *middle)
 {
-	AuPageId	page;
-	AuLsn		lsn;
-	uint8_t		ks;
+	uint32_t	carry = 0;
+	uint32_t	sum[AU_KEY_LEN];
 
-	if (!au_key_decode(key, AU_KEY_LEN, &ks, &page, &lsn))
-		return false;
-	if (ks == AU_KS_PAGE && page.blk >= stride)
-		page.blk -= stride;
-	else
+	for (int i = AU_KEY_LEN - 1; i >= 0; i--)
 	{
-		/* as a number: fork, relation, database, tablespace, key space */
-		uint32_t   *parts[] = {&page.rel.fork, &page.rel.rel, &page.rel.db, &page.rel.spc};
-		int			i = 0;
-
-		page.blk = AU_SIZE_BLOCK;
-		while (i < 4 && *parts[i] == 0)
-			*parts[i++] = UINT32_MAX;
-		if (i < 4)
-			*parts[i] -= 1;
-		else if (--ks < AU_KS_PAGE)
-			return false;
+		sum[i] = (uint32_t) low[i] + high[i] + carry;
+		carry = sum[i] >> 8;
+		sum[i] &= 0xFF;
 	}
-	au_key_encode(key, ks, &page, 0);
-	return true;
+	for (int i = 0; i < AU_KEY_LEN; i++)
+	{
+		uint32_t	part = carry << 8 | sum[i];
+
+		middle[i] = (uint8_t) (part >> 1);
+		carry = part & 1;
+	}
+	return memcmp(middle, low, AU_KEY_LEN) != 0;
+}
+
+/* key - 2^bit; false: that is below all keys. */
+static bool
+key_minus(const uint8_t *key, uint32_t bit, uint8_t *out)
+{
+	int			i = AU_KEY_LEN - 1 - (int) (bit / 8);
+	uint32_t	take = 1u << (bit % 8);
+
+	memcpy(out, key, AU_KEY_LEN);
+	for (; i >= 0; i--)
+	{
+		uint32_t	had = out[i];
+
+		out[i] = (uint8_t) (had - take);
+		if (had >= take)
+			return true;
+		take = 1;
+	}
+	return false;
 }
 
 static bool
@@ -186,37 +197,84 @@ take_error(AuPageScrub *s, char *why, size_t len)
 	return true;
 }
 
-/* The iterator met something unreadable below place.key: report it, go on
- * behind it.  false: nothing more can be read. */
+static bool
+is_version(const uint8_t *key, size_t klen)
+{
+	return klen == AU_KEY_LEN && (key[0] == AU_KS_PAGE || key[0] == AU_KS_SIZE);
+}
+
+/* The version that the walk is at; NULL: at none (any more). */
+static const uint8_t *
+version_at(const AuPageScrub *s)
+{
+	const uint8_t *key;
+	size_t		klen;
+
+	if (!rocksdb_iter_valid(s->it))
+		return NULL;
+	key = (const uint8_t *) rocksdb_iter_key(s->it, &klen);
+	return is_version(key, klen) ? key : NULL;
+}
+
+/* false: what lies there cannot be read; why says so. */
+static bool
+seek_below(AuPageScrub *s, const uint8_t *key, char *why, size_t len)
+{
+	rocksdb_iter_seek_for_prev(s->it, (const char *) key, AU_KEY_LEN);
+	return !take_error(s, why, len);
+}
+
+/*
+ * The iterator met something unreadable below place.key: report it, go on
+ * behind it.  Strides that double find something readable, a binary search then
+ * the first of it, in at most two seeks for each bit of a key: what is unreadable may
+ * hold few pages, but also the gap between two relations, or all that there is.
+ * false: nothing more can be read.
+ */
 static bool
 step_over(AuPageScrub *s, const char *why)
 {
-	uint8_t		key[AU_KEY_LEN];
+	uint8_t		low[AU_KEY_LEN] = {0};
+	uint8_t		high[AU_KEY_LEN];
+	uint8_t		middle[AU_KEY_LEN];
+	const uint8_t *key;
 	AuPageId	from = {0},
-				to;
-	AuLsn		lsn;
+				to = {0};
+	AuLsn		lsn = 0;
+	AuLsn		any;
 	uint8_t		ks = AU_KS_SIZE;
 	char		text[AU_SCRUB_TEXT];
 	char		again[AU_SCRUB_TEXT];
-	uint32_t	tries = 0;
-	bool		more = true;
+	bool		more;
 
-	memcpy(key, s->place.key, AU_KEY_LEN);
-	(void) au_key_decode(key, AU_KEY_LEN, &ks, &from, &lsn);
-	do
+	memcpy(high, s->place.key, AU_KEY_LEN);
+	(void) au_key_decode(high, AU_KEY_LEN, &ks, &from, &lsn);
+	for (uint32_t bit = 0; bit < AU_KEY_LEN * 8 && key_minus(high, bit, middle); bit++)
 	{
-		tries++;
-		more = key_below(key, tries < SKIPS_BY_ONE ? 1 : tries);
-		if (!more)
+		if (seek_below(s, middle, again, sizeof(again)))
+		{
+			memcpy(low, middle, AU_KEY_LEN);
 			break;
-		rocksdb_iter_seek_for_prev(s->it, (const char *) key, AU_KEY_LEN);
-	} while (take_error(s, again, sizeof(again)));
-	to = from;
+		}
+		memcpy(high, middle, AU_KEY_LEN);
+	}
+	while (key_between(low, high, middle))
+		memcpy(seek_below(s, middle, again, sizeof(again)) ? low : high, middle, AU_KEY_LEN);
+	/* The page there may have versions in what is unreadable: not that one. */
+	key = seek_below(s, low, again, sizeof(again)) ? version_at(s) : NULL;
+	more = key != NULL;
 	if (more)
-		(void) au_key_decode(key, AU_KEY_LEN, &ks, &to, &lsn);
+		memcpy(high, key, AU_KEY_LEN);
+	for (; key != NULL && memcmp(key, high, AU_KEY_PAGE_LEN) == 0; key = version_at(s))
+	{
+		memcpy(s->place.key, key, AU_KEY_LEN);
+		rocksdb_iter_prev(s->it);
+	}
+	if (key != NULL)
+		(void) au_key_decode(key, AU_KEY_LEN, &ks, &to, &any);
 	snprintf(text, sizeof(text),
 			 "blocks above %u of relation %u/%u/%u, up to block %u of relation %u/%u/%u, at %X/%X or before: %.200s",
-			 more ? to.blk : 0, to.rel.spc, to.rel.db, to.rel.rel, from.blk, from.rel.spc,
+			 to.blk, to.rel.spc, to.rel.db, to.rel.rel, from.blk, from.rel.spc,
 			 from.rel.db, from.rel.rel, AU_LSN_ARGS(s->v.horizon > lsn ? s->v.horizon : lsn), why);
 	s->v.problems++;
 	note_problem(s, text);
@@ -263,12 +321,6 @@ find_percent(AuPageScrub *s)
 	rocksdb_free(dberr);
 	if (sizes[0] > 0 && sizes[1] <= sizes[0])
 		s->percent = (uint32_t) (100 - sizes[1] * 100 / sizes[0]);
-}
-
-static bool
-is_version(const uint8_t *key, size_t klen)
-{
-	return klen == AU_KEY_LEN && (key[0] == AU_KS_PAGE || key[0] == AU_KS_SIZE);
 }
 
 /* A page whose slice comes or goes has some of its versions only. */
