@@ -246,9 +246,12 @@ mover_answer(AuNode *n, AuConn *c, const AuFrame *f)
 	{
 		au_n_log(n, AU_LOG_WARNING, "volume %" PRIu64 ": no slices from %s: %s",
 				 v->meta.system_identifier, c->name, e.message);
-		n->host.store_slices(n->host.ctx, v->handle, &state);
-		if (e.status == AU_GONE && au_slices_any(&state.incoming) && !v->importing)
-			give_up(v, &state, "they took longer than old versions are kept");
+		if (e.status == AU_GONE && !v->store_closed && !v->importing)
+		{
+			n->host.store_slices(n->host.ctx, v->handle, &state);
+			if (au_slices_any(&state.incoming))
+				give_up(v, &state, "they took longer than old versions are kept");
+		}
 	}
 	au_n_close(n, c);
 }

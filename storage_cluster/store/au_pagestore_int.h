@@ -98,6 +98,7 @@ typedef struct AuSlices
 {
 	AuSlicesRecord now;
 	AuSlicesRecord frozen;		/* goes with the frozen generation */
+	bool		frozen_begins;	/* an import begins with it: the last one's record goes */
 	AuSlicesRecord persisted_new;	/* what the writer found in files */
 	AuSlicesRecord persisted;
 	AuImportRecord import;

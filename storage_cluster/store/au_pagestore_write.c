@@ -52,6 +52,9 @@ au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
 	ps->times_changed = false;
 	ps->slices.frozen = ps->slices.now;
 	ps->slices.changes_frozen = ps->slices.changes;
+	/* No chunk of it is in: none is taken before this is written. */
+	ps->slices.frozen_begins = au_slices_any(&ps->slices.now.incoming) &&
+		!au_pagestore_import_ready(ps);
 	ps->current = ps->frozen;
 	ps->frozen = t;
 	ps->has_frozen = true;
@@ -200,6 +203,8 @@ write_batch(AuPageStore *ps, char *err, size_t errlen)
 		au_slices_encode(slices, &ps->slices.frozen);
 		rocksdb_writebatch_put(batch, AU_SLICES_KEY, AU_SLICES_KEY_LEN, (const char *) slices,
 							   AU_SLICES_LEN);
+		if (ps->slices.frozen_begins)
+			rocksdb_writebatch_delete(batch, AU_IMPORT_KEY, AU_IMPORT_KEY_LEN);
 	}
 	if (fits)
 		rocksdb_write(ps->db, ps->write_options, batch, &dberr);

@@ -407,6 +407,61 @@ test_damage(void **state)
 	close_all(&w);
 }
 
+static void
+keep_half(World *w, uint32_t first)
+{
+	AuSliceSet	half = {{0}};
+
+	for (uint32_t i = first; i < first + AU_SLICES / 2; i++)
+		au_slices_add(&half, i);
+	assert_true(au_pagestore_slices_keep(w->ps, &half));
+	write_store(w->load, w->ps, w->fed, true);
+}
+
+/* Two imports at one position, of a server that does nothing; the store is
+ * closed before anything of the second came.  That the first one was ended must
+ * not be taken for the second one's end. */
+static void
+test_two_at_one_position(void **state)
+{
+	AuSlicesState now;
+	AuSliceSet	all;
+	AuPlace		first = au_place_first(AU_KS_PAGE);
+	World		w;
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 7, 7, "full");
+	run(&w, 600, false);
+	while (w.fed < 600)
+		sl_apply(w.load, w.ps, w.fed++);
+	memset(&all, 0xFF, sizeof(all));
+	au_pagestore_slices_drop(w.ps, &all);
+	do
+	{
+		write_store(w.load, w.ps, w.fed, true);
+		while (au_pagestore_slices_step(w.ps))
+			;
+		au_pagestore_slices(w.ps, &now);
+	} while (au_slices_any(&now.dropping));
+	keep_half(&w, 0);
+	while (w.imports == 0)
+		import_one(&w);
+	write_store(w.load, w.ps, w.fed, true);
+	keep_half(&w, AU_SLICES / 2);
+	au_pagestore_close(w.ps);
+	w.ps = teststore_open(w.dirs[2], SL_SYSID, SL_START, RETENTION);
+	w.fed = sl_index(au_pagestore_restart_lsn(w.ps)) + 1;
+	au_pagestore_slices(w.ps, &now);
+	assert_true(au_slices_any(&now.incoming));
+	assert_false(now.done);
+	assert_memory_equal(&now.place, &first, sizeof(first));
+	settle(&w);
+	assert_true(sl_compare(w.load, w.ps, sl_lsn(599), "imported") > 500);
+	close_all(&w);
+}
+
 /* A new store from another one's positions and sizes, then its slices. */
 static void
 test_founding(void **state)
@@ -499,6 +554,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_moving),
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_two_at_one_position),
 		cmocka_unit_test(test_founding),
 	};
 
