@@ -36,7 +36,8 @@ au_volume_store_options(const AuHostVolume *v, const char *dir, AuPageStoreOptio
 		/* never reached: memtables are flushed when all together are too much */
 		.write_buffer_bytes = plan->memtables + 2 * plan->generation,
 		.retention_bytes = d->config.retention_mb * 1024 * 1024,
-		.retention_us = d->config.retention_seconds * 1000000,.memory = d->memory
+		.retention_us = d->config.retention_seconds * 1000000,
+		.cold_zstd = d->config.cold_zstd,.memory = d->memory
 	};
 }
 
