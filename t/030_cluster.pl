@@ -89,28 +89,6 @@ sub verify_each
 	return;
 }
 
-# Longest time without a commit in a load, in seconds.
-sub longest_gap
-{
-	my ($load) = @_;
-	my @at;
-	foreach my $f (glob "$load->{dir}/log.*")
-	{
-		foreach (split /\n/, slurp($f) // '')
-		{
-			my @w = split / /;
-			push @at, $w[4] + $w[5] / 1e6 if @w >= 6;
-		}
-	}
-	@at = sort { $a <=> $b } @at;
-	my $gap = 0;
-	for my $i (1 .. $#at)
-	{
-		$gap = $at[$i] - $at[ $i - 1 ] if $at[$i] - $at[ $i - 1 ] > $gap;
-	}
-	return $gap;
-}
-
 # (Two of three are enough to begin with.)
 ok($node->poll_query_until('postgres', "SELECT bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
 	'three nodes');

@@ -106,28 +106,6 @@ sub ctl
 	return ($ok, $out . $err);
 }
 
-# Longest time without a commit in a load, in seconds.
-sub longest_gap
-{
-	my ($load) = @_;
-	my @at;
-	foreach my $f (glob "$load->{dir}/log.*")
-	{
-		foreach (split /\n/, slurp($f) // '')
-		{
-			my @w = split / /;
-			push @at, $w[4] + $w[5] / 1e6 if @w >= 6;
-		}
-	}
-	@at = sort { $a <=> $b } @at;
-	my $gap = 0;
-	for my $i (1 .. $#at)
-	{
-		$gap = $at[$i] - $at[ $i - 1 ] if $at[$i] - $at[ $i - 1 ] > $gap;
-	}
-	return $gap;
-}
-
 start_storage(3);
 ok($node->poll_query_until('postgres', "SELECT count(*) = 4 AND count(*) FILTER (WHERE state = 'ok') = 4 AND string_agg(shipping, ' ' ORDER BY shipping) = 'follows stream stream stream' FROM aurora.nodes"),
 	'a fourth node joins, and follows the log') or diag sql('SELECT number, shipping, state, problem FROM aurora.nodes') . slurp("$dir/daemon3.log");

@@ -27,7 +27,7 @@ our @EXPORT = qw(
   new_node create_extension init_pgbench start_load wait_load
   acknowledged check_all check_sums start_again daemon_pid wait_for_daemon
   shipper_field children seed_random sleep_random kill_quietly slurp
-  backend_pids evict_all bindir timed
+  backend_pids evict_all bindir timed longest_gap
 );
 
 # ---- random moments ----------------------------------------------------------
@@ -302,6 +302,28 @@ sub wait_load
 		$node->{aurora_unknown} += $load->{clients};
 	}
 	return ($rc, $n);
+}
+
+# Longest time without a commit in a load, in seconds.
+sub longest_gap
+{
+	my ($load) = @_;
+	my @at;
+	foreach my $f (glob "$load->{dir}/log.*")
+	{
+		foreach (split /\n/, slurp($f) // '')
+		{
+			my @w = split / /;
+			push @at, $w[4] + $w[5] / 1e6 if @w >= 6;
+		}
+	}
+	@at = sort { $a <=> $b } @at;
+	my $gap = 0;
+	for my $i (1 .. $#at)
+	{
+		$gap = $at[$i] - $at[ $i - 1 ] if $at[$i] - $at[ $i - 1 ] > $gap;
+	}
+	return $gap;
 }
 
 sub acknowledged { return $_[0]->{aurora_acked} // 0; }
