@@ -12,7 +12,9 @@
 /*
  * GET_VIEW: anyone asks any node for the view.  `epoch` is that of the view one
  * has (0: none); if the node's is no newer, VIEW comes at once without
- * bytes.  VIEW's epoch is the node's; 0: it is in no cluster.
+ * bytes.  VIEW's epoch is the node's; 0: it is in no cluster.  ERROR with AU_IO:
+ * it is in one, or shall be, and does not know the view yet: ask again, or ask
+ * another.  AU_UNSUPPORTED: of a version that knows no clusters.
  */
 typedef struct AuMsgGetView
 {

@@ -344,6 +344,11 @@ void		au_node_exported(AuNode *node, AuExportJob *job);
 /* AU_INVALID, AU_CORRUPT: the chunk was of no use. */
 void		au_node_imported(AuNode *node, void *vol, AuStatus status, const char *err);
 
+/* This node is, or becomes, one of a cluster's: until it has the view it says
+ * "not yet" to GET_VIEW and CLUSTER, not that it is in none; and never makes a
+ * volume for a log group that is not of a view. */
+void		au_node_in_cluster(AuNode *node);
+
 /* The cluster's view from now on; it is copied.  AU_NOMEM: only possible the
  * first time.  Then GET_VIEW is answered with it, and HELLO_OK has its epoch. */
 AuStatus	au_node_set_view(AuNode *node, const AuView *view);

@@ -335,7 +335,8 @@ struct AuNode
 	bool		stopped;
 	uint8_t    *slice;			/* AU_NODE_SLICE_BYTES: log on its way to the decoder */
 	AuMsgGetPages msg_get;
-	AuView	   *view;			/* of the cluster; NULL: none */
+	bool		in_cluster;		/* au_node_in_cluster */
+	AuView	   *view;			/* of the cluster; NULL: none, or not yet */
 	uint8_t    *view_bytes;		/* the same, as it is sent */
 	uint32_t	view_length;
 	AuPendingCommand commands[AU_NODE_COMMANDS_MAX];

@@ -11,9 +11,16 @@
 
 #include "common/au_wire_cluster.h"
 
+void
+au_node_in_cluster(AuNode *n)
+{
+	n->in_cluster = true;
+}
+
 AuStatus
 au_node_set_view(AuNode *n, const AuView *view)
 {
+	n->in_cluster = true;
 	if (n->view == NULL)
 	{
 		n->view = n->host.alloc(n->host.ctx, sizeof(*n->view) + AU_VIEW_ENCODED_MAX);
@@ -34,6 +41,14 @@ au_node_view(const AuNode *n)
 	return n->view;
 }
 
+/* Not "in no cluster": who hears that goes on without one, for ever. */
+static void
+no_view_yet(AuNode *n, AuConn *c, uint64_t id)
+{
+	au_n_error(n, c, id, AU_IO, "Ask again, or ask another node.",
+			   "this node has no view of its cluster yet");
+}
+
 void
 au_c_get_view(AuNode *n, AuConn *c, const AuFrame *f)
 {
@@ -44,6 +59,11 @@ au_c_get_view(AuNode *n, AuConn *c, const AuFrame *f)
 	if (!au_dec_get_view(f, &m))
 	{
 		au_n_error(n, c, f->id, AU_INVALID, NULL, "malformed GET_VIEW");
+		return;
+	}
+	if (n->view == NULL && n->in_cluster)
+	{
+		no_view_yet(n, c, f->id);
 		return;
 	}
 	if (n->view != NULL)
@@ -72,6 +92,11 @@ au_c_command(AuNode *n, AuConn *c, const AuFrame *f)
 		au_n_error(n, c, f->id, AU_INVALID, NULL,
 				   c->role == AU_ROLE_ADMIN || c->role == AU_ROLE_NODE ? "malformed CLUSTER" :
 				   "only nodes and administrators may change the cluster");
+		return;
+	}
+	if (n->in_cluster && n->view == NULL)
+	{
+		no_view_yet(n, c, f->id);
 		return;
 	}
 	if (n->host.command == NULL || n->view == NULL)

@@ -136,6 +136,14 @@ au_t_decide_vote(AuNode *n, AuConn *c)
 	}
 	if (c->vol == NULL)
 		c->vol = au_n_volume(n, c->system_identifier);
+	if (c->vol == NULL && n->in_cluster && m->group.epoch == 0)
+	{
+		/* made here, it would be one that the cluster knows nothing of */
+		au_n_error(n, c, c->ask_id, AU_MOVED,
+				   "The server asks the cluster for the volume's log group, and goes on by itself.",
+				   "this node is in a cluster, which has to name the nodes that keep the volume's log first");
+		return true;
+	}
 	if (c->vol == NULL)
 	{
 		meta = (AuVolumeMeta)

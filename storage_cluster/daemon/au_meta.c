@@ -479,6 +479,7 @@ au_meta_start(AuDaemon *d, char *err, size_t errlen)
 		return true;			/* in no cluster */
 	}
 	d->meta = m;
+	au_node_in_cluster(d->node);
 	if ((status != AU_OK && status != AU_NOT_FOUND) || !set_addresses(m, err, errlen))
 		return false;
 	if (d->config.single_volume != 0)

@@ -118,6 +118,10 @@ test_view(void **state)
 	get_view(&c, 0, &m);
 	assert_int_equal(m.epoch, 0);
 	assert_int_equal(m.length, 0);
+	/* it is to join one: "none" would be believed for ever */
+	au_node_in_cluster(H.node);
+	SEND(&c, au_enc_get_view, 6, &(AuMsgGetView) {0});
+	expect_error(&c, 6, AU_IO, "no view of its cluster yet");
 	memset(&v, 0, sizeof(v));
 	apply(&v, view_init(3));
 	apply(&v, view_join(1, ""));
@@ -139,6 +143,32 @@ test_view(void **state)
 	assert_int_equal(m.length, 0);
 	fake_conn_end(&H, &c);
 	assert_int_equal(open_as(&c, AU_ROLE_READER).ring_epoch, 3);
+	fake_conn_end(&H, &c);
+	finish();
+}
+
+/* Volumes of a cluster's nodes are made for groups that the view names. */
+static void
+test_volume_without_view(void **state)
+{
+	AuMsgVote	m = {.term = 1,.writer_id = 1,.timeline = 1,.wal_segment_size = 16 << 20,
+		.start_lsn = 16 << 20,.may_create = 1,
+		.group = {.n = 1,.write_quorum = 1,.members = {{.node_id = 9}}}
+	};
+	AuNodeStats stats;
+	FakeConn	c;
+
+	(void) state;
+	begin();
+	au_node_in_cluster(H.node);
+	(void) open_as(&c, AU_ROLE_WRITER);
+	SEND(&c, au_enc_vote, 3, &m);
+	expect_error(&c, 3, AU_MOVED, "has to name the nodes");
+	au_node_stats(H.node, &stats);
+	assert_int_equal(stats.volumes, 0);
+	m.group.epoch = 1;
+	SEND(&c, au_enc_vote, 4, &m);
+	(void) expect(&c, AU_MSG_VOTE_OK, 4);
 	fake_conn_end(&H, &c);
 	finish();
 }
@@ -172,6 +202,9 @@ test_command(void **state)
 	(void) open_as(&c, AU_ROLE_ADMIN);
 	send_command(&c, 7, &drain);
 	expect_error(&c, 7, AU_REFUSED, "in no cluster");
+	au_node_in_cluster(H.node);
+	send_command(&c, 7, &drain);
+	expect_error(&c, 7, AU_IO, "no view of its cluster yet");
 	memset(&v, 0, sizeof(v));
 	apply(&v, view_init(3));
 	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
@@ -241,6 +274,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_view),
+		cmocka_unit_test(test_volume_without_view),
 		cmocka_unit_test(test_command),
 		cmocka_unit_test(test_command_bound),
 	};
