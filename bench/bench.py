@@ -172,6 +172,8 @@ class Bench:
         self.captured = {}
         self.crashed = {}
         self.took = {}              # seconds of what was done once
+        self.described = {}         # the machine
+        self.complete = False
 
     def say(self, text):
         t = int(time.monotonic() - self.t0)
@@ -189,6 +191,7 @@ class Bench:
         self.say("repeat %d  %-20s %-10s %12.3f %s%s" % (
             repeat, workload, peer, sample["value"], unit,
             "   p99 %.2f ms" % p99 if p99 else ""))
+        self.write()
 
     def attempt(self, what, function, *args):
         """The result, or None after an error, which is kept."""
@@ -359,28 +362,31 @@ class Bench:
         out["postgresql.conf"] = {**SETTINGS, "wal_compression": self.o.wal_compression}
         return out
 
-    def write(self, described):
-        os.makedirs(self.o.out, exist_ok=True)
+    def write_file(self, name, text):
+        """All of it or nothing: this may be its last moment."""
+        path = os.path.join(self.o.out, name)
+        with open(path + ".new", "w") as f:
+            f.write(text)
+        os.rename(path + ".new", path)
+
+    def write(self):
+        """What there is so far; returns it."""
         result = {"revision": self.o.revision, "command": self.o.command,
                   "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                  "complete": self.complete,
                   "seconds": round(time.monotonic() - self.t0),
-                  "machine": described, "settings": self.settings(),
+                  "machine": self.described, "settings": self.settings(),
                   "peers": {n: PEERS[n].title for n in self.o.peers},
                   "workloads": {w.name: {"unit": w.unit, "title": w.title}
                                 for w in WORKLOADS},
                   "samples": self.samples, "errors": self.errors}
         report.summarize(result)
-        with open(os.path.join(self.o.out, "latest.json"), "w") as f:
-            json.dump(result, f, indent=1)
-            f.write("\n")
         plots = plot.all_plots(result)
         for name, svg in plots.items():
-            with open(os.path.join(self.o.out, name), "w") as f:
-                f.write(svg)
-        text = report.markdown(result, plots)
-        with open(os.path.join(self.o.out, "latest.md"), "w") as f:
-            f.write(text)
-        print("\n" + report.console(result))
+            self.write_file(name, svg)
+        self.write_file("latest.md", report.markdown(result, plots))
+        self.write_file("latest.json", json.dumps(result, indent=1) + "\n")
+        return result
 
 
 def interrupted(number, _):
@@ -395,10 +401,11 @@ def main():
     b = Bench(o)
     try:
         check_room(o)
-        described = machine(o)
-        if described["load_before"] > 0.5:
+        os.makedirs(o.out, exist_ok=True)
+        b.described = machine(o)
+        if b.described["load_before"] > 0.5:
             print("warning: the machine is busy (load %.1f); take the figures with care"
-                  % described["load_before"])
+                  % b.described["load_before"])
         o.copy_file = os.path.join(o.work, "rows.txt")
         if {"copy", "index_build", "update_bulk"} & set(o.workloads):
             make_copy_file(o.copy_file, o.rows)
@@ -407,10 +414,12 @@ def main():
         for repeat in range(1, o.repeats + 1):
             b.run_repeat(repeat)
         b.last_look()
-        b.write(described)
+        b.complete = True
     finally:
         server.stop_all()
         shutil.rmtree(o.work, ignore_errors=True)
+        if b.samples:
+            print("\n" + report.console(b.write()), flush=True)
     if b.errors:
         sys.exit("bench: %d of the measurements failed, see above" % len(b.errors))
 

@@ -66,7 +66,8 @@ trap clean_up EXIT
 # The program cleans up after itself on a signal; wait for it.
 stop_child() {
 	trap '' INT TERM HUP
-	[ -z "$child" ] || { kill -TERM "$child" 2>/dev/null; wait "$child" 2>/dev/null; }
+	[ -z "$child" ] || { kill -TERM "$child" 2>/dev/null; wait "$child" 2>/dev/null; } || true
+	publish
 	exit 130
 }
 trap stop_child INT TERM HUP
@@ -108,6 +109,25 @@ if [ "$(id -u)" -eq 0 ]; then
 	# (runuser would put a process of its own between, which waits 2 s only.)
 	command=(setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups "${command[@]}")
 fi
+# Puts the results where they belong.  They are written after each measurement:
+# what was measured until an interruption is kept, but for the document.
+publish() {
+	local plot results=${BENCH_RESULTS:-$top/bench/results}
+	ls "$work"/out/* >/dev/null 2>&1 || return 0
+	cd "$work"
+	mkdir -p "$results"
+	[ ! -e out/latest.json ] || rm -f "$results"/*.svg
+	install -m 644 out/* "$results/"
+	[ -e out/latest.json ] || return 0
+	echo "written: latest.json, latest.md and plots in $results"
+	if [ "${BENCH_DOCS:-1}" != 0 ] && grep -qE '"mode": "(full|compact)"' out/latest.json &&
+		grep -q '"complete": true' out/latest.json; then
+		sed 's/](\([a-z0-9-]*\.svg\))/](benchmark-\1)/' out/latest.md >out/section.md
+		(cd bin && python3 -m aubench.report ../out/section.md "$top/docs/benchmark.md")
+		for plot in out/*.svg; do install -m 644 "$plot" "$top/docs/benchmark-$(basename "$plot")"; done
+		echo "written: docs/benchmark.md"
+	fi
+}
 # (A function, so that bash has read it all when the script is edited meanwhile.)
 run() {
 	cd "$work"
@@ -117,22 +137,7 @@ run() {
 	rc=0
 	wait "$child" || rc=$?
 	child=
-
-	results=${BENCH_RESULTS:-$top/bench/results}
-	mkdir -p "$results"
-	if [ -e out/latest.json ]; then
-		rm -f "$results"/*.svg
-		install -m 644 out/* "$results/"
-		echo "written: latest.json, latest.md and plots in $results"
-		if [ "${BENCH_DOCS:-1}" != 0 ] && grep -qE '"mode": "(full|compact)"' out/latest.json; then
-			sed 's/](\([a-z0-9-]*\.svg\))/](benchmark-\1)/' out/latest.md >out/section.md
-			(cd bin && python3 -m aubench.report ../out/section.md "$top/docs/benchmark.md")
-			for plot in out/*.svg; do install -m 644 "$plot" "$top/docs/benchmark-$(basename "$plot")"; done
-			echo "written: docs/benchmark.md"
-		fi
-	elif ls out/* >/dev/null 2>&1; then
-		install -m 644 out/* "$results/"
-	fi
+	publish
 	exit $rc
 }
 run "$@"

@@ -250,6 +250,8 @@ def markdown(result, plots):
     parts = ["Made by `%s` in %d min on: %s. Mode %s, scale %d, %d clients, median of %d.\n" % (
         result["command"], round(result["seconds"] / 60), machine_line(result), o["mode"],
         o["scale"], o["clients"], o["repeats"])]
+    if not result["complete"]:
+        parts.append("**Incomplete**: it was interrupted; what is missing was not measured.\n")
 
     def part(title, head, rows, text=""):
         rows = list(rows)
