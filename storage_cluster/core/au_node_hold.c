@@ -7,6 +7,9 @@
  * log than the node allows (a reader that forgot must not fill the disk):
  * then it is broken, and the next read below the horizon says so.
  *
+ * A node that copies page versions as of one LSN holds that LSN where they
+ * come from (au_h_ask).
+ *
  * Invariant: the store's hold is the lowest of the volume's connections', or
  * 0 if none has one, whenever the store may move the horizon.
  */
@@ -82,6 +85,18 @@ au_h_forget_conn(AuConn *c)
 	c->hold = 0;
 	if (c->vol != NULL)
 		find_lowest(c->vol);
+}
+
+bool
+au_h_ask(AuNode *n, AuConn *c, uint64_t id, AuLsn lsn)
+{
+	AuMsgHold	m = {.lsn = lsn};
+	AuWriter	w;
+
+	if (!au_n_reserve(n, c, &w, AU_WIRE_HEADER + 64))
+		return false;
+	au_n_send(n, c, &w, au_enc_hold(&w, id, &m));
+	return true;
 }
 
 void

@@ -254,6 +254,8 @@ struct AuVolume
 	bool		importing;		/* a chunk is being written */
 	AuConn	   *mover;			/* that slices come from; NULL: nobody */
 	bool		mover_asked;
+	bool		mover_held;		/* it keeps what is still to come */
+	uint32_t	mover_together; /* slices that come at a time; 0: none came yet */
 	uint32_t	mover_turn;
 	uint64_t	mover_at;		/* not asked before; asked: no answer after is none */
 
@@ -489,6 +491,10 @@ uint64_t	au_md_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_h_forget_conn(AuConn *c);
 void		au_h_break(AuVolume *v);
+/* Have the node that an outgoing connection leads to keep its volume readable
+ * as of lsn while the connection is open; 0: not any more.  It answers HOLD_OK,
+ * or an error: AU_GONE if it cannot.  false: nothing was asked. */
+bool		au_h_ask(AuNode *n, AuConn *c, uint64_t id, AuLsn lsn);
 
 /* au_node_view.c */
 void		au_c_get_view(AuNode *n, AuConn *c, const AuFrame *f);

@@ -13,6 +13,11 @@
  * owners can give the next chunk: one that fails, or does not answer, is
  * followed by the next.
  *
+ * All chunks are as of P, so the owner that gives them holds P, as long as the
+ * connection lasts and its --hold-limit-mb allows.  How many slices come
+ * together is found out: half as many when P was gone before all were in, or
+ * when that was near; twice as many when it took little of the limit.
+ *
  * Invariants:
  *  1. What this node keeps is what its store says, not what the view says: a
  *     slice that is owned here but not kept (a disk was lost) comes again.
@@ -30,10 +35,18 @@
 
 #include "common/au_wire_export.h"
 
-#define TOGETHER_MAX 64			/* slices that come at a time */
+#define TOGETHER_FIRST 8		/* slices that come at a time, at first */
+#define TOGETHER_MAX 64
 #define LOOK_AGAIN_US 20000
 #define ANSWER_US ((uint64_t) 30 * 1000000)
 #define READY_AGAIN_US ((uint64_t) 1000000)
+
+enum
+{
+	ID_HELLO = 1,
+	ID_HOLD,
+	ID_CHUNK
+};
 
 uint32_t
 au_o_number(const AuNode *n)
@@ -136,16 +149,16 @@ first_slice(const AuSliceSet *set)
 	return s;
 }
 
-/* Those that have the same owners as the first: each of them has all. */
+/* At most so many that have the same owners as the first: each of them has all. */
 static AuSliceSet
-together(const AuView *view, const AuSliceSet *missing)
+together(const AuView *view, const AuSliceSet *missing, uint32_t most)
 {
 	uint32_t	first = first_slice(missing);
 	const AuSlice *like = &view->slices[first];
 	AuSliceSet	r = {{0}};
 	uint32_t	n = 0;
 
-	for (uint32_t s = first; s < AU_SLICES && n < TOGETHER_MAX; s++)
+	for (uint32_t s = first; s < AU_SLICES && n < most; s++)
 	{
 		const AuSlice *slice = &view->slices[s];
 		bool		same = slice->nowners == like->nowners;
@@ -184,6 +197,26 @@ next_owner(AuVolume *v, const AuSliceSet *incoming, bool *none)
 	return NULL;
 }
 
+/* Fewer at a time next, or more. */
+static void
+fewer_together(AuVolume *v, uint32_t slices)
+{
+	v->mover_together = slices > 1 ? slices / 2 : 1;
+}
+
+/* They are in, and this much log came meanwhile; the owners allow about as much
+ * as this node does. */
+static void
+all_in(AuVolume *v, uint32_t slices, uint64_t log)
+{
+	uint64_t	limit = v->node->opt.hold_limit_bytes;
+
+	if (limit > 0 && log > limit / 2)
+		fewer_together(v, slices);
+	else if ((limit == 0 || log <= limit / 8) && slices >= v->mover_together)
+		v->mover_together = slices < TOGETHER_MAX / 2 ? slices * 2 : TOGETHER_MAX;
+}
+
 /* What comes now is of no use any more; it is begun anew. */
 static void
 give_up(AuVolume *v, const AuSlicesState *state, const char *why)
@@ -205,7 +238,7 @@ mover_closed(AuNode *n, AuConn *c)
 	v->mover = NULL;
 	if (v->mover_asked)
 		v->mover_at = n->host.now_us(n->host.ctx) + AU_NODE_RETRY_US;
-	v->mover_asked = false;
+	v->mover_asked = v->mover_held = false;
 }
 
 static void
@@ -241,6 +274,11 @@ mover_answer(AuNode *n, AuConn *c, const AuFrame *f)
 	}
 	if (f->type == AU_MSG_HELLO_OK && au_dec_hello_ok(f, &ok) && ok.volume_known)
 		return;
+	if (f->type == AU_MSG_HOLD_OK)
+	{
+		v->mover_held = true;
+		return;
+	}
 	v->mover_at = now + AU_NODE_RETRY_US;
 	if (f->type == AU_MSG_ERROR && au_dec_error(f, &e))
 	{
@@ -250,7 +288,10 @@ mover_answer(AuNode *n, AuConn *c, const AuFrame *f)
 		{
 			n->host.store_slices(n->host.ctx, v->handle, &state);
 			if (au_slices_any(&state.incoming))
+			{
+				fewer_together(v, au_slices_count(&state.incoming));
 				give_up(v, &state, "they took longer than old versions are kept");
+			}
 		}
 	}
 	au_n_close(n, c);
@@ -286,11 +327,19 @@ ask_owner(AuVolume *v, const AuSlicesState *state, uint64_t now)
 	};
 	AuWriter	w;
 
+	if (!v->mover_held)
+	{
+		if (!au_h_ask(n, v->mover, ID_HOLD, state->since))
+			return;
+		v->mover_asked = true;
+		v->mover_at = now + ANSWER_US;
+		return;
+	}
 	if (!au_n_reserve(n, v->mover, &w, AU_WIRE_HEADER + 128))
 		return;
 	v->mover_asked = true;
 	v->mover_at = now + ANSWER_US;
-	au_n_send(n, v->mover, &w, au_enc_export(&w, 2, &m));
+	au_n_send(n, v->mover, &w, au_enc_export(&w, ID_CHUNK, &m));
 }
 
 static uint64_t
@@ -374,8 +423,10 @@ bring_in(AuVolume *v, const AuSlicesState *state, const AuSliceSet *want, uint64
 		if (!state->done)
 			return pump(v, state, now);
 		h->store_import_finish(h->ctx, v->handle);
-		au_n_log(v->node, AU_LOG_INFO, "volume %" PRIu64 ": %u slices have come",
-				 v->meta.system_identifier, au_slices_count(&state->incoming));
+		all_in(v, au_slices_count(&state->incoming), v->applied - state->since);
+		au_n_log(v->node, AU_LOG_INFO, "volume %" PRIu64 ": %u slices have come, while %" PRIu64 " MB of log did",
+				 v->meta.system_identifier, au_slices_count(&state->incoming),
+				 (v->applied - state->since) >> 20);
 		au_o_refresh(v);
 		return 0;
 	}
@@ -385,7 +436,11 @@ bring_in(AuVolume *v, const AuSlicesState *state, const AuSliceSet *want, uint64
 			au_n_close(v->node, v->mover);
 		return UINT64_MAX;
 	}
-	now_in = together(v->node->view, &missing);
+	if (now < v->mover_at)
+		return v->mover_at - now;	/* P is to be held at once */
+	if (v->mover_together == 0)
+		v->mover_together = TOGETHER_FIRST;
+	now_in = together(v->node->view, &missing, v->mover_together);
 	(void) next_owner(v, &now_in, &none);
 	if (none || !h->store_slices_keep(h->ctx, v->handle, &now_in))
 		return AU_NODE_RETRY_US;

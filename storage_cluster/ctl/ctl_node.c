@@ -172,6 +172,37 @@ print_ring(json_t *cluster)
 		print_bar(n, most);
 }
 
+/* How far the node is with the slices that come to it: it has to be asked. */
+static void
+print_progress(json_t *node)
+{
+	CtlTarget	there = {.node = ctl_text_of(node, "address")};
+	json_t	   *status = ctl_get_status(&there);
+	json_t	   *v;
+	size_t		i;
+
+	json_array_foreach(json_object_get(status, "volumes"), i, v)
+		printf("  node %" PRId64 ", volume %s: %" PRId64 " slices here, %" PRId64 " coming, %" PRId64
+			   " to come after these; %" PRId64 " MB have come\n", ctl_number_of(node, "number"),
+			   ctl_text_of(v, "system_identifier"), ctl_number_of(v, "slices"),
+			   ctl_number_of(v, "slices_incoming"), ctl_number_of(v, "slices_missing"),
+			   ctl_number_of(v, "moved_bytes") >> 20);
+	json_decref(status);
+}
+
+static void
+print_moving(json_t *cluster)
+{
+	json_t	   *n;
+	size_t		i;
+
+	if (ctl_number_of(cluster, "slices_moving") > 0)
+		printf("\n");
+	json_array_foreach(json_object_get(cluster, "nodes"), i, n)
+		if (ctl_number_of(n, "slices_incoming") > 0 && json_is_true(json_object_get(n, "up")))
+			print_progress(n);
+}
+
 int
 ctl_ring(const CtlTarget *t, int nwords, const char **words)
 {
@@ -187,6 +218,7 @@ ctl_ring(const CtlTarget *t, int nwords, const char **words)
 	if (cluster == NULL)
 		return 1;
 	print_ring(cluster);
+	print_moving(cluster);
 	json_decref(status);
 	return 0;
 }

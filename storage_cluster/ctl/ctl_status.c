@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cluster/au_view.h"
+
 const char *
 ctl_text_of(json_t *o, const char *key)
 {
@@ -112,6 +114,22 @@ print_latency(json_t *latency)
 	}
 }
 
+/* Only a node of a cluster keeps less than all. */
+static void
+print_slices(json_t *v)
+{
+	char		line[256];
+	char		moved[32];
+
+	if (ctl_number_of(v, "slices") == AU_SLICES && ctl_number_of(v, "slices_dropping") == 0)
+		return;
+	snprintf(line, sizeof(line), "%" PRId64 " of %d here, %" PRId64 " coming, %" PRId64 " to come after these, %" PRId64 " being deleted; %s have come",
+			 ctl_number_of(v, "slices"), AU_SLICES, ctl_number_of(v, "slices_incoming"),
+			 ctl_number_of(v, "slices_missing"), ctl_number_of(v, "slices_dropping"),
+			 size_text(ctl_number_of(v, "moved_bytes"), moved, sizeof(moved)));
+	print_line("slices", line);
+}
+
 static void
 print_volume(json_t *v)
 {
@@ -154,6 +172,7 @@ print_volume(json_t *v)
 			 size_text(ctl_number_of(v, "store_bytes"), a, sizeof(a)),
 			 size_text(ctl_number_of(v, "pending_bytes") + ctl_number_of(v, "store_memory_bytes"), b, sizeof(b)));
 	print_line("page versions", line);
+	print_slices(v);
 	snprintf(line, sizeof(line), "%" PRId64 " (%" PRId64 " drops wait for the retention)",
 			 ctl_number_of(v, "relations"), ctl_number_of(v, "drops_waiting"));
 	print_line("relations", line);

@@ -78,6 +78,7 @@ static struct
 	CnNode		nodes[CN_NODES];
 	CnConn		conns[CN_CONNS];
 	uint64_t	retention;
+	uint64_t	hold_limit;		/* 0: any */
 	bool		verbose;
 } cn;
 
@@ -727,7 +728,8 @@ cn_start(int i)
 {
 	CnNode	   *n = &cn.nodes[i];
 	AuNodeOptions opt = {
-		.node_id = cn_node_id(i),.alone = true,.drop_grace_us = 3 * 1000000
+		.node_id = cn_node_id(i),.alone = true,.drop_grace_us = 3 * 1000000,
+		.hold_limit_bytes = cn.hold_limit
 	};
 	char		err[512];
 

@@ -489,32 +489,36 @@ test_crashes(void **state)
 		moving(seed, true);
 }
 
+/* Node 0 is started anew, and has no log from the beginning, as after a long
+ * time: who joins cannot make all pages from log. */
+static void
+forget_log(void)
+{
+	CnVolume   *v = &cn.nodes[0].vol;
+	AuLsn		keep;
+
+	cn_crash(0);
+	cn_open_store(v);
+	keep = au_pagestore_restart_lsn(v->store);
+	assert_true(keep > v->log_start);
+	memmove(v->log, v->log + (keep - v->log_start), (size_t) (v->log_end - keep));
+	v->log_start = keep;
+	au_pagestore_close(v->store);
+	v->store = NULL;
+	cn_start(0);
+}
+
 /* Log from the volume's start is gone: sizes and positions come from another
  * node, then slices.  Short retention, so that the horizon moves meanwhile. */
 static void
 test_founding(void **state)
 {
-	CnVolume   *v;
-
 	(void) state;
 	begin(50, 400000);
 	make_cluster(1);
 	load(3000);
 	settle();
-	/* as after a long time */
-	v = &cn.nodes[0].vol;
-	cn_crash(0);
-	cn_open_store(v);
-	{
-		AuLsn		keep = au_pagestore_restart_lsn(v->store);
-
-		assert_true(keep > v->log_start);
-		memmove(v->log, v->log + (keep - v->log_start), (size_t) (v->log_end - keep));
-		v->log_start = keep;
-	}
-	au_pagestore_close(v->store);
-	v->store = NULL;
-	cn_start(0);
+	forget_log();
 	join(1);
 	load(300);
 	join(2);
@@ -534,6 +538,79 @@ test_founding(void **state)
 	assert_true(cn.nodes[1].vol.log_start > t.start && cn.nodes[2].vol.log_start > t.start);
 	assert_true(compare_all() > 1000);
 	end();
+}
+
+/*
+ * A server that writes more log than is kept readable while slices come: the
+ * owner holds what is to come, and what is too much for the limit of holds
+ * comes in fewer slices.  Returns how many came at a time at least and most.
+ */
+static void
+moving_under_load(uint64_t retention, uint64_t hold_limit, uint64_t *fewest, uint64_t *most)
+{
+	AuVolumeStats stats;
+	AuSliceSet	owned;
+	AuSliceSet	incoming;
+	AuSlicesState slices;
+	void	   *vol;
+
+	begin(60, retention);
+	cn.hold_limit = hold_limit;
+	make_cluster(1);
+	load(4000);
+	settle();
+	forget_log();
+	join(1);
+	*fewest = AU_SLICES;
+	*most = 0;
+	for (int i = 0;; i++)
+	{
+		if (i == 8000)
+			fail_msg("slices do not come: %u are here", au_slices_count(&slices.kept));
+		more_log();
+		more_log();
+		more_log();
+		step();
+		if (!au_node_volume_stats(cn.nodes[1].node, 0, &stats, &vol))
+			continue;
+		if (stats.slices_incoming > 0 && stats.slices_missing > 0)
+		{
+			*fewest = stats.slices_incoming < *fewest ? stats.slices_incoming : *fewest;
+			*most = stats.slices_incoming > *most ? stats.slices_incoming : *most;
+		}
+		au_view_owned(&cn.view, 2, &owned, &incoming);
+		au_pagestore_slices(cn.nodes[1].vol.store, &slices);
+		if (au_slices_count(&owned) > 100 && !au_slices_any(&incoming) &&
+			memcmp(&slices.kept, &owned, sizeof(owned)) == 0)
+			break;
+	}
+	settle();
+	assert_true(compare_all() > 10);
+	end();
+}
+
+static void
+test_history_is_held(void **state)
+{
+	uint64_t	fewest;
+	uint64_t	most;
+
+	(void) state;
+	moving_under_load(10000, 0, &fewest, &most);
+	assert_int_equal(most, 64);
+}
+
+static void
+test_fewer_slices(void **state)
+{
+	uint64_t	fewest;
+	uint64_t	most;
+
+	(void) state;
+	moving_under_load(10000, 60000, &fewest, &most);
+	print_message("%llu to %llu slices at a time\n", (unsigned long long) fewest,
+				  (unsigned long long) most);
+	assert_true(fewest <= 4 && most < 64);
 }
 
 static void
@@ -604,6 +681,8 @@ main(void)
 		cmocka_unit_test(test_moving),
 		cmocka_unit_test(test_crashes),
 		cmocka_unit_test(test_founding),
+		cmocka_unit_test(test_history_is_held),
+		cmocka_unit_test(test_fewer_slices),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
