@@ -51,25 +51,26 @@ class Client(threading.Thread):
         self.random = random.Random(seed)
         self.told = []              # of each transfer
         self.amount = []
-        self.idle = threading.Event()
+        self.turn = threading.Lock()    # held from a look at bank.paused to the transfer's end
         self.connection = None
 
     def run(self):
         while not self.bank.over:
-            if self.bank.paused:
-                self.idle.set()
-                time.sleep(0.01)
-                continue
-            self.idle.clear()
-            try:
-                if self.connection is None:
-                    self.connection = Connection(self.bank.socket)
-                self.transfer()
-            except Lost:
-                self.drop()
-                time.sleep(0.05)
+            with self.turn:
+                pause = 0.01 if self.bank.paused else self.step()
+            time.sleep(pause)
         self.drop()
-        self.idle.set()
+
+    def step(self):
+        """A transfer.  Returns for how long to wait before the next."""
+        try:
+            if self.connection is None:
+                self.connection = Connection(self.bank.socket)
+            self.transfer()
+            return 0
+        except Lost:
+            self.drop()
+            return 0.05
 
     def drop(self):
         if self.connection:
@@ -114,6 +115,7 @@ class Bank:
         self.commit_times = []      # monotonic, of all clients
         self.errors = {}
         self.violations = []
+        self.where = "at the start"     # which fault it is: the campaign says so
         self.reads = 0
         self.checks = 0
         self.clients = [Client(self, i, seed * 1000 + i) for i in range(1, clients + 1)]
@@ -155,8 +157,8 @@ class Bank:
         self.errors[text[:60]] = self.errors.get(text[:60], 0) + 1
 
     def violation(self, text):
-        self.violations.append(text)
-        print("VIOLATION: " + text, flush=True)
+        self.violations.append("%s: %s" % (self.where, text))
+        print("VIOLATION: " + self.violations[-1], flush=True)
 
     def counts(self):
         told = [t for c in self.clients for t in c.told]
@@ -219,14 +221,12 @@ class Bank:
         self.paused = True
         limit = time.monotonic() + seconds
         for c in self.clients:
-            while not c.idle.wait(0.1):
-                if time.monotonic() > limit:
-                    return False
+            if not c.turn.acquire(timeout=max(0.1, limit - time.monotonic())):
+                return False
+            c.turn.release()        # whoever takes its turn from now on sees the pause
         return True
 
     def resume(self):
-        for c in self.clients:
-            c.idle.clear()
         self.paused = False
 
     def nobody_left(self, c):

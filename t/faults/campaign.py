@@ -19,11 +19,12 @@ import signal
 import statistics
 import sys
 import time
+import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from bank import WRONG_BALANCES, Bank  # noqa: E402
-from cluster import Network, Node, Server, Trouble, run  # noqa: E402
+from cluster import SERVER, Network, Node, Server, Trouble, ended_by_itself, outcome, run  # noqa: E402
 from nemeses import NEMESES  # noqa: E402
 from pgwire import Lost, ServerError  # noqa: E402
 
@@ -37,6 +38,8 @@ CAUGHT_UP = """
 SELECT coalesce(bool_and(shipping IN ('stream', 'follows') AND applied_lsn >= '%s'), false)
   FROM aurora.nodes"""
 TABLES = ("account", "ledger")
+# Options of all nodes: little memory, damage is found within seconds.
+SMALL = ["--memory", "64", "--scrub-mb-per-s", "100"]
 
 
 class Campaign:
@@ -48,8 +51,9 @@ class Campaign:
         os.makedirs(self.work)
         self.network = Network(nodes + 1, options.port)      # one more may join
         self.nodes = [Node(i, self.work, options.bindir, self.network, options.shim,
-                           ["--memory", "64", "--retention-mb", "64"] + self.membership(i))
+                           SMALL + ["--retention-mb", "64"] + self.membership(i))
                       for i in range(1, nodes + 1)]
+        self.started = list(self.nodes)     # also those that came and went
         self.server = None
         self.bank = None
         self.injected = {}
@@ -68,7 +72,7 @@ class Campaign:
         return self.random.sample(self.nodes, k)
 
     def everybody_but(self, node):
-        return [i for i in range(len(self.nodes) + 1) if i != node.number]
+        return [SERVER] + [n.number for n in self.nodes if n is not node]
 
     def hold(self, factor=1.0):
         time.sleep(factor * self.random.uniform(*self.o.hold))
@@ -92,19 +96,34 @@ class Campaign:
     def formed(self):
         return self.count in self.o.form
 
-    def control(self, *command):
-        """auroractl's output, asked of whichever node answers."""
-        for n in self.nodes:
-            text = run([os.path.join(self.o.bindir, "auroractl"), "--node", n.address,
-                        *map(str, command)], check=n is self.nodes[-1])
-            if "could not" not in text and "no leader" not in text:
-                return text
-        return text
+    def control(self, *command, seconds=CATCH_UP_S):
+        """
+        auroractl's output, asked of one node after the other until one does it:
+        there may be no leader yet, or a log whose writer has not taken a change.
+        """
+        limit = time.monotonic() + seconds
+        answers = []
+        while time.monotonic() < limit:
+            for n in self.nodes:
+                rc, text = outcome([os.path.join(self.o.bindir, "auroractl"), "--node",
+                                    n.address, *map(str, command)])
+                if rc == 0:
+                    return text
+                answers.append("%s: %s" % (n.address, text.strip()))
+            time.sleep(0.2)
+        raise Trouble("auroractl %s did not succeed within %d s; the last answers: %s" % (
+            " ".join(map(str, command)), seconds, "; ".join(answers[-len(self.nodes):])))
 
     def further_node(self):
-        """A node with an empty directory, that is to join."""
-        return Node(self.count + 1, self.work, self.o.bindir, self.network, self.o.shim,
-                    ["--memory", "64", "--join", self.network.address(1)])
+        """A node with an empty directory at an address that is free, started, to join."""
+        taken = [n.number for n in self.nodes]
+        number = next(i for i in range(1, self.count + 2) if i not in taken)
+        n = Node(number, self.work, self.o.bindir, self.network, self.o.shim,
+                 SMALL + ["--join", self.nodes[0].address])
+        self.started.append(n)
+        n.start()
+        n.wait_listening()
+        return n
 
     def member(self, node):
         """Its line of "node list" in words, or None."""
@@ -121,8 +140,34 @@ class Campaign:
                     node.address, state, seconds, self.control("node", "list")))
             time.sleep(0.1)
 
-    def number_of(self, node):
-        return self.member(node)[0]
+    def take_out(self, node):
+        """Drained, removed, stopped; its directory goes.  Returns its number in the cluster."""
+        number = self.member(node)[0]
+        self.control("node", "drain", number, "--wait")
+        self.control("node", "remove", number)
+        if not node.stop():
+            self.bank.violation("the drained node did not stop cleanly, see " + node.log)
+        shutil.rmtree(node.dir)
+        return number
+
+    def wait_repaired(self, node, seconds=CATCH_UP_S):
+        """
+        Its page store was made anew and has all slices, or has nothing damaged: a
+        whole walk of the scrubber has found nothing.  Returns which.
+        """
+        limit = time.monotonic() + seconds
+        while True:
+            v = (node.status() or {}).get("volumes") or [{}]
+            whole = "repairing" not in v[0] and v[0].get("slices_incoming", 0) == 0 \
+                and v[0].get("slices_missing", 0) == 0
+            if whole and v[0].get("repairs", 0) > 0:
+                return "repaired"
+            if whole and v[0].get("scrub_passes", 0) > 0 and v[0]["scrub_damaged"] == 0:
+                return "no harm"
+            if time.monotonic() > limit:
+                raise Trouble("node %d is not repaired within %d s: %s" % (
+                    node.number, seconds, v[0]))
+            time.sleep(0.1)
 
     # ---- states -------------------------------------------------------------------
 
@@ -141,6 +186,11 @@ class Campaign:
         finally:
             c.close()
 
+    @staticmethod
+    def numbers(c):
+        """Of the nodes, as the server counts them."""
+        return [r[0] for r in c.rows("SELECT number FROM aurora.nodes ORDER BY 1")]
+
     def compare_nodes(self):
         """
         With the load paused: the pages of each node are those of the server.  A
@@ -150,18 +200,18 @@ class Campaign:
         c = self.bank.connect()
         try:
             whole = not self.formed() or self.count <= REPLICAS
-            for n in range(1, self.count + 1) if whole else [0]:
-                c.query("SET aurora.read_node = %d" % n)
+            for n in self.numbers(c) if whole else ["0"]:
+                c.query("SET aurora.read_node = %s" % n)
                 for table in TABLES:
                     c.query("SELECT aurora.evict('%s')" % table)
                 wrong = c.value(WRONG_BALANCES)
                 if wrong != "0":
-                    self.bank.violation("node %d: %s balances are wrong" % (n, wrong))
+                    self.bank.violation("node %s: %s balances are wrong" % (n, wrong))
                 for table in TABLES:
                     c.query("SELECT count(*) FROM %s" % table)
                     differing = c.rows("SELECT v.* FROM aurora.verify_pages('%s') v" % table)
                     if differing:
-                        self.bank.violation("node %d: pages of %s differ: %s" % (
+                        self.bank.violation("node %s: pages of %s differ: %s" % (
                             n, table, differing[:3]))
             c.query("RESET aurora.read_node")
             c.query("SELECT bt_index_check('account_pkey', true), "
@@ -204,6 +254,7 @@ class Campaign:
 
     def one(self, kind):
         self.number += 1
+        self.bank.where = "%d nodes, fault %d, %s" % (self.count, self.number, kind.name)
         began = time.monotonic()
         whom = kind.function(self)
         healed = time.monotonic()
@@ -238,10 +289,10 @@ class Campaign:
     def watch_processes(self):
         for n in self.nodes:
             if n.process.poll() is not None:
-                raise Trouble("node %d ended by itself (%d), see %s" % (
-                    n.number, n.process.returncode, n.log))
+                raise Trouble(ended_by_itself(n))
 
     def finish(self):
+        self.bank.where += ", or at the end"
         if not self.bank.pause():
             self.bank.violation("clients are stuck at the end")
         self.bank.check()
@@ -256,7 +307,7 @@ class Campaign:
 
     def watch_for_crashes(self):
         """Nobody may have died of a signal that was not ours, or failed an assertion."""
-        for n in self.nodes:
+        for n in {n.log: n for n in self.started}.values():
             with open(n.log, errors="replace") as f:
                 for line in f:
                     if "ssertion" in line or "ERROR: AddressSanitizer" in line:
@@ -280,7 +331,9 @@ class Campaign:
         finally:
             if self.bank:
                 self.bank.over = True
-            for p in [n.process for n in self.nodes] + [self.server and self.server.process]:
+                if self.bank.violations or sys.exc_info()[0]:
+                    self.keep_state()
+            for p in [n.process for n in self.started] + [self.server and self.server.process]:
                 if p and p.poll() is None:
                     p.send_signal(signal.SIGCONT)
                     p.kill()
@@ -288,6 +341,21 @@ class Campaign:
             for p in self.network.holder.values():
                 p.kill()
                 p.wait()
+
+
+    def keep_state(self):
+        """What there is to know of everybody goes to state.json, beside the logs."""
+        state = {"wrong": self.bank.violations, "nodes": {}}
+        try:
+            c = self.bank.connect(seconds=5)
+            for view in ("shipper", "nodes"):
+                state[view] = c.value("SELECT json_agg(v) FROM aurora.%s v" % view)
+        except (Lost, ServerError) as e:
+            state["server"] = str(e)
+        for n in self.nodes:
+            state["nodes"][n.number] = n.status()
+        with open(os.path.join(self.work, "state.json"), "w") as f:
+            json.dump(state, f, indent=1)
 
 
 def figures(campaigns, seed, took):
@@ -342,6 +410,14 @@ def parse_options():
     return o
 
 
+def again(o):
+    """The command that repeats this campaign: the same faults, if not the same moments."""
+    return "make check-faults FAULTS=%d FAULTS_OPTIONS='--seed %d --nodes %s --hold %s%s'%s" % (
+        o.faults, o.seed, ",".join(map(str, o.nodes)), ",".join(map(str, o.hold)),
+        " --only " + ",".join(o.only) if o.only else "",
+        "" if os.environ["AURORA_FAULTS_NET"] == "1" else " AURORA_FAULTS_NET=0")
+
+
 def build_shim(o):
     """The library that makes disks bad; None where it cannot be built."""
     source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "disk_shim.c")
@@ -373,9 +449,12 @@ def main():
         campaigns.append(c)
         try:
             c.run(count)
-        except (Trouble, Lost, ServerError) as e:
-            trouble.append(str(e))
-            print("TROUBLE: %s" % e, flush=True)
+        except Exception as e:          # also a mistake of our own ends with figures
+            if not isinstance(e, (Trouble, Lost, ServerError)):
+                traceback.print_exc(file=sys.stdout)
+            trouble.append("%s: %s: %s" % (
+                c.bank.where if c.bank else "%d nodes" % n, type(e).__name__, e))
+            print("TROUBLE: " + trouble[-1], flush=True)
     f = figures(campaigns, o.seed, time.monotonic() - started)
     f["violations"] += trouble
     if o.json:
@@ -386,7 +465,9 @@ def main():
             print("%d nodes, %-21s without writes: median %.2f s, worst %.2f s (%d)" % (
                 len(c.nodes), k, statistics.median(c.gaps[k]), max(c.gaps[k]), len(c.gaps[k])))
     if f["violations"]:
-        print("kept: " + o.work)
+        print("WRONG, the first of %d: %s" % (len(f["violations"]), f["violations"][0]))
+        print("logs and state.json: " + o.work)
+        print("again: " + again(o))
     else:
         shutil.rmtree(o.work)
     print("faults: %d (%s); commits told %d, lost or wrong %d; %d checks, %d reads; without writes "

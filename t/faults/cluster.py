@@ -15,6 +15,7 @@ nothing can be cut.
 """
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -30,12 +31,28 @@ class Trouble(Exception):
     """The campaign cannot go on."""
 
 
-def run(argv, env=None, check=True):
-    r = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                       stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})})
-    if check and r.returncode != 0:
-        raise Trouble("%s failed (%d): %s" % (" ".join(argv), r.returncode, r.stdout[-2000:]))
-    return r.stdout
+def outcome(argv):
+    """(exit status, output)"""
+    try:
+        r = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, errors="replace", timeout=120)
+        return r.returncode, r.stdout
+    except subprocess.TimeoutExpired as e:
+        return 124, "not through within 120 s: %r" % (e.stdout or b"")[-200:]
+
+
+def run(argv):
+    rc, text = outcome(argv)
+    if rc != 0:
+        raise Trouble("%s failed (%d): %s" % (" ".join(argv), rc, text[-2000:]))
+    return text
+
+
+def ended_by_itself(node):
+    with open(node.log, errors="replace") as f:
+        last = f.read()[-500:].splitlines()[-1:]
+    return "node %d ended by itself (%d); %s ends with: %s" % (
+        node.number, node.process.returncode, node.log, "".join(last))
 
 
 def die_with_parent():
@@ -156,11 +173,22 @@ class Node:
             finally:
                 s.close()
             if self.process.poll() is not None:
-                raise Trouble("node %d ended with %d, see %s" % (
-                    self.number, self.process.returncode, self.log))
+                raise Trouble(ended_by_itself(self))
             if time.monotonic() > limit:
                 raise Trouble("node %d does not listen" % self.number)
             time.sleep(0.02)
+
+    def status(self):
+        """Its GET /status; None: no answer."""
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(5)
+                s.connect(self.http)
+                s.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+                answer = b"".join(iter(lambda: s.recv(65536), b""))
+            return json.loads(answer.partition(b"\r\n\r\n")[2])
+        except (OSError, ValueError):
+            return None
 
     def signal(self, sig):
         self.process.send_signal(sig)

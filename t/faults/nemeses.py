@@ -260,49 +260,37 @@ def broken_disk(c):
 def damaged_file(c):
     """
     Bits flipped in a file of the page store.  Reads go on and are right, whoever
-    has to give the page.
+    has to give the page, and the node gets what it lost from the others.
     """
     n = c.some(1)[0]
-    n.kill()
+    if not n.stop():                # not killed: what is in memory goes to files
+        c.bank.violation("node %d did not stop cleanly, see %s" % (n.number, n.log))
     files = []
     for where, _, found in os.walk(n.dir):
-        files += [os.path.join(where, f) for f in found if f.endswith(".sst")]
+        files += [os.path.join(where, f) for f in found
+                  if f.endswith(".sst") and "volumes" in where]
     if not files:
         n.start()
         return "%s, which has no files yet" % names([n])
     path = c.random.choice(sorted(files))
-    flipped = flip(c, path)
+    flip(c, path)
     n.start()
+    n.wait_listening()
     c.hold()
     c.cold_reads()
-    # No other way back yet than the right bits; if the file is gone, a
-    # compaction has read it and found nothing wrong with what it kept.
-    n.kill()
-    flip_back(path, flipped)
-    n.start()
-    return "%s, %d bits of %s" % (names([n]), len(flipped[1]), os.path.basename(path))
+    return "%s, %s: %s" % (names([n]), os.path.basename(path), c.wait_repaired(n))
 
 
 def flip(c, path):
-    """(inode, [(position, bit)])"""
+    """Some bits, at places that only the seed and the size determine."""
     size = os.path.getsize(path)
-    places = [(c.random.randrange(size), 1 << c.random.randrange(8)) for _ in range(8)]
-    turn(path, places)
-    return os.stat(path).st_ino, places
-
-
-def flip_back(path, flipped):
-    if os.path.exists(path) and os.stat(path).st_ino == flipped[0]:
-        turn(path, flipped[1])
-
-
-def turn(path, places):
     with open(path, "r+b") as f:
-        for at, bit in places:
+        for _ in range(8):
+            at = c.random.randrange(size)
             f.seek(at)
             byte = f.read(1)[0]
             f.seek(at)
-            f.write(bytes([byte ^ bit]))
+            f.write(bytes([byte ^ 1 << c.random.randrange(8)]))
 
 
 # ---- members -------------------------------------------------------------------------
@@ -311,25 +299,26 @@ def turn(path, places):
 def join_and_drain(c):
     """A further node joins under load, gets its slices, and gives them away again."""
     n = c.further_node()
-    n.start()
-    n.wait_listening()
     c.wait_member(n, "active")
     c.hold(0.5)
-    number = c.number_of(n)
-    c.control("node", "drain", number, "--wait")
-    c.control("node", "remove", number)
-    if not n.stop():
-        c.bank.violation("the drained node did not stop cleanly, see " + n.log)
-    shutil.rmtree(n.dir)
-    return "node %s of the cluster" % number
+    return "node %s of the cluster" % c.take_out(n)
+
+
+@nemesis(needs="cluster", weight=4)
+def replace_member(c):
+    """A node, with its part in the log group if it has one, gives way to a new one."""
+    old = c.some(1)[0]
+    new = c.further_node()
+    c.wait_member(new, "active")
+    number = c.take_out(old)
+    c.nodes[c.nodes.index(old)] = new
+    return "%s of the cluster by %s" % (number, c.member(new)[0])
 
 
 @nemesis(needs="cluster", weight=4)
 def kill_while_joining(c):
     """One of the nodes that a new one copies from is killed meanwhile; then the new one is."""
     n = c.further_node()
-    n.start()
-    n.wait_listening()
     victim = c.some(1)[0]
     victim.kill()
     c.hold(0.5)
@@ -338,12 +327,7 @@ def kill_while_joining(c):
     n.start()
     n.wait_listening()
     c.wait_member(n, "active")
-    number = c.number_of(n)
-    c.control("node", "drain", number, "--wait")
-    c.control("node", "remove", number)
-    n.stop()
-    shutil.rmtree(n.dir)
-    return "%s, and node %s" % (names([victim]), number)
+    return "%s, and node %s" % (names([victim]), c.take_out(n))
 
 
 # ---- planted: does the checker find it? --------------------------------------------
