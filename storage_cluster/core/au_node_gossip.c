@@ -302,6 +302,23 @@ au_node_gossip(const AuNode *n)
 	return n->gossip != NULL ? &n->gossip->g : NULL;
 }
 
+AuLsn
+au_g_applied(const AuNode *n, uint64_t system_identifier)
+{
+	AuLsn		applied = 0;
+
+	for (uint32_t i = 0; n->gossip != NULL && i < n->gossip->g.nmembers; i++)
+	{
+		const AuGossipMarks *m = &n->gossip->g.members[i].marks;
+
+		for (uint32_t k = 0; m->heartbeat != 0 && k < m->nvolumes; k++)
+			if (m->volumes[k].system_identifier == system_identifier &&
+				m->volumes[k].applied > applied)
+				applied = m->volumes[k].applied;
+	}
+	return applied;
+}
+
 uint64_t
 au_g_run(AuNode *n, uint64_t now)
 {

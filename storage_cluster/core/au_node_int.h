@@ -389,6 +389,8 @@ void		au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m);
 /* Slice of syncing, applying, writing; returns when it wants to run again. */
 uint64_t	au_v_run(AuVolume *v);
 bool		au_v_writer_must_wait(const AuVolume *v);
+/* More log lies between this and what is applied than may be. */
+bool		au_v_lags(const AuVolume *v, AuLsn lsn);
 bool		au_v_stopped(const AuVolume *v);
 AuLsn		au_v_received(const AuVolume *v);
 AuLsn		au_v_durable(const AuVolume *v);
@@ -480,9 +482,11 @@ void		au_m_leave(AuShare *s);
 bool		au_m_holds(const AuShare *s, uint32_t place, uint32_t pages);
 void	   *au_m_handle(const AuShare *s);
 
-/* au_node_mend.c: damage was found; the store is open again; log from *from on
- * is needed by the new store (false: there is none) */
+/* au_node_mend.c: damage was found; a store that was made anew cannot be opened
+ * (any other: nothing happens); the store is open again; log from *from on is
+ * needed by the new store (false: there is none) */
 void		au_md_damaged(AuVolume *v, const char *why);
+void		au_md_not_opened(AuVolume *v, const char *why);
 void		au_md_reopened(AuVolume *v);
 bool		au_md_keeps_log(const AuVolume *v, AuLsn *from);
 uint64_t	au_md_run(AuVolume *v, uint64_t now);	/* as au_v_run */
@@ -506,6 +510,9 @@ void		au_g_request(AuNode *n, AuConn *c, const AuFrame *f);
 void		au_g_forget_conn(AuNode *n, const AuConn *c);
 void		au_g_view_changed(AuNode *n);
 uint64_t	au_g_run(AuNode *n, uint64_t now);
+/* The farthest that any node says it has applied a volume's log, which a quorum
+ * held then; 0: none was heard of. */
+AuLsn		au_g_applied(const AuNode *n, uint64_t system_identifier);
 
 /* au_node_kv.c; run: as au_v_run */
 typedef struct AuNodeKv AuNodeKv;

@@ -9,6 +9,8 @@
  *     │                                                                     ▼
  *     └────────── the new store is open ── SWITCHES ◀── enough log ── CATCHES_UP
  *
+ * A new store that is damaged, too, begins anew after a pause.
+ *
  * In a cluster the new store has sizes only, and takes the old one's place at
  * once: its slices come then from their owners, as to a node that is new.
  *
@@ -317,7 +319,9 @@ catch_up(AuVolume *v, uint64_t now)
 				 v->meta.system_identifier, AU_LSN_ARGS(m->restart));
 		return;
 	}
-	if (au_v_durable(v) < m->upto || v->store_state == AU_STORE_WRITING || v->cut != 0 ||
+	/* What is durable here need not be what a quorum held there: a writer or a
+	 * peer of its term has to vouch for it. */
+	if (au_v_durable(v) < m->upto || v->commit < m->upto || v->store_state == AU_STORE_WRITING || v->cut != 0 ||
 		v->importing || !others_have_all(v))
 		return;
 	if (h->mend_end(h->ctx, v->handle, err, sizeof(err)) != AU_OK)
@@ -331,6 +335,18 @@ catch_up(AuVolume *v, uint64_t now)
 	v->store_state = AU_STORE_STALLED;
 	v->retry_at = now;
 	snprintf(v->problem, sizeof(v->problem), "the page store is exchanged for one made anew");
+}
+
+void
+au_md_not_opened(AuVolume *v, const char *why)
+{
+	AuMend	   *m = &v->mend;
+
+	if (m->stage != AU_MEND_SWITCHES)
+		return;
+	m->stage = AU_MEND_WELL;
+	m->at = v->node->host.now_us(v->node->host.ctx) + AGAIN_US;
+	au_md_damaged(v, why);
 }
 
 void

@@ -21,7 +21,11 @@
  *  2. Nodes that have let in the writer of one term have cut off what differs
  *     from its log: what one of them has, the other may take, as long as both
  *     are still in that term.
- *  3. One question at a time to one node.
+ *  3. One question at a time to one node; what it brought need not be durable
+ *     before the next one, but no more than CATCH_UP_MAX is unsynced.
+ *  4. A follower stays with a node that has all it knows of.  A member may get
+ *     nothing any more and answer all the same (its disk is full, the writer
+ *     does not reach it): then another one is asked.
  */
 #include "core/au_node_int.h"
 
@@ -31,7 +35,7 @@
 
 #include "core/au_plant.h"
 
-#define GET_LOG_BYTES (256u << 10)
+#define CATCH_UP_MAX (AU_NODE_UNSYNCED_MAX / 4)
 
 static AuLsn
 held_by_quorum(const AuVolume *v)
@@ -181,7 +185,8 @@ au_p_source(const AuNode *n, uint64_t system_identifier, const AuGroup *group, u
 static bool
 starved(const AuVolume *v, uint64_t now)
 {
-	return !v->failed && v->cut == 0 && au_v_received(v) == au_v_durable(v) &&
+	return !v->failed && v->cut == 0 &&
+		au_v_received(v) - au_v_durable(v) <= CATCH_UP_MAX &&
 		now - v->fed_at >= AU_NODE_STARVED_US;
 }
 
@@ -189,7 +194,7 @@ static void
 ask(AuVolume *v)
 {
 	AuNode	   *n = v->node;
-	AuMsgGetLog m = {.term = let_in(v),.lsn = au_v_received(v),.length = GET_LOG_BYTES};
+	AuMsgGetLog m = {.term = let_in(v),.lsn = au_v_received(v),.length = AU_NODE_SLICE_BYTES};
 	AuWriter	w;
 
 	v->peer_waits = au_o_follows(v);
@@ -253,6 +258,14 @@ is_member(const AuVolume *v, uint64_t node_id)
 	return false;
 }
 
+/* Somebody knows of log above this: readers, or nodes that applied it. */
+static bool
+more_is_known(const AuVolume *v, AuLsn lsn)
+{
+	return (v->heap_count > 0 && v->heap[0]->need > lsn) ||
+		au_g_applied(v->node, v->meta.system_identifier) > lsn;
+}
+
 /* false: this peer is of no use */
 static bool
 take_log(AuVolume *v, const AuMsgLog *m)
@@ -263,14 +276,17 @@ take_log(AuVolume *v, const AuMsgLog *m)
 	/* The writer may have sent it meanwhile, or another one was let in. */
 	if (m->lsn != received || v->peer_term != let_in(v) || v->cut != 0)
 		return true;
-	if (m->lsn + m->length >= m->commit_lsn)
+	if (m->lsn + m->length >= m->commit_lsn && !more_is_known(v, m->commit_lsn))
 		v->caught_up = m->commit_lsn;
 	if (m->length == 0)
 	{
-		/* A member has what there is; of others nothing may ever come. */
-		if (v->peer_waits && !is_member(v, v->peer_id))
-			v->peer_index = UINT32_MAX;
-		return v->peer_waits && v->peer_index != UINT32_MAX;
+		if (!v->peer_waits)
+			return false;
+		if (is_member(v, v->peer_id))
+			return !more_is_known(v, received);
+		/* Of one outside of the group nothing may ever come. */
+		v->peer_index = UINT32_MAX;
+		return false;
 	}
 	/* Beyond what a quorum holds the term must vouch for what we have. */
 	if (received > v->commit && v->peer_term == 0)
@@ -309,8 +325,9 @@ answer(AuNode *n, AuConn *c, const AuFrame *f)
 	else if (f->type == AU_MSG_ERROR && au_dec_error(f, &e))
 		au_n_log(n, AU_LOG_WARNING, "volume %" PRIu64 ": no log from %s: %s",
 				 v->meta.system_identifier, c->name, e.message);
-	/* The next question is asked by au_p_run, when this log is durable. */
-	v->peer_retry_at = now + AU_NODE_RETRY_US;
+	/* The next question is asked by au_p_run.  One that waited for log in vain
+	 * has taken its time; other trouble calls for a pause. */
+	v->peer_retry_at = now + (f->type == AU_MSG_LOG && v->peer_waits ? 0 : AU_NODE_RETRY_US);
 	if (!useful)
 		au_n_close(n, c);
 	else if (f->type == AU_MSG_LOG)
@@ -331,7 +348,6 @@ connect_peer(AuVolume *v, uint64_t now)
 	v->peer_asked = v->peer != NULL;	/* HELLO */
 }
 
-/* As it stands outside of the group it asks all the time. */
 /*
  * What a node that was in the group holds beyond the commit position it knows
  * may not be what the group holds there.  Once a group without it is settled
@@ -352,6 +368,7 @@ cut_own_end(AuVolume *v)
 	v->cut = v->commit;
 }
 
+/* As it stands outside of the group it asks all the time. */
 static uint64_t
 follow(AuVolume *v, uint64_t now)
 {
@@ -365,7 +382,7 @@ follow(AuVolume *v, uint64_t now)
 	if (v->peer != NULL && !v->peer_asked && !v->peer->closing)
 	{
 		if (au_v_received(v) - au_v_durable(v) > AU_NODE_UNSYNCED_MAX ||
-			au_v_durable(v) - v->applied > AU_NODE_APPLY_LAG_MAX)
+			au_v_lags(v, au_v_durable(v)))
 			return AU_NODE_STARVED_US;	/* not more than it can swallow */
 		v->peer_retry_at = now + AU_NODE_RETRY_US;
 		ask(v);

@@ -56,9 +56,6 @@ au_v_alone(const AuVolume *v)
 
 	return v->node->opt.alone &&
 		(g->n == 0 || (g->n == 1 && g->members[0].node_id == v->node->opt.node_id));
-	return v->node->opt.alone &&
-		(v->meta.group.n == 0 ||
-		 (v->meta.group.n == 1 && v->meta.group.members[0].node_id == v->node->opt.node_id));
 }
 
 /* ---- birth and death -------------------------------------------------- */
@@ -157,6 +154,10 @@ au_v_start_closed(AuVolume *v, const char *why)
 {
 	v->store_state = AU_STORE_STALLED;
 	v->store_closed = true;
+	/* Log that was trimmed had been applied, so a quorum held it; one that never
+	 * voted took nothing else, see au_v_start. */
+	v->commit = v->meta.term == 0 && v->meta.history.n == 0 && v->meta.group.n > 0 ?
+		au_v_received(v) : v->node->host.log_start(v->node->host.ctx, v->handle);
 	v->retry_at = now_us(v) + PAUSE_MAX_US;
 	v->persist_at = now_us(v);
 	snprintf(v->problem, sizeof(v->problem), "%s", why);
@@ -217,8 +218,7 @@ append_allowed(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 				   m->timeline, v->meta.timeline);
 	else if (v->failed)
 		au_n_error(n, c, id, AU_CORRUPT, "See the node's log.", "%s", v->problem);
-	else if (v->store_state == AU_STORE_STALLED &&
-			 received - v->applied > AU_NODE_APPLY_LAG_MAX)
+	else if (v->store_state == AU_STORE_STALLED && au_v_lags(v, received))
 	{
 		c->append_failed = true;
 		au_n_error(n, c, id, AU_FULL, "Make room on the storage node's disk.", "%s", v->problem);
@@ -361,8 +361,17 @@ au_v_writer_must_wait(const AuVolume *v)
 
 	return v->ack_count >= AU_NODE_ACKS_MAX ||
 		au_v_received(v) - durable > AU_NODE_UNSYNCED_MAX ||
-		(v->store_state != AU_STORE_STALLED && !v->failed && durable > v->applied &&
-		 durable - v->applied > AU_NODE_APPLY_LAG_MAX);
+		(v->store_state != AU_STORE_STALLED && !v->failed && au_v_lags(v, durable));
+}
+
+bool
+au_v_lags(const AuVolume *v, AuLsn lsn)
+{
+	/* A page store that is made anew begins where others are. */
+	AuLsn		from = v->mend.stage >= AU_MEND_COPIES && v->mend.upto > v->applied ?
+		v->mend.upto : v->applied;
+
+	return lsn > from && lsn - from > AU_NODE_APPLY_LAG_MAX;
 }
 
 static void
@@ -636,6 +645,8 @@ reopen(AuVolume *v)
 	v->retry_at = now_us(v) + (status == AU_CORRUPT ? damaged_pause(v) : AU_NODE_RETRY_US);
 	if (status == AU_OK)
 		status = au_v_start(v, err, sizeof(err));
+	if (status == AU_CORRUPT)
+		au_md_not_opened(v, err);
 	if (status != AU_OK)
 	{
 		snprintf(v->problem, sizeof(v->problem), "%s", err);
@@ -710,7 +721,7 @@ au_v_run(AuVolume *v)
 		else
 			reopen(v);
 	}
-	if (v->cut != 0 && v->store_state == AU_STORE_OK && !v->syncing)
+	if (v->cut != 0 && (v->store_state == AU_STORE_OK || v->store_closed) && !v->syncing)
 		finish_cut(v);
 	if (v->node->dead)
 		return UINT64_MAX;

@@ -157,6 +157,10 @@ au_t_decide_vote(AuNode *n, AuConn *c)
 	v = c->vol;
 	if (!settled(v))
 		return false;
+	/* What it held alone counted; with the group that this vote may bring it
+	 * would not be told so. */
+	if (au_v_alone(v) && v->commit < au_v_durable(v))
+		v->commit = au_v_durable(v);
 	if (!au_t_fits(n, c, v, m->wal_segment_size, m->timeline) ||
 		!group_fits(n, c, v, &m->group))
 		return true;

@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_peer.c: a node that is behind, or whose page store cannot be used, gets
+ * on with the help of others: whom it asks for log, how much at a time, and
+ * what a store made anew waits for.  The node is real, its host is in memory
+ * (fakehost.h), the other nodes are the test: what they have, and say, is in
+ * `world`.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/au_wire_export.h"
+#include "core/au_node_gossip.h"
+#include "tests/fakehost.h"
+#include "tests/viewmake.h"
+#include "tests/walmake.h"
+
+#define SYSID 77
+#define BASE ((AuLsn) 0x40000000)	/* farther than the log may be ahead of pages */
+#define CONNS 64
+#define SELF 5					/* see view_join */
+
+static FakeHost H;
+static WalMake wal;
+static uint8_t buf[AU_WIRE_PAYLOAD_MAX + 64];
+
+static struct
+{
+	FakeConn   *conn[CONNS];	/* from the node to others */
+	char		address[CONNS][AU_ADDRESS_MAX];
+	int			nconns;			/* so far */
+	AuLsn		end[CONNS];		/* log that node hostN has */
+	AuLsn		asked_from;		/* of the last GET_LOG */
+	int			asked_node;		/* of whom */
+	int			logs;			/* GET_LOG so far */
+	bool		uncommitted;	/* no quorum is known to hold it */
+	AuLsn		upto;			/* position of the others' stores */
+	int			mends;			/* mend_begin so far */
+	int			ended;			/* mend_end */
+} world;
+
+static uint64_t
+id_of(int i)
+{
+	return view_join((uint64_t) i, "").node.node_id;
+}
+
+/* ---- the host's part ----------------------------------------------------- */
+
+static void *
+peer_open(void *ctx, const char *address, AuConn *node_conn)
+{
+	FakeConn   *c = calloc(1, sizeof(*c));
+
+	(void) ctx;
+	assert_true(world.nconns < CONNS);
+	c->reading = true;
+	c->conn = node_conn;
+	snprintf(world.address[world.nconns], AU_ADDRESS_MAX, "%s", address);
+	world.conn[world.nconns++] = c;
+	return c;
+}
+
+static AuStatus
+mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all, char *err, size_t errlen)
+{
+	(void) ctx;
+	(void) vol;
+	(void) position;
+	(void) all;
+	(void) err;
+	(void) errlen;
+	world.mends++;
+	return AU_OK;
+}
+
+static bool
+mend_want(void *ctx, void *vol, uint8_t *what, AuPlace *place, AuSliceSet *slices)
+{
+	(void) ctx;
+	(void) vol;
+	(void) what;
+	(void) place;
+	(void) slices;
+	return false;				/* all is in */
+}
+
+static AuStatus
+mend_end(void *ctx, void *vol, char *err, size_t errlen)
+{
+	FakeVolume *v = vol;
+
+	(void) ctx;
+	(void) err;
+	(void) errlen;
+	world.ended++;
+	v->persisted_applied = v->persisted_restart = world.upto;
+	return AU_OK;
+}
+
+static void
+mend_drop(void *ctx, void *vol)
+{
+	(void) ctx;
+	(void) vol;
+}
+
+static void
+begin(bool alone)
+{
+	AuNodeOptions opt = {.node_id = id_of(SELF),.alone = alone,.mend_bytes_per_s = 1 << 20};
+
+	memset(&world, 0, sizeof(world));
+	fake_host_start(&H, &opt);
+	au_node_free(H.node);
+	H.host.peer_open = peer_open;
+	H.host.mend_begin = mend_begin;
+	H.host.mend_want = mend_want;
+	H.host.mend_end = mend_end;
+	H.host.mend_drop = mend_drop;
+	H.node = au_node_new(&H.host, &opt);
+	walmake_start(&wal, BASE);
+	walmake_page(&wal, 0, 0);
+}
+
+static void
+finish(void)
+{
+	for (int i = 0; i < world.nconns; i++)
+		if (world.conn[i] != NULL)
+		{
+			fake_conn_end(&H, world.conn[i]);
+			free(world.conn[i]);
+		}
+	au_node_free(H.node);
+	assert_int_equal(H.allocated, 0);
+	free(H.vol.log);
+	free(wal.buf);
+}
+
+#define SEND(c, enc, ...) \
+	do { \
+		AuWriter w_; \
+		au_writer_start(&w_, buf, sizeof(buf)); \
+		assert_true(enc(&w_, __VA_ARGS__)); \
+		fake_input(&H, (c), w_.data, w_.len, SIZE_MAX); \
+	} while (0)
+
+/* ---- the other nodes ------------------------------------------------------ */
+
+static void
+give_log(FakeConn *c, int node, uint64_t id, const AuMsgGetLog *m)
+{
+	static uint8_t bytes[64 << 10];
+	AuMsgLog	log = {.lsn = m->lsn,.commit_lsn = world.uncommitted ? BASE : world.end[node],.bytes = bytes};
+
+	if (m->lsn < world.end[node])
+	{
+		log.length = m->length < sizeof(bytes) ? m->length : sizeof(bytes);
+		if (log.length > world.end[node] - m->lsn)
+			log.length = (uint32_t) (world.end[node] - m->lsn);
+		if (m->lsn >= wal.base && m->lsn + log.length <= walmake_pos(&wal))
+			log.bytes = wal.buf + (m->lsn - wal.base);
+	}
+	SEND(c, au_enc_log, id, &log);
+}
+
+static void
+answer(FakeConn *c, int node, const AuFrame *f)
+{
+	AuMsgHelloOk hello = {.node_id = id_of(node),.volume_known = 1};
+	AuMsgGetLog get;
+	AuMsgHold	hold;
+	AuMsgHoldOk held = {0};
+
+	if (f->type == AU_MSG_HELLO)
+		SEND(c, au_enc_hello_ok, f->id, &hello);
+	else if (f->type == AU_MSG_GET_LOG)
+	{
+		assert_true(au_dec_get_log(f, &get));
+		world.logs++;
+		world.asked_from = get.lsn;
+		world.asked_node = node;
+		give_log(c, node, f->id, &get);
+	}
+	else if (f->type == AU_MSG_HOLD_LSN)
+	{
+		assert_true(au_dec_hold(f, &hold));
+		SEND(c, au_enc_hold_ok, f->id, &held);
+	}
+	else if (f->type == AU_MSG_EXPORT)
+	{
+		static AuMsgExportOk ok;
+
+		ok = (AuMsgExportOk)
+		{
+			.start_lsn = BASE,.log_lsn = BASE,.segment_size = WALMAKE_SEGMENT,.timeline = 1,
+			.position = {world.upto, world.upto, BASE, BASE}
+		};
+		SEND(c, au_enc_export_ok, f->id, &ok);
+	}
+}
+
+/* All that was asked is answered; connections that were given up end. */
+static void
+others_work(void)
+{
+	for (int i = 0; i < world.nconns; i++)
+	{
+		FakeConn   *c = world.conn[i];
+		AuFrame		f;
+		size_t		used;
+
+		while (c != NULL && !c->closed && au_frame_parse(c->out, c->out_len, &f, &used) == AU_OK)
+		{
+			uint8_t    *frame = malloc(used);
+
+			memcpy(frame, c->out, used);
+			memmove(c->out, c->out + used, c->out_len - used);
+			c->out_len -= used;
+			au_node_conn_sent(H.node, c->conn, used);
+			assert_int_equal(au_frame_parse(frame, used, &f, &used), AU_OK);
+			answer(c, atoi(world.address[i] + 4), &f);
+			free(frame);
+		}
+		if (c != NULL && c->closed)
+		{
+			fake_conn_end(&H, c);
+			free(c);
+			world.conn[i] = NULL;
+		}
+	}
+}
+
+/* us go by, in steps; the disk: everything is synced and written at once. */
+static void
+run(uint64_t us, bool disk)
+{
+	for (uint64_t end = H.now + us; H.now < end; H.now += 10000)
+	{
+		for (int k = 0; k < 100 && au_node_run(H.node) == 0; k++)
+			;
+		others_work();
+		if (disk && H.vol.syncing_to != 0)
+			fake_sync_done(&H, AU_OK);
+		if (disk && H.vol.writing)
+			fake_write_done(&H, AU_OK);
+	}
+}
+
+static AuVolumeStats
+stats(void)
+{
+	AuVolumeStats s;
+	void	   *vol;
+
+	assert_true(au_node_volume_stats(H.node, 0, &s, &vol));
+	return s;
+}
+
+/* ---- groups and views ------------------------------------------------------ */
+
+static AuGroup
+group_of(uint32_t epoch, int n, const int *nodes)
+{
+	AuGroup		g = {.epoch = epoch,.n = (uint8_t) n,.write_quorum = (uint8_t) (n / 2 + 1)};
+
+	for (int i = 0; i < n; i++)
+	{
+		g.members[i].node_id = id_of(nodes[i]);
+		snprintf(g.members[i].address, AU_ADDRESS_MAX, "host%d:7100", nodes[i]);
+	}
+	return g;
+}
+
+/* Nodes 1 to 3 keep the log, this one follows. */
+static void
+set_view(void)
+{
+	static AuView v;
+	AuViewCommand c[] = {
+		view_init(3), view_join(1, ""), view_join(2, ""), view_join(3, ""),
+		{.type = AU_VIEW_VOLUME_ADD,.system_identifier = SYSID,.write_quorum = 2,.ngroup = 3},
+		{.type = AU_VIEW_GROUP_SETTLED,.system_identifier = SYSID,.group_epoch = 1},
+		view_join(SELF, "")
+	};
+	char		err[256];
+	bool		changed;
+
+	memset(&v, 0, sizeof(v));
+	for (size_t i = 0; i < sizeof(c) / sizeof(*c); i++)
+		if (au_view_apply(&v, &c[i], &changed, err, sizeof(err)) != AU_OK)
+			fail_msg("command %zu: %s", i, err);
+	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
+}
+
+/* A volume that is found at start, with log from BASE on to `end`. */
+static void
+found_volume(AuLsn end, bool voted, const AuGroup *g, const char *damage)
+{
+	AuVolumeMeta meta = {
+		.system_identifier = SYSID,.start_lsn = BASE,.timeline = voted,
+		.segment_size = WALMAKE_SEGMENT,.group = *g
+	};
+	void	   *vol;
+	char		err[512];
+
+	if (voted)
+	{
+		meta.term = 1;
+		assert_true(au_history_push(&meta.history, 1, BASE, 1));
+	}
+	assert_int_equal(fake_volume_create(&H, &meta, &vol, err, sizeof(err)), AU_OK);
+	H.vol.log = calloc(1, (size_t) (end - BASE) + 1);
+	if (end <= walmake_pos(&wal))
+		memcpy(H.vol.log, wal.buf + (BASE - wal.base), (size_t) (end - BASE));
+	H.vol.log_end = H.vol.log_durable = end;
+	if (damage != NULL)
+		assert_int_equal(au_node_add_damaged(H.node, &meta, vol, damage), AU_OK);
+	else
+		assert_int_equal(au_node_add_volume(H.node, &meta, vol, err, sizeof(err)), AU_OK);
+}
+
+static void
+add_records(int n)
+{
+	uint8_t		memory[256];
+	AuOps		ops;
+
+	for (int i = 0; i < n; i++)
+	{
+		au_ops_start(&ops, memory, sizeof(memory));
+		au_ops_init(&ops, 0);
+		walmake_ours(&wal, 16384, (uint32_t) i, ops.data, (uint16_t) ops.len);
+	}
+}
+
+/* A writer is elected; commit: what it says the quorum holds. */
+static void
+elect(FakeConn *c, uint64_t term, const AuGroup *g, AuLsn commit, AuMsgVoteOk *voted)
+{
+	AuMsgHello	hello = {.system_identifier = SYSID,.role = AU_ROLE_WRITER,.name = "w"};
+	AuMsgVote	vote = {
+		.term = term,.writer_id = term,.timeline = 1,.wal_segment_size = WALMAKE_SEGMENT,
+		.start_lsn = BASE,.may_create = 1,.group = *g
+	};
+	AuMsgElect	elect = {
+		.term = term,.writer_id = term,.timeline = 1,.commit_lsn = commit,.group = *g
+	};
+	AuFrame		f;
+	size_t		used;
+
+	fake_conn_open(&H, c);
+	SEND(c, au_enc_hello, 1, &hello);
+	SEND(c, au_enc_vote, 2, &vote);
+	run(100000, true);
+	for (int i = 0; i < 2; i++)
+	{
+		assert_int_equal(au_frame_parse(c->out, c->out_len, &f, &used), AU_OK);
+		if (i == 1 && (f.type != AU_MSG_VOTE_OK || !au_dec_vote_ok(&f, voted)))
+			fail_msg("no vote");
+		memmove(c->out, c->out + used, c->out_len - used);
+		c->out_len -= used;
+		au_node_conn_sent(H.node, c->conn, used);
+	}
+	assert_int_equal(voted->granted, 1);
+	elect.history = voted->history;
+	assert_true(au_history_push(&elect.history, term, voted->durable_lsn, 1));
+	SEND(c, au_enc_elect, 3, &elect);
+	run(100000, true);
+}
+
+/* The writer has log up to here, and sends none. */
+static void
+writer_tells(FakeConn *c, uint64_t term, AuLsn lsn, AuLsn commit)
+{
+	AuMsgAppend m = {.term = term,.timeline = 1,.lsn = lsn,.commit_lsn = commit};
+
+	SEND(c, au_enc_append, 9, &m);
+}
+
+/* ---- tests ----------------------------------------------------------------- */
+
+/* A member that was away does not wait for its disk before it asks for more,
+ * but does not get ahead of it without bound. */
+static void
+test_catches_up(void **state)
+{
+	AuGroup		g = group_of(0, 3, (int[]) {SELF, 1, 2});
+	AuMsgVoteOk voted;
+	FakeConn	w;
+	int			logs;
+
+	(void) state;
+	begin(false);
+	elect(&w, 1, &g, 0, &voted);
+	world.end[1] = world.end[2] = BASE + (200 << 20);
+	world.uncommitted = true;
+	writer_tells(&w, 1, world.end[1], 0);
+	run(20000000, false);
+	assert_true(H.vol.log_end - BASE > AU_NODE_UNSYNCED_MAX / 4);
+	assert_true(H.vol.log_end - BASE <= AU_NODE_UNSYNCED_MAX / 2);
+	logs = world.logs;
+	run(1000000, false);
+	assert_int_equal(world.logs, logs);	/* waits for the disk */
+	fake_sync_done(&H, AU_OK);
+	run(1000000, false);
+	assert_true(world.logs > logs);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+/* A member may answer and get nothing; readers, or others' marks, know better. */
+static void
+follower(bool reader)
+{
+	static AuMsgGossip m;
+	AuGroup		g = group_of(1, 3, (int[]) {1, 2, 3});
+	AuGossipOptions go = {.address = "host5:7100",.start = 500,.seed = 1};
+	AuNodeGossipHost gh = {0};
+	AuMsgHello	hello = {.system_identifier = SYSID,.role = AU_ROLE_READER,.name = "r"};
+	AuMsgGetPages get = {.rel = {1663, 5, 16384, 0},.nblocks = 1};
+	FakeConn	r;
+	AuLsn		at;
+	int			deaf;
+
+	begin(false);
+	add_records(10);
+	at = walmake_pos(&wal);
+	add_records(10);
+	set_view();
+	assert_int_equal(au_node_gossip_start(H.node, &gh, &go), AU_OK);
+	found_volume(at, false, &g, NULL);
+	for (int i = 1; i <= 3; i++)
+		world.end[i] = at;
+	run(3000000, true);
+	assert_true(world.logs > 0);
+	deaf = world.asked_node;
+	run(3000000, true);
+	assert_int_equal(world.asked_node, deaf);	/* it has all there is */
+	for (int i = 1; i <= 3; i++)
+		world.end[i] = i == deaf ? at : walmake_pos(&wal);
+	run(3000000, true);
+	assert_int_equal(world.asked_node, deaf);
+	assert_true(stats().applied <= at);
+	fake_conn_open(&H, &r);
+	if (reader)
+	{
+		get.read_lsn = get.not_before = walmake_pos(&wal);
+		SEND(&r, au_enc_hello, 1, &hello);
+		SEND(&r, au_enc_get_pages, 2, &get);
+	}
+	else
+	{
+		hello.role = AU_ROLE_NODE;
+		hello.system_identifier = 0;
+		SEND(&r, au_enc_hello, 1, &hello);
+		m = (AuMsgGossip)
+		{
+			.kind = AU_GOSSIP_PING,.cluster_id = 0xc1,.self = {id_of(1), 7, AU_GOSSIP_ALIVE, "host1:7100"},
+			.nmarks = 1,.marks = {{.node_id = id_of(1),.heartbeat = 3,.nvolumes = 1,
+			.volumes = {{SYSID, walmake_pos(&wal), walmake_pos(&wal), walmake_pos(&wal)}}}}
+		};
+		SEND(&r, au_enc_gossip, 2, &m);
+	}
+	run(3000000, true);
+	assert_int_not_equal(world.asked_node, deaf);
+	assert_int_equal(H.vol.log_end, walmake_pos(&wal));
+	assert_int_equal(stats().applied, wal.last_end);
+	fake_conn_end(&H, &r);
+	finish();
+}
+
+static void
+test_follower_reader(void **state)
+{
+	(void) state;
+	follower(true);
+}
+
+static void
+test_follower_gossip(void **state)
+{
+	(void) state;
+	follower(false);
+}
+
+/* A follower, or one that was in the group once, whose page store cannot be
+ * opened at the start gets log nevertheless, and a new store. */
+static void
+damaged_follower(bool voted)
+{
+	AuGroup		g = group_of(1, 3, voted ? (int[]) {1, 2, SELF} : (int[]) {1, 2, 3});
+	AuLsn		at;
+
+	begin(false);
+	add_records(10);
+	at = walmake_pos(&wal);
+	add_records(10);
+	world.upto = wal.last_end;
+	for (int i = 1; i <= 3; i++)
+		world.end[i] = walmake_pos(&wal);
+	set_view();
+	found_volume(at, voted, &g, "its MANIFEST is damaged");
+	run(5000000, true);
+	assert_int_equal(H.vol.log_end, walmake_pos(&wal));
+	assert_int_equal(world.ended, 1);
+	assert_int_equal(stats().mends, 1);
+	assert_string_equal(stats().state, "ok");
+	assert_int_equal(stats().applied, wal.last_end);
+	finish();
+}
+
+static void
+test_damaged_follower(void **state)
+{
+	(void) state;
+	damaged_follower(false);
+}
+
+static void
+test_damaged_former_member(void **state)
+{
+	(void) state;
+	damaged_follower(true);
+}
+
+/* Log that only this node is known to have is not what a new store is put on. */
+static void
+test_log_vouched_for(void **state)
+{
+	AuGroup		g = group_of(0, 3, (int[]) {SELF, 1, 2});
+	AuMsgVoteOk voted;
+	FakeConn	w;
+
+	(void) state;
+	begin(false);
+	add_records(20);
+	world.upto = wal.last_end;
+	found_volume(walmake_pos(&wal), true, &g, NULL);
+	au_node_damaged(H.node, &H.vol, "a page is damaged");
+	run(5000000, true);
+	assert_int_equal(world.mends, 1);
+	assert_int_equal(world.ended, 0);
+	elect(&w, 2, &g, walmake_pos(&wal), &voted);
+	run(5000000, true);
+	assert_int_equal(world.ended, 1);
+	assert_int_equal(stats().mends, 1);
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+/* The disk that damaged the old store damages the new one. */
+static void
+test_not_opened(void **state)
+{
+	AuGroup		g = group_of(0, 3, (int[]) {SELF, 1, 2});
+	AuMsgVoteOk voted;
+	FakeConn	w;
+
+	(void) state;
+	begin(false);
+	add_records(20);
+	world.upto = wal.last_end;
+	found_volume(walmake_pos(&wal), true, &g, NULL);
+	elect(&w, 2, &g, walmake_pos(&wal), &voted);
+	H.vol.reopen_status = AU_CORRUPT;
+	au_node_damaged(H.node, &H.vol, "a page is damaged");
+	run(10000000, true);
+	assert_int_equal(world.ended, 1);
+	assert_string_equal(stats().state, "store stalled");
+	H.vol.reopen_status = AU_OK;
+	H.vol.persisted_applied = H.vol.persisted_restart = BASE - 1;	/* nor does it fit the log */
+	run(20000000, true);
+	assert_int_equal(world.mends, 1);
+	run(80000000, true);
+	assert_true(world.mends >= 2);
+	assert_int_equal(stats().mends, 1);
+	assert_string_equal(stats().state, "ok");
+	fake_conn_end(&H, &w);
+	finish();
+}
+
+/* What a node held alone counts as held when others come to its group. */
+static void
+test_alone_no_more(void **state)
+{
+	AuGroup		g = group_of(0, 1, (int[]) {SELF});
+	AuGroup		more = group_of(1, 2, (int[]) {SELF, 1});
+	AuMsgAppend m = {.term = 1,.timeline = 1,.lsn = BASE};
+	AuMsgVoteOk voted;
+	FakeConn	w,
+				w2;
+
+	(void) state;
+	begin(true);
+	elect(&w, 1, &g, 0, &voted);
+	add_records(20);
+	m.bytes = wal.buf + (BASE - wal.base);
+	m.length = (uint32_t) (walmake_pos(&wal) - BASE);
+	SEND(&w, au_enc_append, 9, &m);
+	run(100000, true);
+	assert_int_equal(stats().applied, wal.last_end);
+	elect(&w2, 2, &more, 0, &voted);
+	assert_int_equal(voted.commit_lsn, walmake_pos(&wal));
+	assert_true(stats().commit >= stats().applied);
+	fake_conn_end(&H, &w);
+	fake_conn_end(&H, &w2);
+	finish();
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_catches_up),
+		cmocka_unit_test(test_follower_reader),
+		cmocka_unit_test(test_follower_gossip),
+		cmocka_unit_test(test_damaged_follower),
+		cmocka_unit_test(test_damaged_former_member),
+		cmocka_unit_test(test_log_vouched_for),
+		cmocka_unit_test(test_not_opened),
+		cmocka_unit_test(test_alone_no_more),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
