@@ -175,6 +175,57 @@ sleep 0.3 while time() < $limit && !grep { (figures($_) // { collected => 0 })->
 cmp_ok(time(), '<', $limit, 'tombstones are collected when all nodes are up');
 is(value(1, 'key4', '-r', '3'), '', '... and the key stays deleted');
 
+# ---- a damaged store, a start that fails --------------------------------------
+
+# A flipped bit in RocksDB's log: the node does without, and says so; with an
+# empty directory it gets all from the others.
+kv(0, 'put', "late$_", "value$_") foreach 1 .. 20;
+kill_storage(2);
+my ($log) = sort { -s $b <=> -s $a } glob("$dir/node2/kv/*.log");
+open(my $fh, '+<:raw', $log) or die "$log: $!";
+seek($fh, int((-s $log) / 2), 0);
+read($fh, my $byte, 1);
+seek($fh, int((-s $log) / 2), 0);
+print $fh chr(ord($byte) ^ 8);
+close($fh);
+start_storage(2);
+like((figures(2) // {})->{problem} // '', qr/Corruption/, 'a damaged log of the store is told');
+($rc, $out, $err) = ctl(2, 'status');
+like($out, qr/key-value +.*Corruption/, '... and shown');
+($rc, $out, $err) = ctl(2, 'kv', 'get', 'late1', '-r', '1');
+like($err, qr/could not open the key-value store/, '... and told to who asks there');
+kv(0, 'put', 'late1', 'again');
+is(value(1, 'late1'), 'again', 'the others go on');
+kill_storage(2);
+rename("$dir/node2/kv", "$dir/node2/kv.damaged") or die $!;
+start_storage(2);
+wait_figures('with an empty directory it fetches all', $complete, 2);
+is(value(2, 'late20', '-r', '1', '-n', '3'), 'value20', '... and has what was written before');
+
+# The node's own work on the store has begun when its address is found in use.
+SKIP:
+{
+	my $shim = "$dir/disk_shim.so";
+	skip 'no compiler', 1 unless system('cc', '-shared', '-fPIC', '-O1', "$FindBin::Bin/faults/disk_shim.c",
+		'-o', $shim, '-ldl') == 0;
+	kill_storage(2);
+	my $squatter = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port[2], Listen => 1,
+		ReuseAddr => 1) or die "port: $!";
+	append_to_file("$dir/slow", "slow 700000 /kv/\n");
+	my $h = IPC::Run::start(
+		[
+			bindir() . '/aurora_storaged', '--dir', "$dir/node2", '--memory', '64',
+			'--listen', "127.0.0.1:$port[2]", '--join', "127.0.0.1:$port[0]"
+		],
+		'<', \undef, '>>', "$dir/daemon2.log", '2>&1',
+		init => sub { $ENV{LD_PRELOAD} = $shim; $ENV{AURORA_DISK_SHIM} = "$dir/slow"; });
+	eval { $h->finish; };
+	is($?, 1 << 8, 'an address in use: exit status 1, not a crash') or diag slurp("$dir/daemon2.log") =~ /(.{1,600})\z/s;
+	close($squatter);
+	start_storage(2);
+	wait_figures('... and it starts when the address is free', $complete, 2);
+}
+
 # ---- SQL ---------------------------------------------------------------------
 
 my $node = new_node('main', conf => "aurora.storage_nodes = '127.0.0.1:$port[0]'\n");

@@ -164,9 +164,10 @@ kv_op_in(AuKv *kv, AuKvOp *op, const uint8_t *bytes, size_t n)
 		kv_op_free(kv, op);
 		return false;
 	}
-	if (n > 0)
+	if (bytes != NULL)
 		memcpy(op->in, bytes, n);
 	op->in_len = (uint32_t) n;
+	kv->bytes += n;
 	return true;
 }
 
@@ -174,7 +175,10 @@ void
 kv_op_free(AuKv *kv, AuKvOp *op)
 {
 	if (op->in != NULL)
+	{
+		kv->bytes -= op->in_len;
 		kv->host.release(kv->host.ctx, op->in);
+	}
 	if (op->out != NULL)
 		kv->host.release(kv->host.ctx, op->out);
 	kv->host.release(kv->host.ctx, op);
@@ -190,20 +194,17 @@ kv_submit(AuKv *kv, AuKvOp *op)
 	kv->host.submit(kv->host.ctx, op);
 }
 
-/* WIPE goes on until nothing is left. */
+/* A write that failed may be on disk all the same, or not be: notes of what is
+ * owed are looked at again. */
 static void
-wiped(AuKv *kv, const AuKvOp *op)
+doubt(AuKv *kv, const AuKvOp *op)
 {
-	AuKvOp	   *next;
-
-	kv->wiping = op->status != AU_OK || op->more;
-	if (!kv->wiping)
-		kv_save_state(kv);
-	else if ((next = kv_op(kv, AU_KV_OP_WIPE, NULL, NULL, 0)) != NULL)
-	{
-		next->purpose = KV_FOR_WIPE;
-		kv_submit(kv, next);
-	}
+	for (uint32_t i = 0; i < op->nowed; i++)
+		kv_look_for_owed(kv, op->owed[i]);
+	if (op->type != AU_KV_OP_DISOWE)
+		return;
+	kv_look_for_owed(kv, op->number);
+	kv->off_waits = kv->off_waits || op->klen == 0;
 }
 
 void
@@ -211,11 +212,14 @@ au_kv_done(AuKv *kv, AuKvOp *op)
 {
 	KvTask	   *t = op->task != 0 ? kv_task(kv, op->task) : NULL;
 
-	if (op->type >= AU_KV_OP_FIRST_WRITE)
+	/* 0: it was refused before the store saw it */
+	if (op->type >= AU_KV_OP_FIRST_WRITE && op->serial_now != 0)
 		kv->serial = op->serial_now;
 	kv->stats.damaged += op->damaged + (op->status == AU_CORRUPT);
 	if (t != NULL)
 		t->ops--;
+	if (op->status != AU_OK)
+		doubt(kv, op);
 	if (op->status == AU_CORRUPT)
 		kv_mend(kv, op->key, op->klen);
 	else if (op->damaged > 0 && op->type != AU_KV_OP_LIST)
@@ -223,22 +227,21 @@ au_kv_done(AuKv *kv, AuKvOp *op)
 	if (op->purpose == KV_FOR_SCAN)
 		kv_back_scanned(kv, op);
 	else if (op->purpose == KV_FOR_WIPE)
-		wiped(kv, op);
+		kv_wiped(kv, op);
 	else if (op->type == AU_KV_OP_DISOWE && op->more && op->status == AU_OK)
 	{
 		AuKvOp	   *next = kv_op(kv, AU_KV_OP_DISOWE, NULL, NULL, 0);
 
-		if (next != NULL)
+		if (next == NULL)
+			kv->off_waits = true;
+		else
 		{
 			next->number = op->number;
 			kv_submit(kv, next);
 		}
 	}
 	else if (op->purpose == KV_FOR_STATE)
-	{
-		if (op->status == AU_OK && op->arg > kv->kept_epoch)
-			kv->kept_epoch = op->arg;
-	}
+		kv_state_saved(kv, op);
 	else if (t != NULL)
 		switch (t->type)
 		{
@@ -274,6 +277,15 @@ kv_peer(AuKv *kv, uint32_t number)
 	return NULL;
 }
 
+void
+kv_look_for_owed(AuKv *kv, uint32_t number)
+{
+	KvPeer	   *p = kv_peer(kv, number);
+
+	if (p != NULL)
+		p->owed = true;
+}
+
 uint32_t
 kv_owners(const AuKv *kv, uint32_t slice, uint32_t owner[AU_RF_MAX])
 {
@@ -287,6 +299,18 @@ kv_owners(const AuKv *kv, uint32_t slice, uint32_t owner[AU_RF_MAX])
 	s = &kv->view->slices[slice];
 	memcpy(owner, s->owner, s->nowners * sizeof(owner[0]));
 	return s->nowners;
+}
+
+bool
+kv_owns(const AuKv *kv, uint32_t slice, uint32_t number)
+{
+	uint32_t	owner[AU_RF_MAX];
+	uint32_t	n = kv_owners(kv, slice, owner);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (owner[i] == number)
+			return true;
+	return false;
 }
 
 bool

@@ -112,6 +112,10 @@ void		au_kv_free(AuKv *kv);
 
 /* A newer view; number: of this node. */
 void		au_kv_set_view(AuKv *kv, const AuView *view, uint32_t number);
+/* A view of that cluster without this node.  If it was in one of them before, it
+ * was taken out: clients' requests are refused, and nobody is served, until a
+ * view has it again. */
+void		au_kv_leave(AuKv *kv, uint64_t cluster_id);
 /* A connection to that node was made, was lost. */
 void		au_kv_peer(AuKv *kv, uint32_t number, bool up);
 /* A question of a client or of another node; role as in HELLO. */

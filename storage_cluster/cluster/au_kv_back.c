@@ -189,18 +189,6 @@ disowe(AuKv *kv, uint32_t number, const uint8_t *key, size_t klen, uint64_t coun
 	kv_submit(kv, op);
 }
 
-static bool
-owns(const AuKv *kv, uint32_t slice, uint32_t number)
-{
-	uint32_t	owner[AU_RF_MAX];
-	uint32_t	n = kv_owners(kv, slice, owner);
-
-	for (uint32_t i = 0; i < n; i++)
-		if (owner[i] == number)
-			return true;
-	return false;
-}
-
 static void
 push_owed(AuKv *kv, const AuKvOp *op)
 {
@@ -219,7 +207,7 @@ push_owed(AuKv *kv, const AuKvOp *op)
 		uint32_t	slice = au_kv_slice(key, klen);
 
 		/* nothing there any more; or not ours any more, and so offered to all */
-		if (len == 0 || !owns(kv, slice, op->number) || !owns(kv, slice, kv->number))
+		if (len == 0 || !kv_owns(kv, slice, op->number) || !kv_owns(kv, slice, kv->number))
 			disowe(kv, op->number, key, klen, counter);
 		else if ((t = new_push(kv, key, klen, record, len, 1)) != NULL)
 		{
@@ -286,7 +274,7 @@ take_push(AuKv *kv, KvTask *t, KvReply *r, const AuMsgKvTold *m)
 static bool
 is_asked(const AuKv *kv, const KvTask *t, uint32_t number)
 {
-	bool		owner = owns(kv, t->slice, number);
+	bool		owner = kv_owns(kv, t->slice, number);
 
 	switch (t->phase)
 	{
@@ -438,10 +426,11 @@ mend_done(AuKv *kv, KvTask *t)
 	good = good && (all.past.n > 0 || !lost);
 	if (good && all.past.n > 0)
 	{
-		op->in_len = (uint32_t) au_kv_record_size(&all);
-		op->in = kv->host.alloc(kv->host.ctx, op->in_len);
-		good = op->in != NULL &&
-			au_kv_record_encode(&all, t->key, t->klen, op->in, op->in_len) == op->in_len;
+		good = kv_op_in(kv, op, NULL, au_kv_record_size(&all));
+		if (!good)
+			op = NULL;
+		else
+			(void) au_kv_record_encode(&all, t->key, t->klen, op->in, op->in_len);
 	}
 	if (good)
 	{
@@ -576,7 +565,8 @@ kv_back_scanned(AuKv *kv, AuKvOp *op)
 void
 kv_back_tick(AuKv *kv, uint64_t now)
 {
-	if (kv->wiping)
+	kv_view_tick(kv, now);
+	if (kv->wiping || kv->waiting)
 		return;
 	start_pulls(kv, now);
 	for (uint32_t i = 0; i < KV_SCANS && !kv->scanning && kv->npushes < KV_PUSHES_MAX; i++)

@@ -14,6 +14,7 @@
 #define KV_LOST_US 1000000		/* an answer that does not come by then is lost */
 #define KV_LINGER_US 1000000	/* after the client has its answer, for the other replicas */
 #define KV_PUSHES_MAX 64			/* records on their way in the background */
+#define KV_AGAIN_US 1000000		/* between writes of STATE, or WIPE, that fail */
 #define KV_BACKGROUND_US 5000000	/* a background task gives up */
 
 typedef enum KvTaskType
@@ -131,7 +132,12 @@ struct AuKv
 	uint64_t	kept_cluster;	/* what the store's records belong to */
 	uint32_t	kept_number;
 	uint64_t	kept_epoch;		/* a view at least as new was kept */
+	bool		removed;		/* waiting: the cluster took this node out */
 	bool		wiping;
+	bool		wipe_waits;		/* no WIPE is under way; it is due at again_at */
+	bool		saving;			/* a STATE is under way */
+	bool		off_waits;		/* notes for nodes that were taken out may be left */
+	uint64_t	again_at;		/* what could not be written is tried again */
 	uint64_t	serial;			/* of our store, as far as we were told */
 	KvSlice		slices[AU_SLICES];
 	KvPeer		peers[AU_VIEW_NODES_MAX];	/* as view->nodes, but ourselves */
@@ -141,7 +147,7 @@ struct AuKv
 	uint32_t	ntasks;
 	uint32_t	npushes;
 	uint64_t	seq;
-	uint64_t	bytes;
+	uint64_t	bytes;			/* of tasks' records, and of what operations were given */
 	uint64_t	sweep_at;
 
 	uint64_t	tick_at;
@@ -176,6 +182,8 @@ void		kv_task_end(AuKv *kv, KvTask *t);
 bool		kv_keep(AuKv *kv, uint8_t **field, uint32_t *len, const uint8_t *bytes, size_t n);
 /* NULL: out of memory. */
 AuKvOp	   *kv_op(AuKv *kv, AuKvOpType type, KvTask *t, const uint8_t *key, size_t klen);
+/* Give it a copy of the bytes, or (NULL) room for so many; false: out of memory,
+ * and the op is freed. */
 bool		kv_op_in(AuKv *kv, AuKvOp *op, const uint8_t *bytes, size_t n);
 void		kv_submit(AuKv *kv, AuKvOp *op);
 void		kv_op_free(AuKv *kv, AuKvOp *op);
@@ -184,7 +192,10 @@ void		kv_log(AuKv *kv, AuLogLevel level, const char *fmt,...)
 uint64_t	kv_now(const AuKv *kv);
 
 KvPeer	   *kv_peer(AuKv *kv, uint32_t number);	/* NULL: not in the view */
+/* The node may be owed what nobody is about to send. */
+void		kv_look_for_owed(AuKv *kv, uint32_t number);
 uint32_t	kv_owners(const AuKv *kv, uint32_t slice, uint32_t owner[AU_RF_MAX]);
+bool		kv_owns(const AuKv *kv, uint32_t slice, uint32_t number);
 bool		kv_complete(const AuKv *kv, uint32_t slice);	/* we own it and have all of it */
 uint8_t		kv_own_flags(const AuKv *kv, uint32_t slice);
 
@@ -198,6 +209,10 @@ void		kv_error(AuKv *kv, void *client, uint64_t id, AuStatus status, const char 
 /* au_kv_view.c */
 bool		kv_load_state(AuKv *kv, const uint8_t *state, size_t len);
 void		kv_save_state(AuKv *kv);
+/* Repeat what could not be written. */
+void		kv_view_tick(AuKv *kv, uint64_t now);
+void		kv_wiped(AuKv *kv, const AuKvOp *op);
+void		kv_state_saved(AuKv *kv, const AuKvOp *op);
 /* Slices to fetch from that peer; false: none. */
 bool		kv_wanted(const AuKv *kv, const KvPeer *p, AuSliceSet *out);
 void		kv_fetched(AuKv *kv, uint32_t number, const AuSliceSet *slices);

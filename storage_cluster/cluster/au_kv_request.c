@@ -37,7 +37,9 @@ is_reserved(const AuKvText *key)
 static bool
 refuse(AuKv *kv, void *client, uint64_t id)
 {
-	if (kv->waiting || kv->wiping)
+	if (kv->removed)
+		kv_error(kv, client, id, AU_REFUSED, "Ask another node.", "this node was removed from the cluster");
+	else if (kv->waiting || kv->wiping)
 		kv_error(kv, client, id, AU_REFUSED, "Try again when the cluster has a leader and this node has joined it.",
 				 "this node does not know the cluster's view yet");
 	else if (kv->ntasks >= AU_KV_TASKS_MAX / 2 || kv->bytes > AU_KV_BYTES_MAX)
@@ -150,8 +152,6 @@ asked_already(const KvTask *t, uint32_t number)
 static KvReply *
 add_stand_in(AuKv *kv, KvTask *t, KvReply *gone)
 {
-	uint32_t	owner[AU_RF_MAX];
-	uint32_t	owners = kv_owners(kv, t->slice, owner);
 	uint32_t	best = 0;
 	uint64_t	best_hash = 0;
 	KvReply    *r;
@@ -162,11 +162,8 @@ add_stand_in(AuKv *kv, KvTask *t, KvReply *gone)
 	{
 		uint32_t	number = kv->peers[i].number;
 		uint64_t	hash = au_mix64((uint64_t) t->slice << 32 | number);
-		bool		is_owner = false;
 
-		for (uint32_t k = 0; k < owners; k++)
-			is_owner = is_owner || owner[k] == number;
-		if (kv->peers[i].up && !is_owner && !asked_already(t, number) && hash >= best_hash)
+		if (kv->peers[i].up && !kv_owns(kv, t->slice, number) && !asked_already(t, number) && hash >= best_hash)
 		{
 			best = number;
 			best_hash = hash;
@@ -422,16 +419,6 @@ send_put(AuKv *kv, KvTask *t, KvReply *r, uint64_t now)
 	}
 }
 
-/* The node may be owed what nobody is about to send. */
-static void
-look_for_owed(AuKv *kv, uint32_t number)
-{
-	KvPeer	   *p = kv_peer(kv, number);
-
-	if (p != NULL)
-		p->owed = true;
-}
-
 static void
 updated(AuKv *kv, KvTask *t, AuKvOp *op)
 {
@@ -464,7 +451,7 @@ updated(AuKv *kv, KvTask *t, AuKvOp *op)
 	/* the view may have changed since */
 	for (uint32_t i = 0; i < op->nowed; i++)
 		if (!asked_already(t, op->owed[i]))
-			look_for_owed(kv, op->owed[i]);
+			kv_look_for_owed(kv, op->owed[i]);
 	t->next_try = kv_now(kv) + KV_RETRY_US;
 	n = t->nreplies;
 	t->fresh = true;
@@ -701,7 +688,7 @@ kv_request_done(AuKv *kv, KvTask *t, AuKvOp *op)
 		{
 			/* deleted and collected: there is nothing to send */
 			r->state = KV_DONE;
-			look_for_owed(kv, r->number);
+			kv_look_for_owed(kv, r->number);
 		}
 		else if (op->status != AU_OK || !kv_keep(kv, &t->record, &t->len, op->out, op->out_len))
 			r->state = KV_FAILED;
@@ -745,7 +732,7 @@ expire(AuKv *kv, KvTask *t)
 		repair(kv, t);
 	for (uint32_t i = 0; i < t->nreplies && t->type == KV_PUT; i++)
 		if (t->replies[i].state != KV_DONE)
-			look_for_owed(kv, t->replies[i].number);
+			kv_look_for_owed(kv, t->replies[i].number);
 	kv_task_end(kv, t);
 }
 

@@ -65,7 +65,7 @@ make_op(AuKv *kv, KvTask *t, const AuMsgKvAsk *m)
 static AuStatus
 look(AuKv *kv, KvTask *t, const AuMsgKvAsk *m)
 {
-	if (kv->view == NULL || kv->wiping || kv_peer(kv, m->from) == NULL)
+	if (kv->view == NULL || kv->waiting || kv->wiping || kv_peer(kv, m->from) == NULL)
 		return AU_MOVED;
 	if (t->asked == AU_MSG_KV_SCAN)
 		/* we must know, also after a crash, that the one who asks is an owner */

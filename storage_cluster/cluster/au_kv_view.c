@@ -62,7 +62,7 @@ kv_save_state(AuKv *kv)
 	uint8_t    *p = state + STATE_HEAD;
 
 	if (op == NULL)
-		return;					/* older state only means more to fetch */
+		return;					/* kv_view_tick tries again */
 	memset(state, 0, sizeof(state));
 	au_put_u32(state, STATE_MAGIC);
 	au_put_u32(state + 4, STATE_VERSION);
@@ -81,8 +81,47 @@ kv_save_state(AuKv *kv)
 	au_put_u32(state + STATE_LEN - 4, au_crc32c(0, state, STATE_LEN - 4));
 	op->purpose = KV_FOR_STATE;
 	op->arg = kv->view->epoch;
-	if (kv_op_in(kv, op, state, sizeof(state)))
-		kv_submit(kv, op);
+	if (!kv_op_in(kv, op, state, sizeof(state)))
+		return;
+	kv->saving = true;
+	kv_submit(kv, op);
+}
+
+void
+kv_state_saved(AuKv *kv, const AuKvOp *op)
+{
+	kv->saving = false;
+	kv->again_at = kv_now(kv) + KV_AGAIN_US;
+	if (op->status == AU_OK && op->arg > kv->kept_epoch)
+		kv->kept_epoch = op->arg;
+}
+
+/* ---- records that go -------------------------------------------------- */
+
+static void
+wipe(AuKv *kv)
+{
+	AuKvOp	   *op = kv_op(kv, AU_KV_OP_WIPE, NULL, NULL, 0);
+
+	kv->wipe_waits = op == NULL;
+	if (op == NULL)
+		return;
+	op->purpose = KV_FOR_WIPE;
+	kv_submit(kv, op);
+}
+
+/* It goes on until nothing is left; after a failure a while later. */
+void
+kv_wiped(AuKv *kv, const AuKvOp *op)
+{
+	kv->wiping = op->status != AU_OK || op->more;
+	kv->again_at = kv_now(kv) + KV_AGAIN_US;
+	if (!kv->wiping)
+		kv_save_state(kv);
+	else if (op->status == AU_OK)
+		wipe(kv);
+	else
+		kv->wipe_waits = true;
 }
 
 /* ---- what is to be fetched -------------------------------------------- */
@@ -215,6 +254,16 @@ take_slice(AuKv *kv, const AuView *v, uint32_t i)
 
 	for (uint32_t k = 0; k < owners->nowners; k++)
 		owned = owned || owners->owner[k] == kv->number;
+	/*
+	 * The first view since the start, and the owners have changed since the
+	 * one that was kept: we may have lost the slice and got it back, without
+	 * a word of it on disk.
+	 */
+	if (kv->view == NULL && s->owned && owned && kv->kept_epoch != 0 && owners->since > kv->kept_epoch + 1)
+	{
+		s->complete = false;
+		s->nbefore = KV_UNKNOWN;
+	}
 	s->fetched = owned && s->owned ? moved_bits(kv->view, v, s->fetched) : 0;
 	s->owned = owned;
 	if (owned)
@@ -235,13 +284,13 @@ take_slice(AuKv *kv, const AuView *v, uint32_t i)
 static void
 look_whose(AuKv *kv, const AuView *v, uint32_t number)
 {
-	AuKvOp	   *op;
 	bool		alone = kv->kept_number == 0;
 
 	if (kv->kept_number == number && kv->kept_cluster == v->cluster_id)
 		return;
 	kv->kept_number = number;
 	kv->kept_cluster = v->cluster_id;
+	kv->kept_epoch = 0;
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 	{
 		KvSlice    *s = &kv->slices[i];
@@ -252,29 +301,48 @@ look_whose(AuKv *kv, const AuView *v, uint32_t number)
 		/* the first of all: nobody else has anything */
 		s->owned = s->complete = alone && v->nnodes == 1;
 	}
-	if (alone || (op = kv_op(kv, AU_KV_OP_WIPE, NULL, NULL, 0)) == NULL)
+	if (alone)
 		return;
 	kv_log(kv, AU_LOG_WARNING, "key-value store: this node was taken out of the cluster and is back as node %u; records from before are given up", number);
 	kv->wiping = true;
-	op->purpose = KV_FOR_WIPE;
-	kv_submit(kv, op);
+	wipe(kv);
 }
 
-/* Nodes that were taken out are owed nothing. */
+/* Nodes that were taken out, of `before` or (NULL) ever, are owed nothing. */
 static void
-write_off(AuKv *kv, const AuView *v)
+write_off(AuKv *kv, const AuView *v, const AuView *before)
 {
 	for (uint32_t number = 1; number < v->next_number; number++)
 	{
 		AuKvOp	   *op;
 
 		if (number == kv->number || au_view_node(v, number) != NULL ||
-			(kv->view != NULL && au_view_node(kv->view, number) == NULL && number < kv->view->next_number) ||
-			(op = kv_op(kv, AU_KV_OP_DISOWE, NULL, NULL, 0)) == NULL)
+			(before != NULL && au_view_node(before, number) == NULL && number < before->next_number))
 			continue;
+		if ((op = kv_op(kv, AU_KV_OP_DISOWE, NULL, NULL, 0)) == NULL)
+		{
+			kv->off_waits = true;
+			continue;
+		}
 		op->number = number;
 		kv_submit(kv, op);
 	}
+}
+
+void
+kv_view_tick(AuKv *kv, uint64_t now)
+{
+	if (now < kv->again_at)
+		return;
+	if (kv->wipe_waits)
+		wipe(kv);
+	else if (!kv->wiping && !kv->saving && kv->kept_epoch < kv->view->epoch)
+		kv_save_state(kv);
+	if (!kv->off_waits)
+		return;
+	kv->off_waits = false;
+	kv->again_at = now + KV_AGAIN_US;
+	write_off(kv, kv->view, NULL);
 }
 
 void
@@ -292,11 +360,11 @@ au_kv_set_view(AuKv *kv, const AuView *view, uint32_t number)
 	take_peers(kv, copy);
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 		take_slice(kv, copy, i);
-	write_off(kv, copy);
+	write_off(kv, copy, kv->view);
 	if (kv->view != NULL)
 		kv->host.release(kv->host.ctx, kv->view);
 	kv->view = copy;
-	kv->waiting = false;
+	kv->waiting = kv->removed = false;
 	kv->tick_at = 0;
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 		(void) look_whether_complete(kv, i);
@@ -307,4 +375,13 @@ au_kv_set_view(AuKv *kv, const AuView *view, uint32_t number)
 	}
 	if (!kv->wiping)
 		kv_save_state(kv);
+}
+
+void
+au_kv_leave(AuKv *kv, uint64_t cluster_id)
+{
+	if (kv->removed || kv->kept_number == 0 || kv->kept_cluster != cluster_id)
+		return;
+	kv_log(kv, AU_LOG_WARNING, "key-value store: this node was taken out of the cluster; requests are refused");
+	kv->waiting = kv->removed = true;
 }

@@ -197,7 +197,7 @@ same_node(const KvLink *l, const AuViewNode *v)
 	return l->number == v->number && strcmp(l->address, v->address) == 0;
 }
 
-/* One link for each other node of the view. */
+/* One link for each other node of the view; NULL: none. */
 static void
 take_links(AuNodeKv *k, const AuView *v)
 {
@@ -206,16 +206,19 @@ take_links(AuNodeKv *k, const AuView *v)
 		KvLink	   *l = &k->links[i];
 		bool		stays = l->number == 0;
 
-		for (uint32_t j = 0; j < v->nnodes; j++)
+		for (uint32_t j = 0; v != NULL && j < v->nnodes; j++)
 			stays = stays || same_node(l, &v->nodes[j]);
 		if (stays)
 			continue;
+		if (l->known)
+			au_kv_peer(k->kv, l->number, false);
+		l->known = false;
 		/* its place is free when the connection is closed */
 		if (l->conn != NULL)
 			au_n_close(k->node, l->conn);
 		l->number = 0;
 	}
-	for (uint32_t j = 0; j < v->nnodes; j++)
+	for (uint32_t j = 0; v != NULL && j < v->nnodes; j++)
 	{
 		KvLink	   *free = NULL;
 		bool		there = v->nodes[j].node_id == k->node->opt.node_id;
@@ -268,13 +271,17 @@ au_k_view_changed(AuNode *n)
 	const AuViewNode *self = n->view != NULL ? au_view_node_by_id(n->view, n->opt.node_id) : NULL;
 	char		err[512];
 
+	if (k != NULL && k->kv != NULL && n->view != NULL && self == NULL)
+	{
+		take_links(k, NULL);
+		au_kv_leave(k->kv, n->view->cluster_id);
+	}
 	if (k == NULL || self == NULL)
 		return;					/* not in it yet, or not any more */
 	if (k->kv == NULL)
 	{
 		/* comes back to here */
-		if (!k->host.open(k->host.ctx, err, sizeof(err)))
-			au_n_log(n, AU_LOG_ERROR, "%s", err);
+		(void) k->host.open(k->host.ctx, err, sizeof(err));
 		return;
 	}
 	take_links(k, n->view);

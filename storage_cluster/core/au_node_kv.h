@@ -21,7 +21,7 @@ typedef struct AuNodeKvHost
 	void		(*submit) (void *ctx, AuKvOp *op);
 	/*
 	 * The store is needed and was not opened yet (the node is alone): open it
-	 * and call au_node_kv_start.  false: it cannot be, err says why.
+	 * and call au_node_kv_start.  false: it cannot be; err and the log say why.
 	 */
 	bool		(*open) (void *ctx, char *err, size_t errlen);
 	/* The answer to au_node_kv_ask; good for the call only. */

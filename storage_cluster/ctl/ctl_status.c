@@ -280,6 +280,8 @@ ctl_print_status(json_t *s)
 				 size_text(ctl_number_of(s, "disk_used_bytes"), a, sizeof(a)));
 	print_line("disk used", line);
 	print_size(s, "disk free", "disk_free_bytes");
+	if (json_object_get(json_object_get(s, "kv"), "problem") != NULL)
+		print_line("key-value", ctl_text_of(json_object_get(s, "kv"), "problem"));
 	if (json_object_get(s, "cluster") != NULL)
 		ctl_print_cluster(json_object_get(s, "cluster"));
 	if (json_object_get(s, "gossip") != NULL)

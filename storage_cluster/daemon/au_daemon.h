@@ -188,6 +188,7 @@ void		au_sessions_offer(AuDaemon *d);
 bool		au_kv_prepare(AuDaemon *d, char *err, size_t errlen);
 void		au_kv_end(AuDaemon *d);
 uint64_t	au_kv_disk_bytes(AuDaemon *d);
+const char *au_kv_problem(AuDaemon *d);	/* why the store could not be opened; "" */
 bool		au_kv_figures(AuDaemon *d, AuKvStats *stats, uint64_t *keys);	/* false: not in use */
 
 /* au_status.c; both malloc'ed, NULL: out of memory */

@@ -8,6 +8,8 @@
  * one sync serves many.  One worker of each kind at most.
  *
  * DIR/kv is made when somebody uses the interface, or the node is in a cluster.
+ * If it cannot be opened the node does without: log and pages are served, each
+ * key-value request gets the error, and it is tried again every REOPEN_MS.
  *
  * Manifest: in a cluster each node keeps "aurora/node/NUMBER": its version,
  * addresses, options, and volumes with positions, as JSON; written anew every
@@ -28,6 +30,7 @@
 
 #define MANIFEST_MS 60000
 #define MANIFEST_FIRST_MS 2000
+#define REOPEN_MS 10000
 #define ASK_GET 1				/* ids of our own questions */
 #define ASK_PUT 2
 
@@ -35,6 +38,8 @@ typedef struct AuHostKv
 {
 	AuDaemon   *daemon;
 	AuKvStore  *store;			/* NULL: not opened */
+	char		problem[600];	/* why it could not be; "": it was not tried */
+	uint64_t	opened_ms;		/* when it was tried */
 	uv_work_t	work[2];		/* reading, writing */
 	bool		busy[2];
 	AuKvOp	   *waiting[2];		/* oldest first */
@@ -283,9 +288,8 @@ host_told(void *ctx, const AuFrame *f)
 /* ---- life ------------------------------------------------------------- */
 
 static bool
-host_open(void *ctx, char *err, size_t errlen)
+open_store(AuHostKv *h, char *err, size_t errlen)
 {
-	AuHostKv   *h = ctx;
 	AuDaemon   *d = h->daemon;
 	AuKvOptions opt = {.cluster = d->config.cluster_init || d->config.join[0] != '\0' || d->meta != NULL};
 	char		dir[4400];
@@ -295,11 +299,6 @@ host_open(void *ctx, char *err, size_t errlen)
 	size_t		len;
 	AuStatus	status;
 
-	if (h->store != NULL)
-	{
-		snprintf(err, errlen, "out of memory");
-		return false;
-	}
 	snprintf(dir, sizeof(dir), "%.4200s/kv", d->config.dir);
 	if (!au_make_dir(dir, err, errlen) || (h->store = au_kvstore_open(dir, d->memory, err, errlen)) == NULL)
 		return false;
@@ -311,8 +310,29 @@ host_open(void *ctx, char *err, size_t errlen)
 	free(state);
 	if (status == AU_OK)
 		return true;
+	if (status == AU_NOMEM)
+		snprintf(err, errlen, "could not use the key-value store: out of memory");
 	au_kvstore_close(h->store);
 	h->store = NULL;
+	return false;
+}
+
+static bool
+host_open(void *ctx, char *err, size_t errlen)
+{
+	AuHostKv   *h = ctx;
+	uint64_t	now = uv_hrtime() / 1000000;
+
+	if (h->problem[0] == '\0' || now - h->opened_ms >= REOPEN_MS)
+	{
+		h->opened_ms = now;
+		h->problem[0] = '\0';
+		if (open_store(h, h->problem, sizeof(h->problem)))
+			return true;
+		au_log(h->daemon, AU_LOG_ERROR, "%s; this node does without it (docs/keyvalue.md, \"A damaged store\")",
+			   h->problem);
+	}
+	snprintf(err, errlen, "%s", h->problem);
 	return false;
 }
 
@@ -335,7 +355,9 @@ au_kv_prepare(AuDaemon *d, char *err, size_t errlen)
 	h->timer.data = h;
 	uv_timer_start(&h->timer, on_manifest, MANIFEST_FIRST_MS, MANIFEST_MS);
 	snprintf(dir, sizeof(dir), "%.4200s/kv", d->config.dir);
-	return stat(dir, &st) != 0 || host_open(h, err, errlen);
+	if (stat(dir, &st) == 0)
+		(void) host_open(h, err, errlen);
+	return true;
 }
 
 void
@@ -356,6 +378,14 @@ au_kv_disk_bytes(AuDaemon *d)
 	AuHostKv   *h = d->kv;
 
 	return h != NULL && h->store != NULL ? au_kvstore_disk_bytes(h->store) : 0;
+}
+
+const char *
+au_kv_problem(AuDaemon *d)
+{
+	AuHostKv   *h = d->kv;
+
+	return h != NULL ? h->problem : "";
 }
 
 bool

@@ -257,6 +257,8 @@ kv_json(AuDaemon *d)
 	uint64_t	keys;
 	json_t	   *o;
 
+	if (au_kv_problem(d)[0] != '\0')
+		return json_pack("{s:s}", "problem", au_kv_problem(d));
 	if (!au_kv_figures(d, &st, &keys))
 		return json_null();
 	o = json_object();

@@ -282,8 +282,11 @@ end(AuDaemon *d)
 {
 	au_http_stop(d);
 	au_meta_stop(d);
-	while (!au_meta_stopped(d))
-		uv_run(d->loop, UV_RUN_ONCE);	/* a start that failed half way */
+	if (d->node != NULL)
+		au_node_stop(d->node);
+	/* a start that failed half way: threads work on stores already */
+	while (!au_meta_stopped(d) || d->work > 0)
+		uv_run(d->loop, UV_RUN_ONCE);
 	au_meta_free(d);
 	au_readers_stop(d->readers);
 	if (d->node != NULL)

@@ -16,6 +16,9 @@
 
 #include "store/au_memory_int.h"
 
+/* What was acknowledged must not vanish: damage in RocksDB's log is an error,
+ * an incomplete last record is a write that nobody was told of. */
+#define LOG_RECOVERY rocksdb_tolerate_corrupted_tail_records_recovery
 #define LOG_HEADER_ONLY 5		/* as au_pagestore.c, for the same reason */
 
 typedef struct Change
@@ -39,6 +42,9 @@ struct AuKvStore
 	pthread_rwlock_t lock;		/* db; written by the thread that writes */
 	AuKvExec	exec;
 	bool		failed;
+	uint64_t	file_bytes;		/* the loop's: figures when last looked at */
+	uint64_t	log_bytes;
+	uint64_t	keys;
 	/* the batch under way */
 	rocksdb_writebatch_t *batch;
 	Change	   *changes;
@@ -236,6 +242,7 @@ au_kvstore_open(const char *dir, AuStoreMemory *memory, char *err, size_t errlen
 	rocksdb_options_set_manifest_preallocation_size(s->options, 64 << 10);
 	rocksdb_options_set_write_buffer_size(s->options, AU_KVSTORE_MEMTABLE);
 	rocksdb_options_set_max_write_buffer_number(s->options, 2);
+	rocksdb_options_set_wal_recovery_mode(s->options, LOG_RECOVERY);
 	rocksdb_options_set_max_total_wal_size(s->options, 4 * AU_KVSTORE_MEMTABLE);
 	rocksdb_options_set_compression(s->options, rocksdb_lz4_compression);
 	rocksdb_block_based_options_set_filter_policy(s->table, rocksdb_filterpolicy_create_bloom_full(10));
@@ -382,28 +389,29 @@ au_kvstore_begin(AuKvStore *s, uint64_t fresh, AuKvExec *x, uint8_t **state, siz
 /* ---- figures ---------------------------------------------------------- */
 
 static uint64_t
-property(AuKvStore *s, const char *name)
+property(AuKvStore *s, const char *name, uint64_t *last)
 {
-	uint64_t	value = 0;
-
-	pthread_rwlock_rdlock(&s->lock);
-	if (s->db != NULL && rocksdb_property_int(s->db, name, &value) != 0)
-		value = 0;
+	/* the loop does not wait for RocksDB to be opened */
+	if (pthread_rwlock_tryrdlock(&s->lock) != 0)
+		return *last;
+	if (s->db != NULL)
+		(void) rocksdb_property_int(s->db, name, last);
 	pthread_rwlock_unlock(&s->lock);
-	return value;
+	return *last;
 }
 
 uint64_t
 au_kvstore_disk_bytes(AuKvStore *s)
 {
 	/* what is not in files is in RocksDB's log */
-	return property(s, "rocksdb.total-sst-files-size") + property(s, "rocksdb.size-all-mem-tables");
+	return property(s, "rocksdb.total-sst-files-size", &s->file_bytes) +
+		property(s, "rocksdb.size-all-mem-tables", &s->log_bytes);
 }
 
 uint64_t
 au_kvstore_keys(AuKvStore *s)
 {
-	return property(s, "rocksdb.estimate-num-keys");
+	return property(s, "rocksdb.estimate-num-keys", &s->keys);
 }
 
 /* ---- check ------------------------------------------------------------ */
@@ -429,10 +437,12 @@ au_kvstore_check(const char *dir, void (*problem) (void *ctx, const char *text),
 	rocksdb_readoptions_t *ro = rocksdb_readoptions_create();
 	rocksdb_iterator_t *it;
 	char	   *dberr = NULL;
-	rocksdb_t  *db = rocksdb_open_for_read_only(options, dir, 0, &dberr);
+	rocksdb_t  *db;
 	char		text[200];
 
 	*keys = *owed = 0;
+	rocksdb_options_set_wal_recovery_mode(options, LOG_RECOVERY);
+	db = rocksdb_open_for_read_only(options, dir, 0, &dberr);
 	if (dberr == NULL)
 	{
 		it = rocksdb_create_iterator(db, ro);

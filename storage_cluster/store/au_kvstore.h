@@ -5,6 +5,9 @@
  *
  * A batch of operations is one RocksDB write with its log synced: all of it is
  * on disk when au_kvstore_write returns, or none of its operations counts.
+ * What was acknowledged must not vanish: damage in the log keeps the store from
+ * being opened (by default RocksDB would drop what follows it, without a word);
+ * only an incomplete last record is passed over, of which nobody was told.
  * Values carry a checksum over key and value (au_kv_vv.h), besides RocksDB's
  * over blocks.
  *
@@ -44,7 +47,7 @@ void		au_kvstore_read(AuKvStore *s, AuKvOp *list);
 AuStatus	au_kvstore_check(const char *dir, void (*problem) (void *ctx, const char *text), void *ctx,
 							 uint64_t *keys, uint64_t *owed, char *err, size_t errlen);
 
-/* Any thread. */
+/* As last known while the thread that writes opens RocksDB anew. */
 uint64_t	au_kvstore_disk_bytes(AuKvStore *s);
 uint64_t	au_kvstore_keys(AuKvStore *s);	/* an estimate */
 

@@ -4,7 +4,8 @@
  * broken, as a control file says (AURORA_DISK_SHIM names it; absent or empty:
  * an ordinary disk):
  *
- *   slow MICROSECONDS    each fdatasync and fsync takes so much longer
+ *   slow MICROSECONDS [PART]   each fdatasync and fsync takes so much longer; with
+ *                        PART only of files whose path contains it
  *   full                 writes and allocations fail with ENOSPC
  *   broken               fdatasync and fsync fail with EIO
  *
@@ -29,6 +30,7 @@ enum { ORDINARY, SLOW, FULL, BROKEN };
 static atomic_int mode;
 static atomic_long slow_us;
 static atomic_long looked_ms;
+static const char *slow_part;	/* NULL: all files; set once, before the first wait */
 
 static void
 look(void)
@@ -53,6 +55,10 @@ look(void)
 	}
 	if (strncmp(text, "slow ", 5) == 0)
 	{
+		static char part[64];
+
+		if (slow_part == NULL && sscanf(text, "slow %*d %63s", part) == 1)
+			slow_part = part;
 		atomic_store(&slow_us, atol(text + 5));
 		atomic_store(&mode, SLOW);
 	}
@@ -79,12 +85,28 @@ full(int fd)
 	return disk_of(fd) == FULL;
 }
 
+/* Is it one of the files that are slow? */
+static int
+is_slow(int fd)
+{
+	char		link[64];
+	char		path[512];
+	ssize_t		n;
+
+	if (slow_part == NULL)
+		return 1;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = '\0';
+	return strstr(path, slow_part) != NULL;
+}
+
 static int
 before_sync(int fd)
 {
 	int			m = disk_of(fd);
 
-	if (m == SLOW)
+	if (m == SLOW && is_slow(fd))
 		usleep((useconds_t) atomic_load(&slow_us));
 	if (m == BROKEN)
 	{

@@ -418,10 +418,10 @@ main(int argc, char **argv)
 	printf("key-value simulator: %" PRIu64 " seeds from %" PRIu64 ", %" PRIu64 " failed, %.1f seeds/s: "
 		   "%" PRIu64 " writes, %" PRIu64 " acknowledged; %" PRIu64 " of %" PRIu64 " reads answered, %"
 		   PRIu64 " with siblings; %" PRIu64 " crashes, %" PRIu64 " partitions, %" PRIu64 " views, %"
-		   PRIu64 " records damaged; %" PRIu64 " repairs, %" PRIu64 " hints, %" PRIu64
+		   PRIu64 " records damaged, %" PRIu64 " batches failed; %" PRIu64 " repairs, %" PRIu64 " hints, %" PRIu64
 		   " delivered later, %" PRIu64 " fetched, %" PRIu64 " tombstones collected\n",
 		   done, from, failed, (double) done / (seconds() - start), f.puts, f.acked, f.read, f.gets,
-		   f.conflicts, f.crashes, f.partitions, f.views, f.damaged, f.repairs, f.hints, f.delivered,
+		   f.conflicts, f.crashes, f.partitions, f.views, f.damaged, f.failed_writes, f.repairs, f.hints, f.delivered,
 		   f.fetched, f.collected);
 	return failed > 0 ? 1 : 0;
 }

@@ -9,8 +9,8 @@
  *                              was not executed when a node dies did not happen
  *
  * Faults: messages lost, late, twice and in any order; partitions, one-way too,
- * noticed or not; crashes with lost operations; slow disks; damaged records;
- * nodes that join and drain, with views that arrive late.  Then quiet, in which
+ * noticed or not; crashes with lost operations; slow disks, writes that fail, or
+ * seem to; damaged records; nodes that join and drain, with views that arrive late.  Then quiet, in which
  * replicas must become the same.
  *
  * What must hold (checked with the dots of all writes, which the simulator sees
@@ -136,6 +136,7 @@ typedef struct SimFigures
 	uint64_t	partitions;
 	uint64_t	views;
 	uint64_t	damaged;
+	uint64_t	failed_writes;	/* batches */
 	uint64_t	repairs;
 	uint64_t	hints;
 	uint64_t	delivered;

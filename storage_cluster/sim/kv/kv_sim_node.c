@@ -206,16 +206,26 @@ do_ops(Sim *s, SimNode *n, bool write)
 {
 	AuKvMap		map = {n, map_alloc, map_release, map_get, map_put, map_del, map_scan};
 	AuKvOp	   *list = write ? n->writes : n->reads;
+	/* the disk says no to a whole batch, which may be on it all the same */
+	bool		fails = write && !s->quiet && sim_one_in(s, 150);
+	bool		lost = fails && sim_one_in(s, 2);
 
+	s->figures.failed_writes += fails;
 	if (write)
 		n->writes = NULL;
 	else
 		n->reads = NULL;
 	for (AuKvOp *op = list; op != NULL; op = op->next)
 	{
-		au_kv_exec(write ? &n->exec : NULL, &map, op);
-		if (op->type == AU_KV_OP_UPDATE && op->status == AU_OK)
+		if (!lost)
+			au_kv_exec(write ? &n->exec : NULL, &map, op);
+		if (!lost && op->type == AU_KV_OP_UPDATE && op->status == AU_OK)
 			sim_wrote(s, &n->exec, op);
+		if (fails)
+		{
+			op->status = AU_IO;
+			op->serial_now = n->exec.serial;
+		}
 	}
 	while (list != NULL)
 	{
