@@ -75,6 +75,7 @@ kv_task_new(AuKv *kv, KvTaskType type, const uint8_t *key, size_t klen, uint32_t
 		memcpy(t->key, key, klen);
 	t->slice = (uint16_t) au_kv_slice(key, klen);
 	t->replies = (KvReply *) (t + 1);
+	t->began = kv_now(kv);
 	t->serial = kv->serial;
 	t->epoch = kv->view != NULL ? kv->view->epoch : 0;
 	kv->tasks[t->id % AU_KV_TASKS_MAX] = t;
@@ -325,6 +326,14 @@ kv_own_flags(const AuKv *kv, uint32_t slice)
 	return (kv->slices[slice].owned ? AU_KV_OWNER : 0) | (kv_complete(kv, slice) ? AU_KV_SYNCED : 0);
 }
 
+void
+kv_answered(AuKv *kv, KvTask *t, AuKvRequest what)
+{
+	t->answered = true;
+	if ((t->flags & AU_KV_FORWARDED) == 0)
+		au_hist_add(&kv->latency[what], kv_now(kv) - t->began);
+}
+
 bool
 kv_ask(AuKv *kv, uint32_t number, uint16_t type, uint64_t id, AuMsgKvAsk *m)
 {
@@ -568,6 +577,7 @@ void
 au_kv_stats(const AuKv *kv, AuKvStats *out)
 {
 	*out = kv->stats;
+	out->latency = kv->latency;
 	out->tasks = kv->ntasks;
 	out->slices_owned = out->slices_complete = 0;
 	for (uint32_t i = 0; i < AU_SLICES; i++)

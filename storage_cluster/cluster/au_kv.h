@@ -52,6 +52,7 @@
 
 #include "cluster/au_kv_exec.h"
 #include "common/au_wire_kv.h"
+#include "core/au_hist.h"
 #include "core/au_node.h"
 
 #define AU_KV_TASKS_MAX 1024
@@ -85,12 +86,23 @@ typedef struct AuKvOptions
 	uint64_t	tick_us;		/* of background work, 0: 250 ms */
 } AuKvOptions;
 
+typedef enum AuKvRequest
+{
+	AU_KV_GETS,
+	AU_KV_PUTS,					/* with deletions */
+	AU_KV_LISTS,
+	AU_KV_REQUESTS
+} AuKvRequest;
+
 typedef struct AuKvStats
 {
+	/* of clients, not those that another node's client asked for */
 	uint64_t	gets;
 	uint64_t	puts;			/* with deletions */
 	uint64_t	lists;
-	uint64_t	failed;			/* requests answered with an error */
+	uint64_t	failed;			/* requests, nodes' too, answered with an error */
+	const AuHist *latency;		/* of those answered without one, by AuKvRequest;
+								 * good until AuKv is used again */
 	uint64_t	conflicts;		/* GETs that gave more than one value */
 	uint64_t	repairs;		/* records sent to replicas that were behind */
 	uint64_t	hints;			/* records given to a node that stands in */

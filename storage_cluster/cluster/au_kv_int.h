@@ -71,6 +71,7 @@ typedef struct KvTask
 	uint16_t	slice;
 	uint8_t		key[AU_KV_KEY_MAX];
 	uint32_t	ops;			/* under way */
+	uint64_t	began;
 	uint64_t	deadline;
 	uint64_t	next_try;
 	uint64_t	epoch;
@@ -160,6 +161,7 @@ struct AuKv
 	uint16_t	cursor_klen[KV_SCANS];
 	uint8_t		cursor_key[KV_SCANS][AU_KV_KEY_MAX];
 	AuKvStats	stats;
+	AuHist		latency[AU_KV_REQUESTS];
 };
 
 /* What an operation was for (AuKvOp.purpose). */
@@ -199,6 +201,8 @@ bool		kv_owns(const AuKv *kv, uint32_t slice, uint32_t number);
 bool		kv_complete(const AuKv *kv, uint32_t slice);	/* we own it and have all of it */
 uint8_t		kv_own_flags(const AuKv *kv, uint32_t slice);
 
+/* The request was answered, and well. */
+void		kv_answered(AuKv *kv, KvTask *t, AuKvRequest what);
 /* Send a question; false: not sent. */
 bool		kv_ask(AuKv *kv, uint32_t number, uint16_t type, uint64_t id, AuMsgKvAsk *m);
 bool		kv_ask_store(AuKv *kv, KvTask *t, uint32_t number, uint64_t serial,
@@ -219,6 +223,8 @@ void		kv_fetched(AuKv *kv, uint32_t number, const AuSliceSet *slices);
 
 /* au_kv_request.c: clients' */
 void		kv_request(AuKv *kv, void *client, uint8_t role, const AuFrame *f);
+/* Refused for want of room or of a view; true: it was answered. */
+bool		kv_refuse(AuKv *kv, void *client, uint64_t id);
 void		kv_request_step(AuKv *kv, KvTask *t, uint64_t now);	/* by time */
 void		kv_request_told(AuKv *kv, KvTask *t, KvReply *r, const AuFrame *f);
 void		kv_request_done(AuKv *kv, KvTask *t, AuKvOp *op);

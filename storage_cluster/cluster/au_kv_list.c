@@ -187,6 +187,7 @@ answer_list(AuKv *kv, KvTask *t)
 			assert(!"a list fits its frame");
 		kv->host.answer(kv->host.ctx, t->client, memory, w.len);
 	}
+	kv_answered(kv, t, AU_KV_LISTS);
 	if (entries != NULL)
 		kv->host.release(kv->host.ctx, entries);
 	kv_task_end(kv, t);
@@ -281,31 +282,33 @@ kv_list(AuKv *kv, void *client, uint8_t role, const AuFrame *f)
 	AuMsgKvList m;
 	KvTask	   *t;
 	uint32_t	timeout;
+	bool		forwarded;
 
 	if (!au_dec_kv_list(f, &m))
 	{
 		kv_error(kv, client, f->id, AU_INVALID, NULL, "malformed KV_LIST");
 		return;
 	}
-	t = kv->waiting || kv->wiping || kv->ntasks >= AU_KV_TASKS_MAX / 2 || kv->bytes > AU_KV_BYTES_MAX ? NULL :
-		kv_task_new(kv, KV_LIST, m.prefix.bytes, m.prefix.len, AU_VIEW_NODES_MAX);
+	forwarded = role == AU_ROLE_NODE && (m.flags & AU_KV_FORWARDED) != 0;
+	if (kv_refuse(kv, client, f->id))
+		return;
+	t = kv_task_new(kv, KV_LIST, m.prefix.bytes, m.prefix.len, AU_VIEW_NODES_MAX);
 	if (t == NULL || !kv_keep(kv, &t->record, &t->len, m.after.bytes, m.after.len))
 	{
-		kv_error(kv, client, f->id, kv->waiting ? AU_REFUSED : AU_FULL, "Try again.",
-				 kv->waiting ? "this node does not know the cluster's view yet" :
-				 "too many key-value requests are under way on this node");
+		kv_error(kv, client, f->id, AU_NOMEM, NULL, "out of memory");
 		if (t != NULL)
 			kv_task_end(kv, t);
 		return;
 	}
-	kv->stats.lists++;
+	kv->stats.lists += !forwarded;
+	t->flags = forwarded ? AU_KV_FORWARDED : 0;
 	t->client = client;
 	t->client_id = f->id;
 	t->asked = f->type;
 	t->limit = m.limit == 0 ? AU_KV_LIST_MAX : m.limit;
 	timeout = m.timeout_ms == 0 ? AU_KV_TIMEOUT_MS : m.timeout_ms;
 	t->deadline = kv_now(kv) + (uint64_t) (timeout < AU_KV_TIMEOUT_MAX_MS ? timeout : AU_KV_TIMEOUT_MAX_MS) * 1000;
-	if (role == AU_ROLE_NODE && (m.flags & AU_KV_FORWARDED) != 0)
+	if (forwarded)
 		list_here(kv, t, &m);
 	else
 		ask_all(kv, t, kv_now(kv));

@@ -33,9 +33,8 @@ is_reserved(const AuKvText *key)
 	return key->len >= n && memcmp(key->bytes, AU_KV_RESERVED, n) == 0;
 }
 
-/* Refused for want of room or of a view; true: it was answered. */
-static bool
-refuse(AuKv *kv, void *client, uint64_t id)
+bool
+kv_refuse(AuKv *kv, void *client, uint64_t id)
 {
 	if (kv->removed)
 		kv_error(kv, client, id, AU_REFUSED, "Ask another node.", "this node was removed from the cluster");
@@ -211,15 +210,16 @@ answer_get(AuKv *kv, KvTask *t)
 	uint8_t    *memory;
 	AuWriter	w;
 
-	t->answered = true;
 	if (t->deadline > kv_now(kv) + KV_LINGER_US)
 		t->deadline = kv_now(kv) + KV_LINGER_US;
 	if (!merged(t, &all))
 	{
+		t->answered = true;
 		kv_error(kv, t->client, t->client_id, AU_FULL, "Delete the key without a context and write it anew.",
 				 "the replicas have more than %d values of this key", AU_KV_MERGED_MAX);
 		return;
 	}
+	kv_answered(kv, t, AU_KV_GETS);
 	m.context.bytes = context;
 	m.context.len = (uint16_t) au_kv_context_encode(&all.past, t->key, t->klen, context);
 	for (uint32_t i = 0; i < all.n; i++)
@@ -376,7 +376,7 @@ answer_put(AuKv *kv, KvTask *t, const AuKvRecord *r)
 	uint8_t    *memory = t->client != NULL ? kv->host.buffer(kv->host.ctx, cap) : NULL;
 	AuWriter	w;
 
-	t->answered = true;
+	kv_answered(kv, t, AU_KV_PUTS);
 	if (t->deadline > kv_now(kv) + KV_LINGER_US)
 		t->deadline = kv_now(kv) + KV_LINGER_US;
 	if (memory == NULL)
@@ -566,12 +566,26 @@ forward(AuKv *kv, KvTask *t, uint64_t now)
 }
 
 static void
+answer_forward(AuKv *kv, KvTask *t, const AuMsgKvPutOk *ok)
+{
+	size_t		cap = AU_WIRE_HEADER + 64 + AU_KV_CONTEXT_MAX;
+	uint8_t    *memory = t->client != NULL ? kv->host.buffer(kv->host.ctx, cap) : NULL;
+	AuWriter	w;
+
+	kv_answered(kv, t, AU_KV_PUTS);
+	if (memory == NULL)
+		return;
+	au_writer_start(&w, memory, cap);
+	if (!au_enc_kv_put_ok(&w, t->client_id, ok))
+		assert(!"an answer fits its frame");
+	kv->host.answer(kv->host.ctx, t->client, memory, w.len);
+}
+
+static void
 take_forward(AuKv *kv, KvTask *t, KvReply *r, const AuFrame *f)
 {
 	AuMsgKvPutOk ok;
 	AuMsgError	e;
-	uint8_t    *memory;
-	AuWriter	w;
 
 	if (f->type == AU_MSG_ERROR && au_dec_error(f, &e) && e.status == AU_MOVED)
 	{
@@ -583,14 +597,8 @@ take_forward(AuKv *kv, KvTask *t, KvReply *r, const AuFrame *f)
 		kv_error(kv, t->client, t->client_id, (AuStatus) e.status, e.hint, "%s", e.message);
 	else if (!au_dec_kv_put_ok(f, &ok))
 		kv_error(kv, t->client, t->client_id, AU_INVALID, NULL, "node %u sent a malformed answer", r->number);
-	else if (t->client != NULL &&
-			 (memory = kv->host.buffer(kv->host.ctx, AU_WIRE_HEADER + 64 + AU_KV_CONTEXT_MAX)) != NULL)
-	{
-		au_writer_start(&w, memory, AU_WIRE_HEADER + 64 + AU_KV_CONTEXT_MAX);
-		if (!au_enc_kv_put_ok(&w, t->client_id, &ok))
-			assert(!"an answer fits its frame");
-		kv->host.answer(kv->host.ctx, t->client, memory, w.len);
-	}
+	else
+		answer_forward(kv, t, &ok);
 	kv_task_end(kv, t);
 }
 
@@ -622,7 +630,7 @@ start_put(AuKv *kv, void *client, uint8_t role, const AuFrame *f)
 	}
 	if ((t = new_request(kv, KV_FORWARD, client, f, &m.key)) == NULL)
 		return;
-	kv->stats.puts++;
+	kv->stats.puts += (m.flags & AU_KV_FORWARDED) == 0;
 	t->flags = m.flags;
 	t->past = past;
 	if (!set_numbers(kv, t, m.n, m.w, m.timeout_ms))
@@ -645,7 +653,7 @@ start_put(AuKv *kv, void *client, uint8_t role, const AuFrame *f)
 void
 kv_request(AuKv *kv, void *client, uint8_t role, const AuFrame *f)
 {
-	if (refuse(kv, client, f->id))
+	if (kv_refuse(kv, client, f->id))
 		return;
 	if (f->type == AU_MSG_KV_GET)
 		start_get(kv, client, f);

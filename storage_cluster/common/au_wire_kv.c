@@ -242,6 +242,28 @@ au_dec_kv_list_ok(const AuFrame *f, AuMsgKvListOk *m)
 	return left == 0 && n == m->n;
 }
 
+/* What a node's question and the answer end with: u64 serial, u16 slice, key, bytes. */
+static bool
+end_with(AuWriter *w, uint64_t serial, uint16_t slice, const AuKvText *key,
+		 const uint8_t *bytes, uint32_t len)
+{
+	au_w_u64(w, serial);
+	au_w_u16(w, slice);
+	w_bytes16(w, key);
+	w_bytes32(w, bytes, len);
+	return au_frame_end(w);
+}
+
+/* Gives the bytes. */
+static const uint8_t *
+read_end(AuReader *r, uint64_t *serial, uint16_t *slice, AuKvText *key, uint32_t *len, uint32_t max)
+{
+	*serial = au_r_u64(r);
+	*slice = au_r_u16(r);
+	r_bytes16(r, key, AU_KV_KEY_MAX);
+	return r_bytes32(r, len, max);
+}
+
 bool
 au_enc_kv_ask(AuWriter *w, uint16_t type, uint64_t id, const AuMsgKvAsk *m)
 {
@@ -250,11 +272,7 @@ au_enc_kv_ask(AuWriter *w, uint16_t type, uint64_t id, const AuMsgKvAsk *m)
 	au_frame_begin(w, type, id);
 	au_w_u32(w, m->from);
 	au_w_u64(w, m->epoch);
-	au_w_u64(w, m->serial);
-	au_w_u16(w, m->slice);
-	w_bytes16(w, &m->key);
-	w_bytes32(w, m->bytes, m->len);
-	return au_frame_end(w);
+	return end_with(w, m->serial, m->slice, &m->key, m->bytes, m->len);
 }
 
 bool
@@ -265,10 +283,7 @@ au_dec_kv_ask(const AuFrame *f, AuMsgKvAsk *m)
 	au_dec_start(&r, f, f->type);
 	m->from = au_r_u32(&r);
 	m->epoch = au_r_u64(&r);
-	m->serial = au_r_u64(&r);
-	m->slice = au_r_u16(&r);
-	r_bytes16(&r, &m->key, AU_KV_KEY_MAX);
-	m->bytes = r_bytes32(&r, &m->len, AU_KV_RECORD_MAX);
+	m->bytes = read_end(&r, &m->serial, &m->slice, &m->key, &m->len, AU_KV_RECORD_MAX);
 	return au_reader_done(&r) && m->slice < AU_SLICES;
 }
 
@@ -281,11 +296,7 @@ au_enc_kv_told(AuWriter *w, uint16_t type, uint64_t id, const AuMsgKvTold *m)
 	au_w_u16(w, m->status);
 	au_w_u8(w, m->flags);
 	au_w_u64(w, m->epoch);
-	au_w_u64(w, m->serial);
-	au_w_u16(w, m->slice);
-	w_bytes16(w, &m->key);
-	w_bytes32(w, m->bytes, m->len);
-	return au_frame_end(w);
+	return end_with(w, m->serial, m->slice, &m->key, m->bytes, m->len);
 }
 
 bool
@@ -297,9 +308,6 @@ au_dec_kv_told(const AuFrame *f, AuMsgKvTold *m)
 	m->status = au_r_u16(&r);
 	m->flags = au_r_u8(&r);
 	m->epoch = au_r_u64(&r);
-	m->serial = au_r_u64(&r);
-	m->slice = au_r_u16(&r);
-	r_bytes16(&r, &m->key, AU_KV_KEY_MAX);
-	m->bytes = r_bytes32(&r, &m->len, AU_WIRE_PAYLOAD_MAX);
+	m->bytes = read_end(&r, &m->serial, &m->slice, &m->key, &m->len, AU_WIRE_PAYLOAD_MAX);
 	return au_reader_done(&r) && m->slice < AU_SLICES;
 }

@@ -14,6 +14,7 @@
 #include "daemon/au_files.h"
 #include "daemon/au_gossip_host.h"
 #include "daemon/au_meta.h"
+#include "daemon/au_status_kv.h"
 #include "daemon/au_text.h"
 
 typedef struct VolumeFigures
@@ -192,24 +193,27 @@ set_lsn(json_t *o, const char *key, AuLsn lsn)
 	json_object_set_new(o, key, json_string(text));
 }
 
+json_t *
+au_latency_json(const AuHist *h)
+{
+	json_t	   *o = json_object();
+
+	json_object_set_new(o, "count", json_integer((json_int_t) h->count));
+	json_object_set_new(o, "sum_us", json_integer((json_int_t) h->sum_us));
+	json_object_set_new(o, "p50_us", json_integer((json_int_t) au_hist_quantile_us(h, 500)));
+	json_object_set_new(o, "p90_us", json_integer((json_int_t) au_hist_quantile_us(h, 900)));
+	json_object_set_new(o, "p99_us", json_integer((json_int_t) au_hist_quantile_us(h, 990)));
+	json_object_set_new(o, "max_us", json_integer((json_int_t) h->max_us));
+	return o;
+}
+
 static json_t *
-latency_json(const VolumeFigures *f)
+latencies_json(const VolumeFigures *f)
 {
 	json_t	   *o = json_object();
 
 	for (int i = 0; i < STAGES; i++)
-	{
-		const AuHist *h = stage_latency(f, i);
-		json_t	   *s = json_object();
-
-		json_object_set_new(s, "count", json_integer((json_int_t) h->count));
-		json_object_set_new(s, "sum_us", json_integer((json_int_t) h->sum_us));
-		json_object_set_new(s, "p50_us", json_integer((json_int_t) au_hist_quantile_us(h, 500)));
-		json_object_set_new(s, "p90_us", json_integer((json_int_t) au_hist_quantile_us(h, 900)));
-		json_object_set_new(s, "p99_us", json_integer((json_int_t) au_hist_quantile_us(h, 990)));
-		json_object_set_new(s, "max_us", json_integer((json_int_t) h->max_us));
-		json_object_set_new(o, stage_names[i], s);
-	}
+		json_object_set_new(o, stage_names[i], au_latency_json(stage_latency(f, i)));
 	return o;
 }
 
@@ -245,39 +249,7 @@ volume_json(const VolumeFigures *f)
 	for (size_t i = 0; i < NFIGURES; i++)
 		json_object_set_new(o, figures[i].name,
 							json_integer((json_int_t) figure_value(f, &figures[i])));
-	json_object_set_new(o, "latency", latency_json(f));
-	return o;
-}
-
-/* null: not in use */
-static json_t *
-kv_json(AuDaemon *d)
-{
-	AuKvStats	st;
-	uint64_t	keys;
-	json_t	   *o;
-
-	if (au_kv_problem(d)[0] != '\0')
-		return json_pack("{s:s}", "problem", au_kv_problem(d));
-	if (!au_kv_figures(d, &st, &keys))
-		return json_null();
-	o = json_object();
-	json_object_set_new(o, "keys", json_integer((json_int_t) keys));
-	json_object_set_new(o, "slices_owned", json_integer(st.slices_owned));
-	json_object_set_new(o, "slices_complete", json_integer(st.slices_complete));
-	json_object_set_new(o, "owes", json_boolean(st.owes));
-	json_object_set_new(o, "requests", json_integer(st.tasks));
-	json_object_set_new(o, "gets", json_integer((json_int_t) st.gets));
-	json_object_set_new(o, "puts", json_integer((json_int_t) st.puts));
-	json_object_set_new(o, "lists", json_integer((json_int_t) st.lists));
-	json_object_set_new(o, "failed", json_integer((json_int_t) st.failed));
-	json_object_set_new(o, "conflicts", json_integer((json_int_t) st.conflicts));
-	json_object_set_new(o, "repairs", json_integer((json_int_t) st.repairs));
-	json_object_set_new(o, "hints", json_integer((json_int_t) st.hints));
-	json_object_set_new(o, "delivered", json_integer((json_int_t) st.delivered));
-	json_object_set_new(o, "fetched", json_integer((json_int_t) st.fetched));
-	json_object_set_new(o, "collected", json_integer((json_int_t) st.collected));
-	json_object_set_new(o, "damaged", json_integer((json_int_t) st.damaged));
+	json_object_set_new(o, "latency", latencies_json(f));
 	return o;
 }
 
@@ -337,7 +309,7 @@ au_status_json(AuDaemon *d, bool *healthy)
 		json_object_set_new(root, "cluster", au_meta_json(d->meta));
 	if (au_node_gossip(d->node) != NULL)
 		json_object_set_new(root, "gossip", au_gossip_json(d));
-	json_object_set_new(root, "kv", kv_json(d));
+	json_object_set_new(root, "kv", au_kv_json(d));
 	out = json_dumps(root, JSON_COMPACT);
 	json_decref(root);
 	return out;
@@ -434,6 +406,7 @@ au_status_metrics(AuDaemon *d)
 	for (uint32_t i = 0; i < count; i++)
 		for (int k = 0; k < STAGES; k++)
 			add_latency(&t, &f[i], k);
+	au_kv_metrics(d, &t);
 	au_gossip_metrics(d, &t);
 	if (d->meta != NULL)
 		au_meta_metrics(d->meta, &t);

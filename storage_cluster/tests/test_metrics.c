@@ -13,6 +13,7 @@
 #include <ctype.h>
 
 #include "common/au_page.h"
+#include "common/au_wire_kv.h"
 #include "tests/testnode.h"
 
 #define SYSID 7123456789012345681ULL
@@ -88,6 +89,39 @@ work(void)
 	}
 	client_close(&r);
 	client_close(&w);
+}
+
+/* Three writes, of which two do not know of each other, five reads, a list, and
+ * what is refused. */
+static void
+use_kv(void)
+{
+	AuKvText	key = {1, (const uint8_t *) "k"};
+	AuMsgKvPut	put = {.key = key,.len = 1,.value = (const uint8_t *) "v"};
+	AuMsgKvGet	get = {.key = key};
+	AuMsgKvList list = {.limit = 10};
+	AuMsgHelloOk hello;
+	AuFrame		f;
+	Client		c;
+
+	testnode_hello(&c, AU_ROLE_READER, SYSID, &hello);
+	for (int i = 0; i < 3; i++)
+	{
+		put.key.bytes = (const uint8_t *) (i == 0 ? "a" : "k");
+		assert_true(CLIENT_SEND(&c, au_enc_kv_put, &put));
+		testnode_expect(&c, &f, AU_MSG_KV_PUT_OK, "PUT");
+	}
+	for (int i = 0; i < 5; i++)
+	{
+		assert_true(CLIENT_SEND(&c, au_enc_kv_get, &get));
+		testnode_expect(&c, &f, AU_MSG_KV_GET_OK, "GET");
+	}
+	assert_true(CLIENT_SEND(&c, au_enc_kv_list, &list));
+	testnode_expect(&c, &f, AU_MSG_KV_LIST_OK, "LIST");
+	get.r = 3;					/* of one replica */
+	assert_true(CLIENT_SEND(&c, au_enc_kv_get, &get));
+	testnode_expect(&c, &f, AU_MSG_ERROR, "GET of three");
+	client_close(&c);
 }
 
 /* ---- the format ------------------------------------------------------- */
@@ -170,20 +204,17 @@ value_of(const char *prefix)
 	return strtod(p + strlen(prefix), NULL);
 }
 
-/* Buckets of a stage never fall, the last is the count; returns it. */
+/* Buckets of a histogram never fall, the last is the count; returns it. */
 static double
-check_histogram(const char *stage)
+check_histogram_of(const char *name, const char *labels)
 {
-	char		labels[200];
-	char		prefix[300];
+	char		prefix[400];
 	double		last = 0,
 				bound = 0;
 	int			n = 0;
 	const char *p;
 
-	snprintf(labels, sizeof(labels), "{volume=\"%llu\",stage=\"%s\"",
-			 (unsigned long long) SYSID, stage);
-	snprintf(prefix, sizeof(prefix), "aurora_storaged_stage_seconds_bucket%s,le=\"", labels);
+	snprintf(prefix, sizeof(prefix), "aurora_storaged_%s_seconds_bucket{%s,le=\"", name, labels);
 	for (p = strstr(text, prefix); p != NULL && strncmp(p, prefix, strlen(prefix)) == 0;
 		 p = strchr(p, '\n') + 1)
 	{
@@ -197,11 +228,38 @@ check_histogram(const char *stage)
 		n++;
 	}
 	assert_true(n > 10);
-	snprintf(prefix, sizeof(prefix), "aurora_storaged_stage_seconds_count%s} ", labels);
+	snprintf(prefix, sizeof(prefix), "aurora_storaged_%s_seconds_count{%s} ", name, labels);
 	assert_true(value_of(prefix) == last);
-	snprintf(prefix, sizeof(prefix), "aurora_storaged_stage_seconds_sum%s} ", labels);
+	snprintf(prefix, sizeof(prefix), "aurora_storaged_%s_seconds_sum{%s} ", name, labels);
 	assert_true(value_of(prefix) >= 0);
 	return last;
+}
+
+static double
+check_histogram(const char *stage)
+{
+	char		labels[200];
+
+	snprintf(labels, sizeof(labels), "volume=\"%llu\",stage=\"%s\"", (unsigned long long) SYSID, stage);
+	return check_histogram_of("stage", labels);
+}
+
+static void
+check_kv(void)
+{
+	assert_true(value_of("\naurora_storaged_kv_up ") == 1);
+	assert_true(value_of("\naurora_storaged_kv_puts_total ") == 3);
+	assert_true(value_of("\naurora_storaged_kv_gets_total ") == 6);
+	assert_true(value_of("\naurora_storaged_kv_lists_total ") == 1);
+	assert_true(value_of("\naurora_storaged_kv_failed_total ") == 1);
+	assert_true(value_of("\naurora_storaged_kv_conflicts_total ") == 5);
+	assert_true(value_of("\naurora_storaged_kv_slices_complete ") == 256);
+	assert_true(value_of("\naurora_storaged_kv_requests ") == 0);
+	assert_true(value_of("\naurora_storaged_kv_hints_total ") == 0);
+	assert_true(value_of("\naurora_storaged_kv_repairs_total ") == 0);
+	assert_true(check_histogram_of("kv_request", "request=\"put\"") == 3);
+	assert_true(check_histogram_of("kv_request", "request=\"get\"") == 5);	/* answered */
+	assert_true(check_histogram_of("kv_request", "request=\"list\"") == 1);
 }
 
 /* Each name aurora_storaged_... of the dashboard has a sample. */
@@ -246,10 +304,12 @@ test_metrics(void **state)
 
 	(void) state;
 	work();
+	use_kv();
 	usleep(300000);				/* younger snapshots are good enough for the node */
 	get("/metrics");
 	check_lines();
 	check_dashboard();
+	check_kv();
 	assert_true(check_histogram("append") == 1);
 	assert_true(check_histogram("persist") >= 1);
 	assert_true(check_histogram("decode") >= 1);
@@ -273,6 +333,8 @@ test_metrics(void **state)
 	assert_non_null(strstr(text, "\"latency\":{\"append\":{\"count\":1,\"sum_us\":"));
 	assert_non_null(strstr(text, "\"compaction\":{\"count\":"));
 	assert_non_null(strstr(text, "\"p99_us\":"));
+	assert_non_null(strstr(text, "\"puts\":3"));
+	assert_non_null(strstr(text, "\"put\":{\"count\":3,"));
 	assert_int_equal(testnode_end(SIGTERM), 0);
 }
 
