@@ -194,8 +194,8 @@ delete_versions(AuPageStore *ps, const AuGcEvent *event, bool *done)
 bool
 au_pagestore_gc_step(AuPageStore *ps)
 {
-	AuLsn		limit = ps->persisted.horizon < ps->persisted.applied ?
-		ps->persisted.horizon : ps->persisted.applied;
+	AuLsn		horizon = au_ps_unread_horizon(ps);
+	AuLsn		limit = horizon < ps->persisted.applied ? horizon : ps->persisted.applied;
 	const AuGcEvent *event;
 	AuRel	   *rel;
 	bool		done = true;

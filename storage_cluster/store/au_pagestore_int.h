@@ -386,6 +386,8 @@ void		au_rc_free(AuReadCtx *c);
 AuLsn		au_ps_oldest_read(const AuPageStore *ps);
 
 /* au_pagestore_digest.c: likewise, of digests. */
+/* In files, and nobody reads below: what is older may go. */
+AuLsn		au_ps_unread_horizon(const AuPageStore *ps);
 AuLsn		au_ps_oldest_digest(const AuPageStore *ps);
 
 /* au_pagestore_cut.c: for each page of the generation: cut_page, then for its

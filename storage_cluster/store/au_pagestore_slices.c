@@ -324,6 +324,21 @@ au_ps_next_extent_key(uint8_t *key, const AuPageId *page, const AuSliceSet *set)
 	au_key_encode(key, AU_KS_PAGE, &at, AU_LSN_MAX);
 }
 
+/* An extent that cannot be read, as a whole. */
+static void
+delete_unseen(rocksdb_writebatch_t *batch, const AuPageId *page)
+{
+	AuPageId	first = {page->rel, page->blk - page->blk % AU_EXTENT_BLOCKS};
+	AuPageId	last = {page->rel, first.blk + (AU_EXTENT_BLOCKS - 1)};
+	uint8_t		from[AU_KEY_LEN];
+	uint8_t		to[AU_KEY_LEN];
+
+	au_key_encode(from, AU_KS_PAGE, &first, AU_LSN_MAX);
+	au_ps_next_page_key(to, AU_KS_PAGE, &last);
+	rocksdb_writebatch_delete_range(batch, (const char *) from, AU_KEY_LEN,
+									(const char *) to, AU_KEY_LEN);
+}
+
 /*
  * The versions of an extent from the iterator's place on, one by one
  * (au_pagestore_gc.c says why).  *left counts down; false: there are more than
@@ -352,35 +367,34 @@ delete_extent(AuPageStore *ps, rocksdb_iterator_t *it, rocksdb_writebatch_t *bat
 		rocksdb_writebatch_delete(batch, key, klen);
 		--*left;
 	}
+	if (!rocksdb_iter_valid(it))
+	{
+		char	   *dberr = NULL;
+
+		/* not the end, but something that cannot be read: what is behind it goes
+		 * unseen, else it would be there when the slice comes back */
+		rocksdb_iter_get_error(it, &dberr);
+		if (dberr != NULL)
+			delete_unseen(batch, page);
+		rocksdb_free(dberr);
+	}
 	return true;
 }
 
-/* An extent that cannot be read, as a whole. */
-static void
-delete_unseen(rocksdb_writebatch_t *batch, const AuPageId *page)
-{
-	AuPageId	first = {page->rel, page->blk - page->blk % AU_EXTENT_BLOCKS};
-	AuPageId	last = {page->rel, first.blk + (AU_EXTENT_BLOCKS - 1)};
-	uint8_t		from[AU_KEY_LEN];
-	uint8_t		to[AU_KEY_LEN];
-
-	au_key_encode(from, AU_KS_PAGE, &first, AU_LSN_MAX);
-	au_ps_next_page_key(to, AU_KS_PAGE, &last);
-	rocksdb_writebatch_delete_range(batch, (const char *) from, AU_KEY_LEN,
-									(const char *) to, AU_KEY_LEN);
-}
-
-/* The first known relation at or behind this one; false: there is none. */
+/* The first known relation that a place is in or before; false: there is none. */
 static bool
-known_relation(const AuPageStore *ps, const AuRelId *from, AuRelId *out)
+known_relation(const AuPageStore *ps, const AuPageId *from, AuRelId *out)
 {
 	uint8_t		least[AU_KEY_LEN];
 	uint8_t		best[AU_KEY_LEN];
 	uint8_t		key[AU_KEY_LEN];
-	AuPageId	page = {.rel = *from};
+	AuPageId	page = {.rel = from->rel};
 	bool		found = false;
 
-	au_key_encode(least, AU_KS_PAGE, &page, AU_LSN_MAX);
+	if (from->blk == AU_SIZE_BLOCK)
+		au_ps_next_relation_key(least, AU_KS_PAGE, &from->rel);	/* at its end */
+	else
+		au_key_encode(least, AU_KS_PAGE, &page, AU_LSN_MAX);
 	for (uint32_t b = 0; b < ps->rels.nbuckets; b++)
 		for (const AuRel *rel = ps->rels.buckets[b]; rel != NULL; rel = rel->hash_next)
 		{
@@ -396,6 +410,23 @@ known_relation(const AuPageStore *ps, const AuRelId *from, AuRelId *out)
 	return found;
 }
 
+/* Blocks that it has, or had before an event whose versions are still there. */
+static uint32_t
+most_blocks(AuPageStore *ps, const AuRel *rel)
+{
+	uint32_t	most = rel->nblocks;
+
+	for (uint32_t i = 0; i < rel->nevents; i++)
+	{
+		uint32_t	before;
+
+		if (au_pagestore_size(ps, &rel->id, rel->events[i].lsn - 1, &before) == AU_OK &&
+			before > most)
+			most = before;
+	}
+	return most;
+}
+
 /*
  * What lies at drop_place cannot be read: the relation's extents that are
  * dropped go unseen, from there on.  false: nothing known is behind.
@@ -406,17 +437,17 @@ drop_unseen(AuPageStore *ps, rocksdb_writebatch_t *batch)
 	AuSlices   *s = &ps->slices;
 	AuPageId	at = {0};
 	AuRelId		rel;
-	AuRel	   *known;
+	uint32_t	nblocks;
 	AuLsn		lsn;
 	uint8_t		ks;
 
 	(void) au_key_decode(s->drop_place.key, AU_KEY_LEN, &ks, &at, &lsn);
-	if (!known_relation(ps, &at.rel, &rel))
+	if (!known_relation(ps, &at, &rel))
 		return false;
 	if (!au_rel_id_equal(&rel, &at.rel))
 		at = (AuPageId) {.rel = rel};
-	known = au_relmap_find(&ps->rels, &rel);
-	for (int n = 0; at.blk < known->nblocks; n++)
+	nblocks = most_blocks(ps, au_relmap_find(&ps->rels, &rel));
+	for (int n = 0; at.blk < nblocks; n++)
 	{
 		if (au_slices_has(&s->now.dropping, au_slice_of(&at.rel, at.blk)))
 			delete_unseen(batch, &at);

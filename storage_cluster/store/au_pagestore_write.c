@@ -332,6 +332,18 @@ au_pagestore_write(AuPageStore *ps, bool persist, char *err, size_t errlen)
 	return status == AU_NOT_FOUND ? AU_OK : status;
 }
 
+/* An import's end raises the horizon past what is being read. */
+AuLsn
+au_ps_unread_horizon(const AuPageStore *ps)
+{
+	AuLsn		horizon = ps->persisted.horizon;
+	AuLsn		read = au_ps_oldest_read(ps);
+	AuLsn		compared = au_ps_oldest_digest(ps);
+
+	horizon = read < horizon ? read : horizon;
+	return compared < horizon ? compared : horizon;
+}
+
 void
 au_pagestore_written(AuPageStore *ps, AuStatus status)
 {
@@ -342,7 +354,7 @@ au_pagestore_written(AuPageStore *ps, AuStatus status)
 	ps->written = ps->frozen_meta;
 	ps->slices.persisted = ps->slices.persisted_new;
 	ps->slices.changes_written = ps->slices.changes_frozen;
-	au_ps_filter_set_horizon(ps, ps->persisted.horizon);
+	au_ps_filter_set_horizon(ps, au_ps_unread_horizon(ps));
 	au_cut_written(ps);
 	if (au_pending_pinned(ps->frozen))
 	{

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -462,6 +463,217 @@ test_two_at_one_position(void **state)
 	close_all(&w);
 }
 
+/* All chunks of what is incoming, for a store that nobody reads below `horizon`. */
+static void
+import_all(World *w, AuLsn horizon)
+{
+	AuExportSet set = {.keyspace = AU_KS_PAGE};
+	AuSlicesState now;
+	AuImported imported;
+	AuExport   *e;
+	size_t		len;
+	char		err[512];
+
+	for (au_pagestore_slices(w->ps, &now); !now.done; au_pagestore_slices(w->ps, &now))
+	{
+		set.slices = now.incoming;
+		assert_int_equal(au_pagestore_export_begin(w->full[0], &set, now.since, horizon, &now.place,
+												   &e), AU_OK);
+		assert_int_equal(au_pagestore_export_work(e, w->chunk, BUDGET, &len), AU_OK);
+		au_pagestore_export_end(e);
+		assert_int_equal(au_pagestore_import_write(w->ps, w->chunk, len, &imported, err,
+												   sizeof(err)), AU_OK);
+		au_pagestore_imported(w->ps, &imported);
+	}
+	au_pagestore_import_finish(w->ps);
+}
+
+static void
+finish_digest(AuDigest *d, AuMerkle *tree)
+{
+	const AuDigestPage *pages;
+	uint32_t	n;
+
+	while (au_pagestore_digest_next(d))
+	{
+		assert_true(au_pagestore_digest_work(d) > 0);
+		assert_int_equal(au_pagestore_digest_take(d, &pages, &n), AU_OK);
+		for (uint32_t i = 0; i < n; i++)
+			if (pages[i].status == AU_CORRUPT)
+				fail_msg("%s", au_pagestore_digest_error(d));
+	}
+	*tree = *au_pagestore_digest_tree(d);
+	au_pagestore_digest_end(d);
+}
+
+/* Digests are under way while an import ends, and what came may only be read
+ * above their LSN: what they read stays. */
+static void
+test_digest_meanwhile(void **state)
+{
+	AuLsn		at = sl_lsn(RECORDS - 3000);
+	AuDigest   *under_way[AU_SLICES] = {NULL};
+	AuSliceSet	half = {{0}};
+	AuMerkle	own,
+				other;
+	World		w;
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 9, 9, "full");
+	run(&w, RECORDS, false);
+	while (w.fed < RECORDS)
+	{
+		sl_apply(w.load, w.ps, w.fed++);
+		if (w.fed % 50 == 0)
+			write_store(w.load, w.ps, w.fed, false);
+	}
+	for (uint32_t s = 0; s < AU_SLICES / 2; s++)
+		au_slices_add(&half, s);
+	au_pagestore_slices_drop(w.ps, &half);
+	write_store(w.load, w.ps, w.fed, true);
+	while (au_pagestore_slices_step(w.ps))
+		;
+	write_store(w.load, w.ps, w.fed, true);
+	write_store(w.load, w.full[0], w.fed, true);
+	keep_half(&w, 0);
+	for (uint32_t s = AU_SLICES / 2; s < AU_SLICES; s++)
+		under_way[s] = au_pagestore_digest_begin(w.ps, s, AU_MERKLE_LEAVES, NULL, at);
+	import_all(&w, sl_lsn(RECORDS - 1));
+	assert_int_equal(au_pagestore_horizon(w.ps), sl_lsn(RECORDS - 1));
+	write_store(w.load, w.ps, w.fed, true);
+	au_pagestore_compact(w.ps);
+	while (au_pagestore_gc_step(w.ps))
+		;
+	au_pagestore_compact(w.ps);
+	for (uint32_t s = AU_SLICES / 2; s < AU_SLICES; s++)
+	{
+		finish_digest(under_way[s], &own);
+		finish_digest(au_pagestore_digest_begin(w.full[0], s, AU_MERKLE_LEAVES, NULL, at), &other);
+		assert_memory_equal(&own, &other, sizeof(own));
+	}
+	/* then it goes */
+	write_store(w.load, w.ps, w.fed, true);
+	while (au_pagestore_gc_step(w.ps))
+		;
+	au_pagestore_compact(w.ps);
+	assert_true(sl_compare(w.load, w.ps, sl_lsn(RECORDS - 1), "afterwards") > 0);
+	close_all(&w);
+}
+
+/* Every so often a byte of the files of page versions; twice is never. */
+static void
+flip_bytes(const char *path)
+{
+	DIR		   *d = opendir(path);
+	struct dirent *entry;
+
+	assert_non_null(d);
+	while ((entry = readdir(d)) != NULL)
+	{
+		char		full[600];
+		struct stat st;
+		FILE	   *f;
+
+		snprintf(full, sizeof(full), "%s/%.200s", path, entry->d_name);
+		if (strstr(entry->d_name, ".sst") == NULL || stat(full, &st) != 0)
+			continue;
+		f = fopen(full, "r+b");
+		assert_non_null(f);
+		/* not where the table's own blocks are */
+		for (long at = 30000; at < st.st_size * 9 / 10; at += 90000)
+		{
+			int			c;
+
+			fseek(f, at, SEEK_SET);
+			c = fgetc(f);
+			fseek(f, at, SEEK_SET);
+			fputc(c ^ 1, f);
+		}
+		fclose(f);
+	}
+	closedir(d);
+}
+
+/* Half of the relations lose all blocks: what they had is read as of before. */
+static void
+truncate_half(World *w)
+{
+	SlLoad	   *l = w->load;
+
+	for (uint32_t rel = 0; rel < SL_RELS; rel += 2)
+	{
+		int			i = l->nrecords++;
+
+		l->records[i] = (SlRecord)
+		{
+			.kind = AU_WAL_OURS,.truncate = true,.rel = rel
+		};
+		sl_cut(l, rel, 0);
+		l->samples[l->nsamples++] = (SlSample)
+		{
+			.lsn = sl_lsn(i),.rel = rel
+		};
+		for (int k = 0; k < 2; k++)
+			sl_apply(l, w->full[k], i);
+	}
+}
+
+/* Slices are dropped while parts of the files cannot be read.  When they can be
+ * again nothing of the slices is left: it would mix with what comes. */
+static void
+test_unreadable_dropped(void **state)
+{
+	AuSlicesState now;
+	AuSliceSet	all;
+	World		w;
+	int			left = 0;
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 5, 5, "full");
+	run(&w, RECORDS - SL_RELS, false);
+	truncate_half(&w);
+	run(&w, RECORDS, false);
+	while (w.fed < RECORDS)
+	{
+		sl_apply(w.load, w.ps, w.fed++);
+		if (w.fed % 50 == 0)
+			write_store(w.load, w.ps, w.fed, false);
+	}
+	write_store(w.load, w.ps, w.fed, true);
+	au_pagestore_compact(w.ps);
+	memset(&all, 0xFF, sizeof(all));
+	au_pagestore_slices_drop(w.ps, &all);
+	write_store(w.load, w.ps, w.fed, true);
+	au_pagestore_close(w.ps);
+	flip_bytes(w.dirs[2]);
+	w.ps = teststore_open(w.dirs[2], SL_SYSID, SL_START, RETENTION);
+	for (int i = 0; i < 2000; i++)
+		(void) au_pagestore_slices_step(w.ps);
+	au_pagestore_slices(w.ps, &now);
+	assert_false(au_slices_any(&now.dropping));
+	write_store(w.load, w.ps, w.fed, true);
+	au_pagestore_close(w.ps);
+	flip_bytes(w.dirs[2]);
+	w.ps = teststore_open(w.dirs[2], SL_SYSID, SL_START, RETENTION);
+	for (uint32_t rel = 0; rel < SL_RELS; rel++)
+		for (uint32_t page = 0; page < SL_PAGES; page++)
+		{
+			AuPageId	id = sl_page(rel, page);
+			uint8_t		bytes[AU_PAGE_SIZE];
+
+			left += au_pagestore_read(w.ps, &id, sl_lsn(RECORDS - SL_RELS - 1), bytes) != AU_NOT_FOUND;
+		}
+	assert_int_equal(left, 0);
+	w.fed = sl_index(au_pagestore_restart_lsn(w.ps)) + 1;
+	settle(&w);
+	assert_true(sl_compare(w.load, w.ps, sl_lsn(RECORDS - 1), "come again") > 2000);
+	close_all(&w);
+}
+
 /* A new store from another one's positions and sizes, then its slices. */
 static void
 test_founding(void **state)
@@ -555,6 +767,8 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_two_at_one_position),
+		cmocka_unit_test(test_digest_meanwhile),
+		cmocka_unit_test(test_unreadable_dropped),
 		cmocka_unit_test(test_founding),
 	};
 
