@@ -134,7 +134,8 @@ look_at(AuNode *n, AuExporting *x, uint64_t now)
 {
 	const AuNodeHost *h = &n->host;
 	AuVolume   *v = x->vol;
-	bool		closed = v->store_closed || v->draining;
+	/* while one runs the store is not opened again */
+	bool		closed = v->store_closed || v->draining || v->store_state == AU_STORE_STALLED;
 
 	if (!closed && h->store_written(h->ctx, v->handle) >= x->job.upto)
 	{

@@ -107,9 +107,12 @@ start_cut(AuNode *n, AuConn *c, AuVolume *v)
 {
 	const AuMsgTerm *m = &c->ask.term;
 	const AuNodeHost *h = &n->host;
-	AuLsn		seen = h->store_last_change(h->ctx, v->handle);
 	AuLsn		restart = au_waldecode_restart_lsn(v->decode);
+	AuLsn		seen;
 
+	if (v->store_closed || v->importing)
+		return false;			/* later */
+	seen = h->store_last_change(h->ctx, v->handle);
 	if (seen > m->switch_lsn || m->switch_lsn < h->log_start(h->ctx, v->handle))
 	{
 		au_n_error(n, c, c->ask_id, AU_REFUSED,

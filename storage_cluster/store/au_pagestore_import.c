@@ -175,6 +175,9 @@ au_pagestore_found_end(AuPageStore *ps, char *err, size_t errlen)
 	AuStatus	status;
 
 	assert(ps->slices.founding && ps->slices.import.done);
+	/* the other one may have collected meanwhile what its position still had */
+	if (ps->slices.import.horizon > ps->meta.horizon)
+		ps->meta.horizon = ps->slices.import.horizon;
 	au_ps_meta_encode(meta, &ps->meta);
 	au_slices_encode(slices, &ps->slices.now);
 	rocksdb_writebatch_put(batch, AU_META_KEY, AU_META_KEY_LEN, (const char *) meta, AU_META_LEN);

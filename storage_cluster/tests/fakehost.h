@@ -59,6 +59,7 @@ typedef struct FakeVolume
 	AuStatus	apply_status;
 	uint64_t	apply_cost_us;	/* the clock moves so far with each record */
 	AuStatus	reopen_status;
+	bool		closed;			/* a reopening failed */
 	int			reopens;
 	AuStatus	read_status;
 	bool		read_later;		/* reads end by fake_read_done */
@@ -362,6 +363,7 @@ fake_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 	if (v->nreads > 0)
 		abort();				/* the node promised */
 	snprintf(err, errlen, "cannot reopen");
+	v->closed = v->reopen_status != AU_OK && v->reopen_status != AU_FULL;
 	if (v->reopen_status != AU_OK)
 		return v->reopen_status;
 	v->reopens++;
@@ -409,6 +411,8 @@ fake_store_last_change(void *ctx, void *vol)
 	FakeVolume *v = vol;
 
 	(void) ctx;
+	if (v->closed)
+		abort();				/* there is no store */
 	return v->ntaken > 0 ? v->taken[v->ntaken - 1] : v->applied;
 }
 

@@ -839,7 +839,9 @@ static void
 test_disk_full(void **state)
 {
 	FakeConn	w,
-				r;
+				r,
+				other;
+	AuMsgTerm	m = usual_term();
 	AuMsgTermOk t;
 	AuLsn		a,
 				b,
@@ -887,6 +889,12 @@ test_disk_full(void **state)
 	ask_page(&r, 21, b, 0, 1);	/* closed: reads wait */
 	run();
 	expect_nothing(&r);
+	open_as(&other, AU_ROLE_WRITER);	/* ... and who wants to cut log off */
+	m.timeline = 2;
+	m.switch_lsn = a;
+	SEND(&other, au_enc_term, 22, &m);
+	run();
+	expect_nothing(&other);
 	H.vol.reopen_status = AU_OK;
 	H.now += AU_NODE_RETRY_US;
 	run();
@@ -894,6 +902,9 @@ test_disk_full(void **state)
 	assert_int_equal(H.vol.ntaken, 15);
 	assert_string_equal(stats().state, "ok");
 	(void) expect(&r, AU_MSG_PAGES);
+	run();
+	expect_error(&other, AU_REFUSED, "left the old one");
+	fake_conn_end(&H, &other);
 	assert_true(w.closed);		/* positions never go back on a connection */
 	fake_conn_end(&H, &w);
 	open_as(&w, AU_ROLE_WRITER);

@@ -687,6 +687,7 @@ test_founding(void **state)
 	AuStorePosition *position = calloc(1, sizeof(*position));
 	AuPageStore *ps;
 	World		w;
+	AuLsn		highest = 0;
 	bool		done = false;
 	char		err[512];
 
@@ -694,13 +695,13 @@ test_founding(void **state)
 	testdir_remove(dir);
 	assert_int_equal(mkdir(dir, 0700), 0);
 	open_all(&w, 31, 31, "full");
-	run(&w, 4000, false);
+	run(&w, 4100, false);
 	au_pagestore_close(w.ps);
 	testdir_remove(w.dirs[2]);
 	opt.dir = w.dirs[2];
-	write_store(w.load, w.full[0], 4000, false);
+	write_store(w.load, w.full[0], 4100, false);
 	au_pagestore_position(w.full[0], position);
-	assert_int_equal(position->applied, sl_lsn(3999));
+	assert_int_equal(position->applied, sl_lsn(4099));
 	assert_int_equal(au_pagestore_found(&ps, &opt, position, err, sizeof(err)), AU_OK);
 	while (!done)
 	{
@@ -716,6 +717,7 @@ test_founding(void **state)
 		assert_int_equal(au_pagestore_import_write(ps, w.chunk, len, &imported, err, sizeof(err)),
 						 AU_OK);
 		au_pagestore_imported(ps, &imported);
+		highest = imported.horizon;
 		place = imported.place;
 		done = imported.done;
 		if (place.key[0] == AU_KS_SIZE && sl_random(&w.rng, 3) == 0)
@@ -733,6 +735,8 @@ test_founding(void **state)
 	au_pagestore_close(ps);
 	w.ps = teststore_open(w.dirs[2], SL_SYSID, SL_START, RETENTION);
 	assert_int_equal(au_pagestore_applied_lsn(w.ps), position->applied);
+	assert_true(highest > position->horizon);
+	assert_true(au_pagestore_horizon(w.ps) >= highest);
 	w.fed = sl_index(au_pagestore_restart_lsn(w.ps)) + 1;
 	run(&w, RECORDS, true);
 	settle(&w);
