@@ -679,6 +679,34 @@ test_damaged_files(void **state)
 	stop_node(SIGTERM);
 }
 
+/* Does RocksDB say in its options file that the last level is compressed so? */
+static bool
+cold_is(const char *kind)
+{
+	char		command[1024];
+
+	snprintf(command, sizeof(command),
+			 "grep -qF bottommost_compression=%s \"$(ls -t '%s'/volumes/*/pages/OPTIONS-* | head -1)\"",
+			 kind, tn.dir);
+	return system(command) == 0;
+}
+
+/* The options that say how page stores are made have to reach them. */
+static void
+test_store_options(void **state)
+{
+	(void) state;
+	testnode_start("--cold-compression", "zstd");
+	assert_true(cold_is("kZSTD"));
+	stop_node(SIGTERM);
+	testnode_start("--cold-compression", "lz4");
+	assert_false(cold_is("kZSTD"));
+	stop_node(SIGTERM);
+	testnode_start(NULL, NULL);
+	assert_false(cold_is("kZSTD"));
+	stop_node(SIGTERM);
+}
+
 /* ---- set-up ----------------------------------------------------------- */
 
 static int
@@ -711,6 +739,7 @@ main(void)
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_damaged_files),
+		cmocka_unit_test(test_store_options),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
