@@ -156,6 +156,39 @@ kill_storage('TERM', 3);
 evict_all($node);
 check_all($node, 'without it');
 
+# ---- two of three have their page stores damaged: each is emptied, never both
+kill_storage('TERM', 1, 2);
+foreach my $file (map { glob "$dir/node$_/volumes/*/pages/MANIFEST-*" } 1, 2)
+{
+	open(my $f, '+<:raw', $file) or die "$file: $!";
+	seek($f, (-s $file) / 2, 0);
+	read($f, my $byte, 1);
+	seek($f, (-s $file) / 2, 0);
+	print $f chr(ord($byte) ^ 1);
+	close $f;
+}
+start_storage(1, 2);
+foreach my $i (1, 2)
+{
+	my $v;
+	for (1 .. 300)
+	{
+		$v = (status($i)->{volumes} // [])->[0];
+		last if $v && $v->{repairs} == 1 && !defined $v->{repairing};
+		sleep 0.1;
+	}
+	ok($v && $v->{repairs} == 1 && !defined $v->{repairing}, "node $i has got its page store anew")
+		or diag slurp("$dir/daemon$i.log");
+	ok(!glob("$dir/node$i/volumes/*/pages.*"), '... and the damaged one is gone');
+}
+like(slurp("$dir/daemon1.log") . slurp("$dir/daemon2.log"),
+	qr/kept as it is until it may be made anew: node \d+ makes its pages anew, and shares slice/, 'one waited for the other');
+wait_settled('all have all', 3 * 256, 0 .. 2);
+kill_storage('KILL', 0);
+evict_all($node);
+check_all($node, 'from those that were damaged');
+start_storage(0);
+
 sub wait_removed
 {
 	for (1 .. 100)

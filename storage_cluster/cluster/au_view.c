@@ -69,8 +69,8 @@ list_has(const uint32_t *list, uint32_t n, uint32_t number)
 	return false;
 }
 
-static bool
-is_owner(const AuSlice *s, uint32_t number)
+bool
+au_view_is_owner(const AuSlice *s, uint32_t number)
 {
 	return list_has(s->owner, s->nowners, number);
 }
@@ -88,7 +88,7 @@ au_view_owned(const AuView *v, uint32_t number, AuSliceSet *owned, AuSliceSet *i
 	memset(incoming, 0, sizeof(*incoming));
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 	{
-		if (is_owner(&v->slices[i], number))
+		if (au_view_is_owner(&v->slices[i], number))
 			au_slices_add(owned, i);
 		else if (is_target(&v->slices[i], number))
 			au_slices_add(incoming, i);
@@ -116,8 +116,8 @@ au_view_refuse(AuStatus status, char *err, size_t errlen, const char *fmt,...)
 	return status;
 }
 
-static AuStatus
-no_such_node(const AuView *v, uint32_t number, char *err, size_t errlen)
+AuStatus
+au_view_no_such_node(const AuView *v, uint32_t number, char *err, size_t errlen)
 {
 	return au_view_refuse(AU_REFUSED, err, errlen,
 						  number > 0 && number < v->next_number ?
@@ -134,8 +134,8 @@ target_ready(const AuSlice *s)
 }
 
 /* The target owns the slice, if it has all of it. */
-static bool
-finish_move(AuView *v, AuSlice *s)
+bool
+au_view_finish_move(AuView *v, AuSlice *s)
 {
 	if (s->ntarget == 0 || !target_ready(s))
 		return false;
@@ -175,7 +175,8 @@ set_target(AuView *v, AuSlice *s, const AuRingPlaces *p)
 	s->since = v->epoch + 1;
 	for (uint32_t i = 0; i < p->n; i++)
 	{
-		bool		ready = is_owner(s, p->node[i]);
+		bool		ready = au_view_is_owner(s, p->node[i]) &&
+			au_view_node(v, p->node[i])->mending == 0;
 
 		for (uint32_t j = 0; j < old.ntarget; j++)
 			ready = ready || (old.target[j] == p->node[i] && (old.ready >> j & 1));
@@ -184,12 +185,12 @@ set_target(AuView *v, AuSlice *s, const AuRingPlaces *p)
 		s->target[i] = p->node[i];
 		s->ready |= (uint8_t) (ready << i);
 	}
-	(void) finish_move(v, s);
+	(void) au_view_finish_move(v, s);
 }
 
 /* Those on their way are here when nothing is on its way to them. */
-static void
-promote_joined(AuView *v)
+void
+au_view_promote_joined(AuView *v)
 {
 	for (int i = 0; i < v->nnodes; i++)
 	{
@@ -212,7 +213,7 @@ plan_moves(AuView *v, uint32_t changed)
 	au_ring_plan(v, changed, plan);
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 		set_target(v, &v->slices[i], &plan[i]);
-	promote_joined(v);
+	au_view_promote_joined(v);
 }
 
 static uint32_t
@@ -344,7 +345,7 @@ apply_drain(AuView *v, uint32_t number, bool *changed, char *err, size_t errlen)
 	AuViewNode *n = (AuViewNode *) au_view_node(v, number);
 
 	if (n == NULL)
-		return no_such_node(v, number, err, errlen);
+		return au_view_no_such_node(v, number, err, errlen);
 	if (n->state == AU_NODE_DRAINING)
 		return AU_OK;
 	if (count_keepers(v) == 1)
@@ -354,6 +355,16 @@ apply_drain(AuView *v, uint32_t number, bool *changed, char *err, size_t errlen)
 	plan_moves(v, 0);
 	*changed = true;
 	return AU_OK;
+}
+
+/* Somebody else is an owner, and not about to get the slice anew. */
+static bool
+others_have(const AuView *v, const AuSlice *s, uint32_t number)
+{
+	for (uint32_t i = 0; i < s->nowners; i++)
+		if (s->owner[i] != number && au_view_node(v, s->owner[i])->mending == 0)
+			return true;
+	return false;
 }
 
 /* May the node go?  by force: its slices have other owners. */
@@ -378,13 +389,13 @@ check_remove(const AuView *v, const AuViewNode *n, bool force, char *err, size_t
 	{
 		const AuSlice *s = &v->slices[i];
 
-		if (!is_owner(s, n->number))
+		if (!au_view_is_owner(s, n->number))
 			continue;
 		if (!force)
 			return au_view_refuse(AU_REFUSED, err, errlen,
 								  "node %u has slices; drain it first: auroractl node drain %u",
 								  n->number, n->number);
-		if (s->nowners == 1)
+		if (!others_have(v, s, n->number))
 			return au_view_refuse(AU_REFUSED, err, errlen,
 								  "node %u is the only one that has slice %u; bring it back", n->number, i);
 	}
@@ -398,7 +409,7 @@ apply_remove(AuView *v, uint32_t number, bool force, bool *changed, char *err, s
 	AuStatus	status;
 
 	if (index < 0)
-		return no_such_node(v, number, err, errlen);
+		return au_view_no_such_node(v, number, err, errlen);
 	status = check_remove(v, &v->nodes[index], force, err, errlen);
 	if (status != AU_OK)
 		return status;
@@ -429,7 +440,7 @@ apply_weight(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t
 	AuViewNode *n = (AuViewNode *) au_view_node(v, c->number);
 
 	if (n == NULL)
-		return no_such_node(v, c->number, err, errlen);
+		return au_view_no_such_node(v, c->number, err, errlen);
 	if (c->node.weight < 1 || c->node.weight > 10000)
 		return au_view_refuse(AU_INVALID, err, errlen, "a node's weight is 1 to 10000, not %u",
 							  c->node.weight);
@@ -448,7 +459,7 @@ apply_flag(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t e
 	uint8_t    *flag;
 
 	if (n == NULL)
-		return no_such_node(v, c->number, err, errlen);
+		return au_view_no_such_node(v, c->number, err, errlen);
 	if (c->up > 1)
 		return au_view_refuse(AU_INVALID, err, errlen, "a node is up or not, not %u", c->up);
 	flag = c->type == AU_VIEW_UP ? &n->up : &n->voter;
@@ -461,7 +472,9 @@ static AuStatus
 apply_ready(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t errlen)
 {
 	if (au_view_node(v, c->number) == NULL)
-		return no_such_node(v, c->number, err, errlen);
+		return au_view_no_such_node(v, c->number, err, errlen);
+	if (au_view_node(v, c->number)->mending != 0)
+		return AU_OK;			/* it may throw away what it has */
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 	{
 		AuSlice    *s = &v->slices[i];
@@ -475,10 +488,10 @@ apply_ready(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t 
 				s->ready |= (uint8_t) (1u << j);
 				*changed = true;
 			}
-		(void) finish_move(v, s);
+		(void) au_view_finish_move(v, s);
 	}
 	if (*changed)
-		promote_joined(v);
+		au_view_promote_joined(v);
 	return AU_OK;
 }
 
@@ -510,6 +523,8 @@ apply_one(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t er
 			return au_view_group_replace(v, c, changed, err, errlen);
 		case AU_VIEW_GROUP_SETTLED:
 			return au_view_group_settled(v, c, changed, err, errlen);
+		case AU_VIEW_MENDING:
+			return au_view_mending(v, c, changed, err, errlen);
 	}
 	return au_view_refuse(AU_INVALID, err, errlen, "there is no command of type %u", c->type);
 }

@@ -30,6 +30,11 @@
  *     removed.
  *  6. A node that says it has a slice says so of the target as it is now: one
  *     that was target, then not, then again, has to fetch it again.
+ *  7. A node that mends a volume (MENDING: its page store is damaged, and may
+ *     be empty from now on) is the only owner of any of its slices that does,
+ *     and not the only owner.  Until it says that it is whole it counts for
+ *     nobody's having a slice: no move to it ends, and who shares its slices
+ *     is not removed.
  */
 #ifndef AU_VIEW_H
 #define AU_VIEW_H
@@ -43,6 +48,8 @@
 #define AU_VIEW_NODES_MAX 64
 #define AU_VIEW_VOLUMES_MAX 16	/* as AU_NODE_VOLUMES_MAX */
 #define AU_ZONE_MAX 32
+
+_Static_assert(AU_VIEW_VOLUMES_MAX <= 16, "a node's `mending` has a bit for each volume");
 
 typedef enum AuNodeState
 {
@@ -63,6 +70,9 @@ typedef struct AuViewNode
 	uint8_t		state;			/* AuNodeState */
 	uint8_t		up;				/* 0: found dead; reads go elsewhere */
 	uint8_t		voter;			/* takes part in consensus */
+	uint16_t	mending;		/* bit i: its pages of volumes[i] are made anew */
+	uint64_t	mending_since;	/* epoch in which that was granted last; 0: it
+								 * mends nothing */
 } AuViewNode;
 
 typedef struct AuSlice
@@ -152,6 +162,8 @@ const AuViewNode *au_view_node_by_id(const AuView *v, uint64_t node_id);
 const AuViewVolume *au_view_volume(const AuView *v, uint64_t system_identifier);
 /* Slices the node owns, and those it is a target of but does not own. */
 void		au_view_owned(const AuView *v, uint32_t number, AuSliceSet *owned, AuSliceSet *incoming);
+/* Its pages of the volume are made anew: it may have nothing of its slices. */
+bool		au_view_mends(const AuView *v, uint32_t number, uint64_t system_identifier);
 /* The group that keeps a volume's log, with addresses. */
 void		au_view_group(const AuView *v, const AuViewVolume *vol, AuGroup *out);
 
@@ -176,8 +188,13 @@ typedef enum AuViewCommandType
 								 * remove).  Both: `with` is added now, `number` is
 								 * removed when that is settled: a swap in one step
 								 * would leave quorums without a common node */
-	AU_VIEW_GROUP_SETTLED		/* system_identifier, group_epoch: a writer was elected in
+	AU_VIEW_GROUP_SETTLED,		/* system_identifier, group_epoch: a writer was elected in
 								 * it.  A member that drains is replaced then */
+	AU_VIEW_MENDING				/* number, system_identifier, up (1: its page store of the
+								 * volume is damaged, it asks to throw it away; 0: it has all
+								 * its slices again, as of the view of `epoch`; of an older
+								 * grant than that nothing is taken back).  Taken: the
+								 * answer, not the view, is the grant */
 } AuViewCommandType;
 
 typedef struct AuViewCommand

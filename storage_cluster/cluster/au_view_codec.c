@@ -9,6 +9,8 @@
  *   12  body
  *   end u32 crc      CRC-32C of all before
  *
+ * A view has the lowest version that can tell it, so that nodes of an older
+ * release read it as long as nothing is in it that they do not know.
  * docs/formats.md has the bodies.  A decoder takes only what its encoder
  * writes: what is decoded and encoded again are the same bytes.
  */
@@ -19,10 +21,12 @@
 
 #define VIEW_MAGIC 0x57565541u		/* "AUVW" in memory */
 #define COMMAND_MAGIC 0x43565541u	/* "AUVC" */
-#define CODEC_VERSION 1
+#define COMMAND_VERSION 1
+#define VIEW_PLAIN 1			/* version of a view in which nobody mends */
+#define VIEW_MENDS 2			/* its nodes have what they mend */
 #define HEADER 12
 
-#define NODE_MAX (4 + 8 + 3 * (2 + AU_ADDRESS_MAX) + 2 + AU_ZONE_MAX + 2 + 3)
+#define NODE_MAX (4 + 8 + 3 * (2 + AU_ADDRESS_MAX) + 2 + AU_ZONE_MAX + 2 + 3 + 2 + 8)
 #define VOLUME_MAX (8 + 4 + 1 + 1 + 1 + 4 + AU_GROUP_MAX * 4)
 #define SLICE_MAX (1 + 1 + 2 * AU_RF_MAX * 4 + 1 + 8)
 
@@ -33,11 +37,11 @@ _Static_assert(HEADER + 41 + NODE_MAX + AU_SLICES / 8 + 4 <= AU_VIEW_COMMAND_MAX
 _Static_assert(AU_VIEW_ENCODED_MAX <= AU_WIRE_PAYLOAD_MAX, "a view fits into a frame");
 
 static void
-begin(AuWriter *w, uint8_t *buf, size_t cap, uint32_t magic)
+begin(AuWriter *w, uint8_t *buf, size_t cap, uint32_t magic, uint16_t version)
 {
 	au_writer_start(w, buf, cap);
 	au_w_u32(w, magic);
-	au_w_u16(w, CODEC_VERSION);
+	au_w_u16(w, version);
 	au_w_u16(w, 0);
 	au_w_u32(w, 0);
 }
@@ -53,17 +57,20 @@ end(AuWriter *w)
 	return w->overflow ? 0 : w->len;
 }
 
-/* The reader is bad unless all is as `end` left it. */
-static void
-open_body(AuReader *r, const uint8_t *buf, size_t len, uint32_t magic)
+/* Returns the version.  The reader is bad unless all is as `end` left it. */
+static uint16_t
+open_body(AuReader *r, const uint8_t *buf, size_t len, uint32_t magic, uint16_t newest)
 {
+	uint16_t	version = len < HEADER + 4 ? 0 : au_get_u16(buf + 4);
+
 	au_reader_start(r, buf, len);
-	if (len < HEADER + 4 || au_get_u32(buf) != magic || au_get_u16(buf + 4) != CODEC_VERSION ||
+	if (version == 0 || version > newest || au_get_u32(buf) != magic ||
 		au_get_u16(buf + 6) != 0 || au_get_u32(buf + 8) != len - HEADER - 4 ||
 		au_get_u32(buf + len - 4) != au_crc32c(0, buf, len - 4))
 		r->bad = true;
 	else
 		au_reader_start(r, buf + HEADER, len - HEADER - 4);
+	return version;
 }
 
 static void
@@ -119,9 +126,13 @@ read_numbers(AuReader *r, uint32_t *list, uint8_t *n, uint32_t max)
 size_t
 au_view_encode(const AuView *v, uint8_t *buf, size_t cap)
 {
+	uint16_t	version = VIEW_PLAIN;
 	AuWriter	w;
 
-	begin(&w, buf, cap, VIEW_MAGIC);
+	for (int i = 0; i < v->nnodes; i++)
+		if (v->nodes[i].mending != 0)
+			version = VIEW_MENDS;
+	begin(&w, buf, cap, VIEW_MAGIC, version);
 	au_w_u64(&w, v->cluster_id);
 	au_w_u64(&w, v->epoch);
 	au_w_u32(&w, v->next_number);
@@ -129,7 +140,13 @@ au_view_encode(const AuView *v, uint8_t *buf, size_t cap)
 	au_w_u8(&w, v->nnodes);
 	au_w_u8(&w, v->nvolumes);
 	for (int i = 0; i < v->nnodes; i++)
+	{
 		write_node(&w, &v->nodes[i]);
+		if (version < VIEW_MENDS)
+			continue;
+		au_w_u16(&w, v->nodes[i].mending);
+		au_w_u64(&w, v->nodes[i].mending_since);
+	}
 	for (int i = 0; i < v->nvolumes; i++)
 	{
 		const AuViewVolume *vol = &v->volumes[i];
@@ -161,9 +178,11 @@ au_view_decode(AuView *v, const uint8_t *buf, size_t len)
 {
 	AuReader	r;
 	char		why[128];
+	uint16_t	version;
+	bool		mends = false;
 
 	memset(v, 0, sizeof(*v));
-	open_body(&r, buf, len, VIEW_MAGIC);
+	version = open_body(&r, buf, len, VIEW_MAGIC, VIEW_MENDS);
 	v->cluster_id = au_r_u64(&r);
 	v->epoch = au_r_u64(&r);
 	v->next_number = au_r_u32(&r);
@@ -173,7 +192,14 @@ au_view_decode(AuView *v, const uint8_t *buf, size_t len)
 	if (v->nnodes > AU_VIEW_NODES_MAX || v->nvolumes > AU_VIEW_VOLUMES_MAX)
 		return false;
 	for (int i = 0; i < v->nnodes; i++)
+	{
 		read_node(&r, &v->nodes[i]);
+		if (version < VIEW_MENDS)
+			continue;
+		v->nodes[i].mending = au_r_u16(&r);
+		v->nodes[i].mending_since = au_r_u64(&r);
+		mends = mends || v->nodes[i].mending != 0;
+	}
 	for (int i = 0; i < v->nvolumes; i++)
 	{
 		AuViewVolume *vol = &v->volumes[i];
@@ -197,7 +223,8 @@ au_view_decode(AuView *v, const uint8_t *buf, size_t len)
 		read_numbers(&r, s->owner, &s->nowners, AU_RF_MAX);
 		read_numbers(&r, s->target, &s->ntarget, AU_RF_MAX);
 	}
-	return au_reader_done(&r) && au_view_valid(v, why, sizeof(why));
+	return au_reader_done(&r) && mends == (version == VIEW_MENDS) &&
+		au_view_valid(v, why, sizeof(why));
 }
 
 size_t
@@ -205,7 +232,7 @@ au_view_command_encode(const AuViewCommand *c, uint8_t *buf, size_t cap)
 {
 	AuWriter	w;
 
-	begin(&w, buf, cap, COMMAND_MAGIC);
+	begin(&w, buf, cap, COMMAND_MAGIC, COMMAND_VERSION);
 	au_w_u8(&w, c->type);
 	au_w_u8(&w, c->rf);
 	au_w_u8(&w, c->up);
@@ -229,7 +256,7 @@ au_view_command_decode(AuViewCommand *c, const uint8_t *buf, size_t len)
 	AuReader	r;
 
 	memset(c, 0, sizeof(*c));
-	open_body(&r, buf, len, COMMAND_MAGIC);
+	(void) open_body(&r, buf, len, COMMAND_MAGIC, COMMAND_VERSION);
 	c->type = au_r_u8(&r);
 	c->rf = au_r_u8(&r);
 	c->up = au_r_u8(&r);
@@ -244,5 +271,5 @@ au_view_command_decode(AuViewCommand *c, const uint8_t *buf, size_t len)
 	read_node(&r, &c->node);
 	for (uint32_t i = 0; i < AU_SLICES / 64; i++)
 		c->slices.bits[i] = au_r_u64(&r);
-	return au_reader_done(&r) && c->type >= AU_VIEW_INIT && c->type <= AU_VIEW_GROUP_SETTLED;
+	return au_reader_done(&r) && c->type >= AU_VIEW_INIT && c->type <= AU_VIEW_MENDING;
 }

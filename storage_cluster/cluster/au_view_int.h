@@ -16,6 +16,15 @@ bool		au_view_group_has(const AuViewVolume *vol, uint32_t number);
 AuStatus	au_view_refuse(AuStatus status, char *err, size_t errlen, const char *fmt,...)
 	__attribute__((format(printf, 4, 5)));
 
+/* MENDING; the slices that a node that is whole again, or not, is a target of
+ * are ready, or not.  au_view_finish_move: see au_view.c. */
+AuStatus	au_view_mending(AuView *v, const AuViewCommand *c, bool *changed,
+							char *err, size_t errlen);
+bool		au_view_is_owner(const AuSlice *s, uint32_t number);
+bool		au_view_finish_move(AuView *v, AuSlice *s);
+void		au_view_promote_joined(AuView *v);
+AuStatus	au_view_no_such_node(const AuView *v, uint32_t number, char *err, size_t errlen);
+
 /* Commands about volumes and their groups. */
 AuStatus	au_view_volume_add(AuView *v, const AuViewCommand *c, bool *changed,
 							   char *err, size_t errlen);

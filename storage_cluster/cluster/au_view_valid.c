@@ -36,6 +36,9 @@ nodes_valid(const AuView *v, char *why, size_t whylen)
 			n->weight < 1 || n->weight > 10000 || n->state < AU_NODE_JOINING ||
 			n->state > AU_NODE_DRAINING || n->up > 1 || n->voter > 1)
 			return wrong(why, whylen, "node %u is not one", n->number);
+		if (n->mending >> v->nvolumes != 0 || n->mending_since > v->epoch ||
+			(n->mending == 0) != (n->mending_since == 0))
+			return wrong(why, whylen, "node %u mends what is not there", n->number);
 		for (int j = 0; j < i; j++)
 			if (v->nodes[j].node_id == n->node_id)
 				return wrong(why, whylen, "nodes %u and %u are the same", v->nodes[j].number, n->number);
@@ -61,7 +64,31 @@ list_valid(const AuView *v, const uint32_t *list, uint32_t n, uint32_t max)
 }
 
 static bool
-ready_valid(const AuSlice *s)
+mends(const AuView *v, uint32_t number)
+{
+	return au_view_node(v, number)->mending != 0;
+}
+
+/* One of the owners at most mends a volume, and never the only one. */
+static bool
+mending_valid(const AuView *v, const AuSlice *s)
+{
+	uint16_t	any = 0,
+				twice = 0;
+
+	for (uint32_t i = 0; i < s->nowners; i++)
+	{
+		uint16_t	mending = au_view_node(v, s->owner[i])->mending;
+
+		twice |= any & mending;
+		any |= mending;
+	}
+	return twice == 0 && (any == 0 || s->nowners > 1);
+}
+
+/* An owner has what it owns, and one that mends has nothing for sure. */
+static bool
+ready_valid(const AuView *v, const AuSlice *s)
 {
 	if (s->ready >= (1u << s->ntarget))
 		return false;
@@ -69,8 +96,11 @@ ready_valid(const AuSlice *s)
 		return false;			/* they would own it */
 	for (uint32_t i = 0; i < s->ntarget; i++)
 		for (uint32_t j = 0; j < s->nowners; j++)
-			if (s->target[i] == s->owner[j] && !(s->ready >> i & 1))
+			if (s->target[i] == s->owner[j] && !(s->ready >> i & 1) && !mends(v, s->target[i]))
 				return false;
+	for (uint32_t i = 0; i < s->ntarget; i++)
+		if ((s->ready >> i & 1) && mends(v, s->target[i]))
+			return false;
 	return true;
 }
 
@@ -96,7 +126,9 @@ slices_valid(const AuView *v, char *why, size_t whylen)
 			return wrong(why, whylen, "slice %u has no owner", i);
 		if ((s->ntarget > 0 ? s->ntarget : s->nowners) != wanted)
 			return wrong(why, whylen, "slice %u is not to have %u owners", i, wanted);
-		if (!ready_valid(s))
+		if (!mending_valid(v, s))
+			return wrong(why, whylen, "slice %u may be on none of its owners", i);
+		if (!ready_valid(v, s))
 			return wrong(why, whylen, "slice %u: who is ready makes no sense", i);
 		for (uint32_t j = 0; j < s->ntarget; j++)
 			if (au_view_node(v, s->target[j])->state == AU_NODE_DRAINING)

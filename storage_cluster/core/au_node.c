@@ -129,7 +129,7 @@ au_node_add_damaged(AuNode *n, const AuVolumeMeta *meta, void *handle, const cha
 {
 	AuVolume   *v;
 
-	if (meta->group.n <= 1 || n->host.mend_begin == NULL || n->nvols == AU_NODE_VOLUMES_MAX ||
+	if (n->host.mend_begin == NULL || n->nvols == AU_NODE_VOLUMES_MAX ||
 		au_n_volume(n, meta->system_identifier) != NULL)
 		return AU_REFUSED;
 	v = au_v_new(n, meta, handle);
@@ -768,6 +768,7 @@ au_node_volume_stats(const AuNode *n, uint32_t index, AuVolumeStats *out, void *
 	au_o_figures(v, out);
 	out->mend_bytes = v->mend.stage == AU_MEND_WELL ? 0 : v->mend.bytes;
 	out->mend_why = v->mend.why;
+	out->mend_waits = v->mend.waits;
 	au_v_state(v, &out->state, &out->problem);
 	return true;
 }

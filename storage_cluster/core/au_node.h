@@ -288,6 +288,13 @@ typedef struct AuNodeHost
 	void		(*mend_take) (void *ctx, void *vol, const uint8_t *chunk, size_t len);
 	AuStatus	(*mend_end) (void *ctx, void *vol, char *err, size_t errlen);
 	void		(*mend_drop) (void *ctx, void *vol);
+	/* The store that was replaced is kept aside until this: the new one has all
+	 * that it is to have.  Also called when there is none. */
+	void		(*mend_whole) (void *ctx, void *vol);
+	/* In a cluster: ask it for leave to throw the volume's store away (on), or
+	 * say that it is whole as of the view of this epoch.  au_node_mending_told
+	 * follows, not before this returned; false: not now. */
+	bool		(*mending) (void *ctx, void *vol, bool on, uint64_t epoch);
 } AuNodeHost;
 
 typedef struct AuNodeOptions
@@ -314,8 +321,8 @@ void		au_node_free(AuNode *node);
 AuStatus	au_node_add_volume(AuNode *node, const AuVolumeMeta *meta, void *vol,
 							   char *err, size_t errlen);
 
-/* One whose page store cannot be opened, because of damage; if others keep the
- * volume, it is made anew from them.  AU_REFUSED: no others do. */
+/* One whose page store cannot be opened, because of damage; it is made anew from
+ * other nodes that keep the volume.  AU_REFUSED: this host makes none anew. */
 AuStatus	au_node_add_damaged(AuNode *node, const AuVolumeMeta *meta, void *vol, const char *why);
 
 /* Connections.  opened: NULL if out of memory (close it). */
@@ -335,6 +342,9 @@ void		au_node_synced(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_written(AuNode *node, void *vol, AuStatus status, const char *err);
 void		au_node_read_done(AuNode *node, AuPageBatch *batch);
 void		au_node_mended(AuNode *node, void *vol, AuStatus status, const char *err);
+/* What the cluster said; why: unless AU_OK. */
+void		au_node_mending_told(AuNode *node, void *vol, bool on, AuStatus status,
+								 const char *why);
 /* The host found damage in a page store. */
 void		au_node_damaged(AuNode *node, void *vol, const char *why);
 /* n pages of an extent were read; not AU_OK: they were not, err says why. */
@@ -445,6 +455,7 @@ typedef struct AuVolumeStats
 	uint64_t	mends;			/* page stores made anew */
 	uint64_t	mend_bytes;		/* taken for the one under way */
 	const char *mend_why;		/* what is damaged, "": nothing */
+	const char *mend_waits;		/* why it is not repaired now, "": it is */
 } AuVolumeStats;
 
 typedef struct AuNodeStats

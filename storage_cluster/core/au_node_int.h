@@ -187,6 +187,12 @@ typedef struct AuMend
 	AuLsn		restart;
 	AuLsn		horizon;
 	uint64_t	bytes;
+	char		waits[400];		/* why nothing can be done, "": it is being done */
+	/* in a cluster, see au_node_grant.c */
+	bool		granted;		/* the old store may go */
+	bool		telling;		/* a command is under way */
+	uint64_t	tell_at;		/* none before */
+	bool		clean;			/* the store that was replaced is gone, too */
 } AuMend;
 
 struct AuVolume
@@ -490,6 +496,13 @@ void		au_md_not_opened(AuVolume *v, const char *why);
 void		au_md_reopened(AuVolume *v);
 bool		au_md_keeps_log(const AuVolume *v, AuLsn *from);
 uint64_t	au_md_run(AuVolume *v, uint64_t now);	/* as au_v_run */
+
+/* au_node_grant.c; granted: the old store may go; if not it is asked for, when
+ * it is time to.  tend: while there is no damage: as au_v_run.  mends: the view
+ * says that this node, or another one, may have nothing of the volume */
+bool		au_gr_granted(AuVolume *v, uint64_t now);
+uint64_t	au_gr_tend(AuVolume *v, uint64_t now);
+bool		au_gr_mends(const AuVolume *v, uint32_t number);
 
 /* au_node_hold.c; break: give up holds beyond the limit */
 void		au_h_hold(AuNode *n, AuConn *c, const AuFrame *f);

@@ -12,7 +12,9 @@
  * A new store that is damaged, too, begins anew after a pause.
  *
  * In a cluster the new store has sizes only, and takes the old one's place at
- * once: its slices come then from their owners, as to a node that is new.
+ * once: its slices come then from their owners, as to a node that is new.  So
+ * that these are not emptied at the same time the view says who may
+ * (au_node_grant.c); and the host keeps the old store aside until all is here.
  *
  * Without one the new store is made beside the old one, which goes on
  * serving what is sound; what is damaged is refused, so that clients ask
@@ -22,11 +24,11 @@
  * Invariants:
  *  1. One volume's store is made anew by one import at a time, at a bounded
  *     rate; chunks come from any node that can give the next one.
- *  2. The node it begins with holds the oldest LSN that the copy is to be
- *     readable at, so that all chunks are of one history.
+ *  2. The node that is asked holds the position that is copied, so that all
+ *     chunks are of one history; each says from which LSN on it is complete.
  *  3. Log from the new store's restart position on is kept until it is open.
- *  4. A node that is alone, or in a cluster owns what no other node does,
- *     reports damage, and changes nothing.
+ *  4. A node that is alone, or in a cluster was not given leave, reports
+ *     damage, says why nothing is done, and changes nothing.
  */
 #include "core/au_node_int.h"
 
@@ -51,19 +53,11 @@ enum
 static bool
 mendable(const AuVolume *v)
 {
-	return (v->meta.group.n > 1 || au_o_number(v->node) != 0) && v->node->host.mend_begin != NULL;
-}
+	const AuNodeHost *h = &v->node->host;
 
-/* In a cluster: what this node owns some other node that is up owns, too. */
-static bool
-others_have_all(const AuVolume *v)
-{
-	AuMember	others[AU_GROUP_MAX];
-
-	for (uint32_t slice = 0; slice < AU_SLICES && au_o_number(v->node) != 0; slice++)
-		if ((!v->partial || au_slices_has(&v->kept, slice)) && au_s_others(v, slice, others) == 0)
-			return false;
-	return true;
+	return h->mend_begin != NULL &&
+		(v->node->in_cluster ? au_o_number(v->node) != 0 && h->mending != NULL :
+		 v->meta.group.n > 1);
 }
 
 void
@@ -75,6 +69,7 @@ au_md_damaged(AuVolume *v, const char *why)
 	if (m->stage != AU_MEND_WELL || !mendable(v))
 		return;
 	m->stage = AU_MEND_HURT;
+	m->clean = false;
 	m->tried = 0;
 	m->since = now;
 	m->bytes = 0;
@@ -124,9 +119,21 @@ peer_failed(AuVolume *v, const char *why)
 	m->stage = AU_MEND_HURT;
 	m->tried = 0;
 	m->at += AGAIN_US;
-	au_n_log(v->node, AU_LOG_ERROR,
-			 "volume %" PRIu64 ": no node can give what a new page store needs; it is tried again in 30 s: %s",
-			 v->meta.system_identifier, why);
+	snprintf(m->waits, sizeof(m->waits), "the page store is damaged, and no node can give what a new one needs; it is tried again every 30 s: %s",
+			 why);
+	au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 ": %s", v->meta.system_identifier, m->waits);
+}
+
+/* Not its horizon: that has moved on already, under load. */
+static void
+hold_position(AuVolume *v, uint64_t now)
+{
+	AuMend	   *m = &v->mend;
+
+	if (!au_h_ask(v->node, m->conn, ID_HOLD, m->upto))
+		return;
+	m->asked = true;
+	m->deadline = now + ANSWER_US;
 }
 
 static void
@@ -136,14 +143,12 @@ got_position(AuVolume *v, const AuFrame *f)
 	AuNode	   *n = v->node;
 	const AuNodeHost *h = &n->host;
 	AuMsgExportOk *ok = h->alloc(h->ctx, sizeof(*ok));
-	AuMsgHold	hold;
-	AuWriter	w;
 	char		err[512] = "malformed position";
 	AuStatus	status = AU_INVALID;
 
 	if (ok != NULL && au_dec_export_ok(f, ok))
 		/* In a cluster slices come as to a node that is new (au_node_move.c). */
-		status = h->mend_begin(h->ctx, v->handle, &ok->position, au_o_number(n) == 0, err,
+		status = h->mend_begin(h->ctx, v->handle, &ok->position, !n->in_cluster, err,
 							   sizeof(err));
 	if (status != AU_OK)
 	{
@@ -155,15 +160,11 @@ got_position(AuVolume *v, const AuFrame *f)
 	m->stage = AU_MEND_COPIES;
 	m->upto = ok->position.applied;
 	m->restart = ok->position.restart;
-	hold.lsn = m->horizon = ok->position.horizon;
+	m->horizon = ok->position.horizon;
 	h->release(h->ctx, ok);
 	au_n_log(n, AU_LOG_INFO, "volume %" PRIu64 ": a new page store is made as of %X/%X, from %s",
 			 v->meta.system_identifier, AU_LSN_ARGS(m->upto), m->conn->name);
-	if (au_n_reserve(n, m->conn, &w, AU_WIRE_HEADER + 64))
-	{
-		m->asked = true;
-		au_n_send(n, m->conn, &w, au_enc_hold(&w, ID_HOLD, &hold));
-	}
+	hold_position(v, h->now_us(h->ctx));
 }
 
 static void
@@ -174,7 +175,7 @@ peer_answered(AuNode *n, AuConn *c, const AuFrame *f)
 	AuMsgHelloOk hello;
 	AuMsgError	e;
 
-	if (m->conn != c || c->closing)
+	if (m->conn != c || c->closing || !m->asked)
 		return;
 	m->asked = false;
 	if (f->type == AU_MSG_HELLO_OK && au_dec_hello_ok(f, &hello) && hello.volume_known &&
@@ -218,7 +219,7 @@ connect_peer(AuVolume *v, uint64_t now)
 	AuMember	others[AU_GROUP_MAX];
 	uint32_t	n = au_s_others(v, AU_SLICES, others);
 
-	if (n == 0 || !others_have_all(v))
+	if (n == 0)
 		return false;
 	m->member = others[m->turn++ % n];
 	m->conn = au_n_connect(v->node, v->meta.system_identifier, v, m->member.node_id,
@@ -244,20 +245,6 @@ ask(AuVolume *v, uint64_t now, const AuMsgExport *q, uint64_t id)
 }
 
 static void
-hold_again(AuVolume *v, uint64_t now)
-{
-	AuMend	   *m = &v->mend;
-	AuMsgHold	hold = {.lsn = m->horizon};
-	AuWriter	w;
-
-	if (!au_n_reserve(v->node, m->conn, &w, AU_WIRE_HEADER + 64))
-		return;
-	m->asked = true;
-	m->deadline = now + ANSWER_US;
-	au_n_send(v->node, m->conn, &w, au_enc_hold(&w, ID_HOLD, &hold));
-}
-
-static void
 copy(AuVolume *v, uint64_t now)
 {
 	AuMend	   *m = &v->mend;
@@ -274,7 +261,7 @@ copy(AuVolume *v, uint64_t now)
 	else if (m->held)
 		ask(v, now, &q, ID_CHUNK);
 	else
-		hold_again(v, now);
+		hold_position(v, now);
 }
 
 void
@@ -288,7 +275,11 @@ au_node_mended(AuNode *n, void *handle, AuStatus status, const char *err)
 	m = &v->mend;
 	assert(m->taking && m->stage == AU_MEND_COPIES);
 	m->taking = false;
-	m->tried = status == AU_OK ? 0 : m->tried;
+	if (status == AU_OK)
+	{
+		m->tried = 0;
+		m->waits[0] = '\0';
+	}
 	if (status == AU_OK || n->dead)
 		return;
 	/* a chunk that was not taken is asked of the next one; trouble of our own
@@ -321,8 +312,9 @@ catch_up(AuVolume *v, uint64_t now)
 	}
 	/* What is durable here need not be what a quorum held there: a writer or a
 	 * peer of its term has to vouch for it. */
-	if (au_v_durable(v) < m->upto || v->commit < m->upto || v->store_state == AU_STORE_WRITING || v->cut != 0 ||
-		v->importing || !others_have_all(v))
+	if (au_v_durable(v) < m->upto || (!au_v_alone(v) && v->commit < m->upto) ||
+		v->store_state == AU_STORE_WRITING || v->cut != 0 || v->importing ||
+		!au_gr_granted(v, now))
 		return;
 	if (h->mend_end(h->ctx, v->handle, err, sizeof(err)) != AU_OK)
 	{
@@ -362,10 +354,10 @@ au_md_reopened(AuVolume *v)
 	m->at = now + AGAIN_US;
 	v->corrupt_writes = 0;
 	v->stats.mends++;
+	m->waits[0] = '\0';
 	au_n_log(v->node, AU_LOG_INFO,
 			 "volume %" PRIu64 ": the page store was made anew from other nodes: %" PRIu64 " MB in %" PRIu64 " s; it was damaged: %s",
 			 v->meta.system_identifier, m->bytes >> 20, (now - m->since) / 1000000, m->why);
-	m->why[0] = '\0';
 }
 
 bool
@@ -381,23 +373,24 @@ au_md_run(AuVolume *v, uint64_t now)
 	AuMend	   *m = &v->mend;
 	AuMsgExport q = {.what = AU_EXPORT_POSITION};
 
-	if (m->stage == AU_MEND_WELL || v->node->stopping)
+	if (v->node->stopping)
 		return UINT64_MAX;
+	if (m->stage == AU_MEND_WELL)
+		return au_gr_tend(v, now);
 	if (m->stage == AU_MEND_CATCHES_UP)
 		catch_up(v, now);
 	if (m->stage >= AU_MEND_CATCHES_UP || m->taking)
 		return LOOK_US;
 	if (now < m->at)
 		return m->at - now;
-	if (m->conn != NULL && m->conn->closing)
+	if ((m->conn != NULL && m->conn->closing) || !au_gr_granted(v, now))
 		return LOOK_US;
 	if (m->conn == NULL)
 	{
 		if (m->stage == AU_MEND_HURT)
 			m->stage = AU_MEND_ASKS;
 		if (!connect_peer(v, now))
-			peer_failed(v, others_have_all(v) ? "no other node can be reached" :
-						"some slices are on no other node that is up");
+			peer_failed(v, "no other node can be reached");
 	}
 	else if (m->asked)
 	{

@@ -191,7 +191,7 @@ next_owner(AuVolume *v, const AuSliceSet *incoming, bool *none)
 		if (number == self || node == NULL || !owns_all(view, incoming, number))
 			continue;
 		*none = false;
-		if (node->up)
+		if (node->up && !au_gr_mends(v, number))
 			return node;
 	}
 	return NULL;

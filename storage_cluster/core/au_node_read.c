@@ -261,7 +261,8 @@ static void
 read_failed(AuVolume *v, AuConn *c, uint64_t id, AuStatus status, const char *why)
 {
 	AuNode	   *n = v->node;
-	const char *hint = status != AU_CORRUPT ? RETRY_HINT : v->meta.group.n > 1 ?
+	const char *hint = status != AU_CORRUPT ? RETRY_HINT :
+		v->meta.group.n > 1 || au_o_number(n) != 0 ?
 		"The stored version is damaged and was not used; other nodes have it, and this one gets its pages anew from them." :
 		"The stored version is damaged and was not used. Run \"auroractl check\" on the stopped node; restore the node's directory from a backup.";
 

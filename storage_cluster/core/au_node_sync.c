@@ -145,7 +145,8 @@ au_s_others(const AuVolume *v, uint32_t slice, AuMember *out)
 
 		for (uint32_t k = 0; !keeps && k < view->slices[slice].nowners; k++)
 			keeps = view->slices[slice].owner[k] == node->number;
-		if (!keeps || !node->up || node->node_id == v->node->opt.node_id || node->address[0] == '\0')
+		if (!keeps || !node->up || node->node_id == v->node->opt.node_id ||
+			node->address[0] == '\0' || au_gr_mends(v, node->number))
 			continue;
 		out[n].node_id = node->node_id;
 		snprintf(out[n++].address, AU_ADDRESS_MAX, "%s", node->address);

@@ -158,7 +158,7 @@ au_v_start_closed(AuVolume *v, const char *why)
 	 * voted took nothing else, see au_v_start. */
 	v->commit = v->meta.term == 0 && v->meta.history.n == 0 && v->meta.group.n > 0 ?
 		au_v_received(v) : v->node->host.log_start(v->node->host.ctx, v->handle);
-	v->retry_at = now_us(v) + PAUSE_MAX_US;
+	v->retry_at = now_us(v) + AU_NODE_RETRY_US;	/* a cluster's view may help */
 	v->persist_at = now_us(v);
 	snprintf(v->problem, sizeof(v->problem), "%s", why);
 	au_md_damaged(v, why);
@@ -661,6 +661,9 @@ reopen(AuVolume *v)
 	/* Positions of a connection never go back; a new one starts afresh. */
 	if (v->writer != NULL)
 		au_n_close(n, v->writer);
+	/* Nor is what was asked for the store of before for this one. */
+	if (v->mover != NULL)
+		au_n_close(n, v->mover);
 	au_n_log(n, AU_LOG_INFO, "volume %" PRIu64 ": the page store is open again; log is applied again from %X/%X",
 			 v->meta.system_identifier, AU_LSN_ARGS(v->next_feed));
 }
@@ -763,11 +766,20 @@ au_v_state(const AuVolume *v, const char **state, const char **problem)
 	if (v->failed)
 		*state = "failed";
 	else if (v->store_state == AU_STORE_STALLED)
+	{
 		*state = "store stalled";
+		if (v->mend.waits[0] != '\0')
+			*problem = v->mend.waits;
+	}
 	else if (v->log_full)
 	{
 		*state = "disk full";
 		*problem = v->full_why;
+	}
+	else if (v->mend.waits[0] != '\0')
+	{
+		*state = "damaged";
+		*problem = v->mend.waits;
 	}
 	else
 		*state = "ok";

@@ -390,6 +390,21 @@ durable_of(json_t *volume)
 	return (uint64_t) high << 32 | low;
 }
 
+/* Do slices come to the node, which others could lose? */
+static bool
+has_its_slices(json_t *ours)
+{
+	json_t	   *v;
+	size_t		i;
+
+	json_array_foreach(json_object_get(ours, "volumes"), i, v)
+		if (json_integer_value(json_object_get(v, "slices_missing")) > 0 ||
+			json_integer_value(json_object_get(v, "slices_incoming")) > 0 ||
+			json_object_get(v, "repairing") != NULL)
+			return false;
+	return true;
+}
+
 /* Has node `ours` all the log that `theirs`, asked before it, had? */
 static bool
 has_log_of(json_t *ours, json_t *theirs)
@@ -423,7 +438,7 @@ wait_caught_up(const LocalCluster *c, int i)
 			json_t	   *theirs = j != i && local_pid(c, j) > 0 ? status_of(c, j) : NULL;
 			json_t	   *ours = status_of(c, i);
 
-			all = ours != NULL && has_log_of(ours, theirs);
+			all = ours != NULL && has_log_of(ours, theirs) && has_its_slices(ours);
 			json_decref(theirs);
 			json_decref(ours);
 		}

@@ -191,6 +191,8 @@ print_volume(json_t *v)
 		snprintf(line, sizeof(line), "%" PRId64 " MB taken from other nodes; damaged: %s",
 				 ctl_number_of(v, "repair_bytes") >> 20, ctl_text_of(v, "repairing"));
 		print_line("repairing", line);
+		if (json_object_get(v, "repair_waits") != NULL)
+			print_line("repair waits", ctl_text_of(v, "repair_waits"));
 	}
 	if (ctl_number_of(v, "repairs") > 0)
 	{

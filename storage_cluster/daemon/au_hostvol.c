@@ -96,6 +96,7 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 			char *err, size_t errlen)
 {
 	AuHostVolume *v = calloc(1, sizeof(*v));
+	char		view[sizeof(d->config.dir) + 16];
 
 	*status = AU_NOMEM;
 	snprintf(err, errlen, "out of memory");
@@ -105,7 +106,8 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 	v->system_identifier = meta->system_identifier;
 	v->start_lsn = meta->start_lsn;
 	snprintf(v->dir, sizeof(v->dir), "%s", dir);
-	*status = au_volume_open_files(v, meta->group.n > 1, err, errlen);
+	snprintf(view, sizeof(view), "%s/VIEW", d->config.dir);
+	*status = au_volume_open_files(v, meta->group.n > 1 || access(view, F_OK) == 0, err, errlen);
 	return *status == AU_OK ? v : NULL;
 }
 

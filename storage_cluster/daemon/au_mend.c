@@ -4,10 +4,12 @@
  * place of VOLUME/pages.
  *
  *   pages, pages.new ──rename──▶ pages.damaged, pages.new ──rename──▶
- *   pages.damaged, pages ──▶ pages
+ *   pages.damaged, pages ──new one is whole──▶ pages
  *
  * Only a complete one gets that far; au_mend_finish brings to its end what a
- * crash stopped.
+ * crash stopped.  pages.damaged stays until the core says that the new one has
+ * all its slices; if damage comes again before that, it is the later store that
+ * goes, as pages.dropped.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,12 +20,14 @@
 #include "common/au_wire_export.h"
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
+#include "daemon/au_meta.h"
 
 typedef struct Names
 {
 	char		pages[4500];
 	char		anew[4500];
 	char		damaged[4500];
+	char		dropped[4500];
 } Names;
 
 static void
@@ -32,6 +36,7 @@ make_names(const AuHostVolume *v, Names *n)
 	snprintf(n->pages, sizeof(n->pages), "%s/pages", v->dir);
 	snprintf(n->anew, sizeof(n->anew), "%s/pages.new", v->dir);
 	snprintf(n->damaged, sizeof(n->damaged), "%s/pages.damaged", v->dir);
+	snprintf(n->dropped, sizeof(n->dropped), "%s/pages.dropped", v->dir);
 }
 
 static bool
@@ -43,6 +48,22 @@ rename_durably(const AuHostVolume *v, const char *from, const char *to, char *er
 		return false;
 	}
 	return au_sync_dir(v->dir, err, errlen);
+}
+
+static bool
+is_there(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+/* What is left over does no harm but take room. */
+static void
+remove_left(const AuHostVolume *v, const char *path)
+{
+	char		err[512];
+
+	if (is_there(path) && !au_remove_tree(path, err, sizeof(err)))
+		au_log(v->daemon, AU_LOG_WARNING, "%s", err);
 }
 
 bool
@@ -57,9 +78,13 @@ au_mend_finish(AuHostVolume *v, char *err, size_t errlen)
 		return false;
 	}
 	make_names(v, n);
-	ok = access(n->damaged, F_OK) != 0 || access(n->pages, F_OK) == 0 ||
+	ok = is_there(n->pages) || (!is_there(n->damaged) && !is_there(n->dropped)) ||
 		rename_durably(v, n->anew, n->pages, err, errlen);
-	ok = ok && au_remove_tree(n->anew, err, errlen) && au_remove_tree(n->damaged, err, errlen);
+	if (ok)
+	{
+		remove_left(v, n->anew);
+		remove_left(v, n->dropped);
+	}
 	free(n);
 	return ok;
 }
@@ -68,7 +93,8 @@ bool
 au_mend_switch(AuHostVolume *v, char *err, size_t errlen)
 {
 	Names	   *n;
-	bool		ok;
+	const char *away;
+	bool		ok = true;
 
 	if (!v->mended)
 		return true;
@@ -79,12 +105,105 @@ au_mend_switch(AuHostVolume *v, char *err, size_t errlen)
 		return false;
 	}
 	make_names(v, n);
-	ok = (access(n->pages, F_OK) != 0 || rename_durably(v, n->pages, n->damaged, err, errlen)) &&
-		rename_durably(v, n->anew, n->pages, err, errlen);
+	away = is_there(n->damaged) ? n->dropped : n->damaged;
+	if (is_there(n->pages))
+		ok = (away == n->damaged || au_remove_tree(n->dropped, err, errlen)) &&
+			rename_durably(v, n->pages, away, err, errlen);
+	ok = ok && rename_durably(v, n->anew, n->pages, err, errlen);
+	if (ok)
+		remove_left(v, n->dropped);
 	free(n);
 	v->mended = !ok;
-	return ok && au_mend_finish(v, err, errlen);
+	return ok;
 }
+
+/* ---- what was replaced ---------------------------------------------------- */
+
+typedef struct Removal
+{
+	uv_work_t	work;
+	AuHostVolume *vol;
+	char		path[4500];
+	char		err[512];
+	bool		ok;
+} Removal;
+
+static void
+remove_work(uv_work_t *w)
+{
+	Removal    *r = w->data;
+
+	r->ok = au_remove_tree(r->path, r->err, sizeof(r->err));
+}
+
+static void
+remove_done(uv_work_t *w, int status)
+{
+	Removal    *r = w->data;
+
+	(void) status;
+	r->vol->daemon->work--;
+	if (!r->ok)
+		au_log(r->vol->daemon, AU_LOG_WARNING, "%s", r->err);
+	free(r);
+}
+
+static void
+host_mend_whole(void *ctx, void *vol)
+{
+	AuHostVolume *v = vol;
+	Removal    *r = calloc(1, sizeof(*r));
+
+	if (r == NULL)
+		return;					/* the next start does it */
+	snprintf(r->path, sizeof(r->path), "%s/pages.damaged", v->dir);
+	if (!is_there(r->path))
+	{
+		free(r);
+		return;
+	}
+	r->work.data = r;
+	r->vol = v;
+	((AuDaemon *) ctx)->work++;
+	uv_queue_work(((AuDaemon *) ctx)->loop, &r->work, remove_work, remove_done);
+}
+
+/* ---- leave ---------------------------------------------------------------- */
+
+static void
+told(AuHostVolume *v, bool on, const AuCommandResult *r)
+{
+	au_node_mending_told(v->daemon->node, v, on, r->status, r->message);
+}
+
+static void
+told_on(void *ctx, const AuCommandResult *r)
+{
+	told(ctx, true, r);
+}
+
+static void
+told_off(void *ctx, const AuCommandResult *r)
+{
+	told(ctx, false, r);
+}
+
+static bool
+host_mending(void *ctx, void *vol, bool on, uint64_t epoch)
+{
+	AuDaemon   *d = ctx;
+	AuViewCommand c = {
+		.type = AU_VIEW_MENDING,.up = on,.epoch = epoch,
+		.system_identifier = ((AuHostVolume *) vol)->system_identifier
+	};
+
+	if (d->meta == NULL)
+		return false;
+	c.number = au_meta_number(d->meta);
+	return c.number != 0 && au_meta_propose(d->meta, &c, on ? told_on : told_off, vol);
+}
+
+/* ---- the new one ---------------------------------------------------------- */
 
 static AuStatus
 host_mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all_slices,
@@ -124,6 +243,13 @@ work(uv_work_t *w)
 {
 	AuHostVolume *v = w->data;
 
+	if (au_disk_free(v->dir) < v->daemon->config.disk_reserve_mb * 1024 * 1024 + v->mend_len)
+	{
+		v->mend_status = AU_FULL;
+		snprintf(v->mend_err, sizeof(v->mend_err),
+				 "too little room for a new page store beside the damaged one; make room in \"%.300s\"", v->dir);
+		return;
+	}
 	v->mend_status = au_rebuild_take(v->rebuild, v->mend_chunk, v->mend_len, v->mend_err,
 									 sizeof(v->mend_err));
 }
@@ -198,4 +324,6 @@ au_mend_fill_host(AuNodeHost *h)
 	h->mend_take = host_mend_take;
 	h->mend_end = host_mend_end;
 	h->mend_drop = host_mend_drop;
+	h->mend_whole = host_mend_whole;
+	h->mending = host_mending;
 }

@@ -246,6 +246,8 @@ volume_json(const VolumeFigures *f)
 		json_object_set_new(o, "damage", json_string(f->damage));
 	if (f->v.mend_why[0] != '\0')
 		json_object_set_new(o, "repairing", json_string(f->v.mend_why));
+	if (f->v.mend_waits[0] != '\0')
+		json_object_set_new(o, "repair_waits", json_string(f->v.mend_waits));
 	for (size_t i = 0; i < NFIGURES; i++)
 		json_object_set_new(o, figures[i].name,
 							json_integer((json_int_t) figure_value(f, &figures[i])));

@@ -128,7 +128,9 @@ au_rebuild_take(AuRebuild *r, const uint8_t *chunk, size_t len, char *err, size_
 	r->place = imported.place;
 	if (!imported.done)
 		return AU_OK;
-	return r->keyspace == AU_KS_SIZE ? begin_pages(r, err, errlen) : end_pages(r, err, errlen);
+	status = r->keyspace == AU_KS_SIZE ? begin_pages(r, err, errlen) : end_pages(r, err, errlen);
+	/* that is not the chunk's fault: another node's would not help */
+	return status == AU_CORRUPT || status == AU_INVALID ? AU_IO : status;
 }
 
 void

@@ -13,6 +13,7 @@
 
 #include "core/au_node.h"
 #include "store/au_export.h"
+#include "store/au_rebuild.h"
 #include "tests/testdir.h"
 #include "tests/teststore.h"
 #include "tests/viewmake.h"
@@ -52,7 +53,14 @@ typedef struct CnVolume
 	bool		write_persist;
 	uint8_t    *import;			/* a chunk to be written */
 	size_t		import_len;
+	AuRebuild  *rebuild;
+	AuSliceSet	rebuild_slices;
+	bool		mended;			/* the new store takes the old one's place */
+	uint8_t    *mend;			/* a chunk for it */
+	size_t		mend_len;
+	bool		aside;			/* what was replaced is still there */
 	char		dir[240];
+	char		anew[250];
 } CnVolume;
 
 typedef struct CnNode
@@ -65,6 +73,9 @@ typedef struct CnNode
 	int			njobs;
 	uint64_t	ready_epoch;	/* of slices_ready, 0: not called */
 	AuSliceSet	ready;
+	int			mending;		/* asked: 1 on, -1 off; 0: not */
+	uint64_t	mending_epoch;
+	AuViewCommand late;			/* one that comes once more; type 0: none */
 	char		fatal[512];
 } CnNode;
 
@@ -452,12 +463,23 @@ cn_store_write_start(void *ctx, void *vol, bool persist)
 static inline AuStatus
 cn_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 {
-	(void) ctx;
-	(void) vol;
-	(void) err;
-	(void) errlen;
-	fail_msg("a store is to be reopened");
-	return AU_IO;
+	CnVolume   *v = vol;
+
+	if (((CnNode *) ctx)->njobs > 0)
+	{
+		snprintf(err, errlen, "others look at it");
+		return AU_FULL;
+	}
+	au_pagestore_close(v->store);
+	if (v->mended)
+	{
+		testdir_remove(v->dir);
+		assert_int_equal(rename(v->anew, v->dir), 0);
+		v->aside = true;
+	}
+	v->mended = false;
+	cn_open_store(v);
+	return AU_OK;
 }
 
 static inline void
@@ -685,6 +707,103 @@ cn_found_end(void *ctx, void *vol, char *err, size_t errlen)
 	return AU_OK;
 }
 
+static inline AuStatus
+cn_mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all_slices,
+			  char *err, size_t errlen)
+{
+	CnVolume   *v = vol;
+	AuPageStoreOptions opt = cn_store_options(v);
+
+	(void) ctx;
+	assert_null(v->mend);
+	au_rebuild_end(v->rebuild);
+	snprintf(v->anew, sizeof(v->anew), "%s.new", v->dir);
+	testdir_remove(v->anew);
+	opt.dir = v->anew;
+	memset(&v->rebuild_slices, all_slices ? 0xFF : 0, sizeof(v->rebuild_slices));
+	return au_rebuild_begin(&v->rebuild, &opt, position, &v->rebuild_slices, err, errlen);
+}
+
+static inline bool
+cn_mend_want(void *ctx, void *vol, uint8_t *what, AuPlace *place, AuSliceSet *slices)
+{
+	CnVolume   *v = vol;
+	uint8_t		keyspace;
+	bool		more = au_rebuild_want(v->rebuild, &keyspace, place);
+
+	(void) ctx;
+	*what = keyspace == AU_KS_SIZE ? AU_EXPORT_SIZES : AU_EXPORT_PAGES;
+	*slices = v->rebuild_slices;
+	return more;
+}
+
+static inline void
+cn_mend_take(void *ctx, void *vol, const uint8_t *chunk, size_t len)
+{
+	CnVolume   *v = vol;
+
+	(void) ctx;
+	assert_null(v->mend);
+	v->mend = malloc(len);
+	memcpy(v->mend, chunk, len);
+	v->mend_len = len;
+}
+
+static inline AuStatus
+cn_mend_end(void *ctx, void *vol, char *err, size_t errlen)
+{
+	CnVolume   *v = vol;
+
+	(void) ctx;
+	(void) err;
+	(void) errlen;
+	au_rebuild_end(v->rebuild);
+	v->rebuild = NULL;
+	v->mended = true;
+	return AU_OK;
+}
+
+static inline void
+cn_mend_drop(void *ctx, void *vol)
+{
+	CnVolume   *v = vol;
+
+	(void) ctx;
+	au_rebuild_end(v->rebuild);
+	v->rebuild = NULL;
+}
+
+/* What was replaced goes: then all must be here that is owned. */
+static inline void
+cn_mend_whole(void *ctx, void *vol)
+{
+	CnVolume   *v = vol;
+	const AuViewNode *self = au_view_node_by_id(&cn.view, cn_node_id(((CnNode *) ctx)->index));
+	AuSlicesState state;
+	AuSliceSet	owned,
+				incoming;
+
+	v->aside = false;
+	if (self == NULL)
+		return;
+	au_view_owned(&cn.view, self->number, &owned, &incoming);
+	au_pagestore_slices(v->store, &state);
+	owned = au_slices_without(&owned, &state.lasting);
+	assert_false(au_slices_any(&owned));
+}
+
+static inline bool
+cn_mending(void *ctx, void *vol, bool on, uint64_t epoch)
+{
+	CnNode	   *n = ctx;
+
+	(void) vol;
+	assert_int_equal(n->mending, 0);
+	n->mending = on ? 1 : -1;
+	n->mending_epoch = epoch;
+	return true;
+}
+
 static inline void
 cn_slices_ready(void *ctx, const AuSliceSet *slices, uint64_t epoch)
 {
@@ -719,7 +838,10 @@ cn_fill_host(CnNode *n)
 		.store_position = cn_store_position,.store_export = cn_store_export,
 		.store_import_start = cn_store_import_start,.store_import_finish = cn_store_import_finish,
 		.found_begin = cn_found_begin,.found_take = cn_found_take,.found_end = cn_found_end,
-		.found_abandon = cn_found_abandon,.slices_ready = cn_slices_ready
+		.found_abandon = cn_found_abandon,.slices_ready = cn_slices_ready,
+		.mend_begin = cn_mend_begin,.mend_want = cn_mend_want,.mend_take = cn_mend_take,
+		.mend_end = cn_mend_end,.mend_drop = cn_mend_drop,.mend_whole = cn_mend_whole,
+		.mending = cn_mending
 	};
 }
 
@@ -728,7 +850,7 @@ cn_start(int i)
 {
 	CnNode	   *n = &cn.nodes[i];
 	AuNodeOptions opt = {
-		.node_id = cn_node_id(i),.alone = true,.drop_grace_us = 3 * 1000000,
+		.node_id = cn_node_id(i),.alone = true,.mend_bytes_per_s = 64 << 20,.drop_grace_us = 3 * 1000000,
 		.hold_limit_bytes = cn.hold_limit
 	};
 	char		err[512];
@@ -780,7 +902,12 @@ cn_crash(int i)
 	v->store = NULL;
 	v->writing = v->syncing = v->founding = false;
 	free(v->import);
-	v->import = NULL;
+	free(v->mend);
+	au_rebuild_end(v->rebuild);
+	v->import = v->mend = NULL;
+	v->rebuild = NULL;
+	v->mended = false;
+	n->mending = 0;
 	v->log_end = v->log_durable;
 	n->ready_epoch = 0;
 }
@@ -845,6 +972,15 @@ cn_work(CnNode *n)
 		v->import = NULL;
 		au_node_imported(n->node, v, status, err);
 	}
+	if (v->mend != NULL && cn_random(3) == 0)
+	{
+		uint8_t    *chunk = v->mend;
+
+		status = au_rebuild_take(v->rebuild, chunk, v->mend_len, err, sizeof(err));
+		v->mend = NULL;
+		au_node_mended(n->node, v, status, err);
+		free(chunk);
+	}
 	if (n->njobs > 0 && cn_random(3) == 0)
 		cn_do_export(n);
 }
@@ -888,6 +1024,43 @@ cn_take_ready(CnNode *n)
 		cn_set_view();
 }
 
+/* As consensus takes them: late, more than once, and without the answer. */
+static inline void
+cn_take_mending(CnNode *n)
+{
+	const AuViewNode *self = au_view_node_by_id(&cn.view, cn_node_id(n->index));
+	AuViewCommand c = {
+		.type = AU_VIEW_MENDING,.system_identifier = CN_SYSID,.up = n->mending > 0,
+		.epoch = n->mending_epoch
+	};
+	AuStatus	status;
+	bool		changed;
+	bool		late = n->late.type != 0 && cn_random(50) == 0;
+	char		err[512] = "";
+
+	if (late)
+	{
+		if (au_view_apply(&cn.view, &n->late, &changed, err, sizeof(err)) == AU_OK && changed)
+			cn_set_view();
+		n->late.type = 0;
+	}
+	if (n->mending == 0 || self == NULL || cn_random(10) != 0)
+		return;
+	c.number = self->number;
+	if (cn_random(3) == 0)
+		n->late = c;
+	status = au_view_apply(&cn.view, &c, &changed, err, sizeof(err));
+	if (status == AU_OK && changed)
+		cn_set_view();
+	if (cn_random(4) == 0)
+	{
+		status = AU_IO;
+		snprintf(err, sizeof(err), "nobody knows");
+	}
+	n->mending = 0;
+	au_node_mending_told(n->node, &n->vol, c.up, status, err);
+}
+
 /* Some milliseconds go by. */
 static inline void
 cn_step(void)
@@ -904,6 +1077,7 @@ cn_step(void)
 		for (int k = 0; k < 20 && au_node_run(n->node) == 0; k++)
 			;
 		cn_take_ready(n);
+		cn_take_mending(n);
 	}
 }
 

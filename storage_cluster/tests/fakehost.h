@@ -539,7 +539,7 @@ fake_host_start(FakeHost *h, const AuNodeOptions *opt)
 		fake_store_size, fake_store_list, fake_store_gc_step, fake_store_error, fake_command,
 		NULL, NULL, NULL, NULL,
 		NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-		NULL, NULL, NULL, NULL, NULL
+		NULL, NULL, NULL, NULL, NULL, NULL, NULL
 	};
 	h->node = au_node_new(&h->host, opt);
 }

@@ -410,9 +410,9 @@ load(int records)
 }
 
 static void
-make_cluster(int nodes)
+make_cluster_of(int nodes, uint8_t replicas)
 {
-	AuViewCommand init = view_init(3);
+	AuViewCommand init = view_init(replicas);
 
 	cn_command(&init);
 	for (int i = 0; i < nodes; i++)
@@ -421,6 +421,12 @@ make_cluster(int nodes)
 		if (i == 0)
 			add_volume();
 	}
+}
+
+static void
+make_cluster(int nodes)
+{
+	make_cluster_of(nodes, 3);
 }
 
 /* Three owners, one more joins, one is drained, under load; any node but the
@@ -673,6 +679,136 @@ test_messages(void **state)
 	free(ok_back);
 }
 
+/* ---- damage ------------------------------------------------------------ */
+
+static uint64_t
+times_mended(int i)
+{
+	AuVolumeStats stats;
+	void	   *vol;
+
+	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
+	return stats.mends;
+}
+
+/* Somewhere each slice is whole, whatever is emptied elsewhere. */
+static void
+check_not_lost(void)
+{
+	AuSliceSet	all = {{0}};
+
+	for (int i = 0; i < CN_NODES; i++)
+	{
+		CnVolume   *v = &cn.nodes[i].vol;
+		AuSlicesState state;
+
+		if (cn.nodes[i].node == NULL || v->store == NULL || !v->exists)
+			continue;
+		au_pagestore_slices(v->store, &state);
+		all = au_slices_or(&all, &state.lasting);
+	}
+	if (au_slices_count(&all) != AU_SLICES)
+		fail_msg("%u slices are left of %d", au_slices_count(&all), AU_SLICES);
+}
+
+static void
+damage_all(void)
+{
+	for (int i = 0; i < 3; i++)
+		au_node_damaged(cn.nodes[i].node, &cn.nodes[i].vol, "a test says so");
+}
+
+/* Are all whole, and is nothing kept aside?  *waited counts who has to wait. */
+static bool
+all_whole(uint32_t *waited)
+{
+	bool		whole = true;
+
+	for (int i = 0; i < 3; i++)
+	{
+		AuVolumeStats stats;
+		void	   *vol;
+
+		assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
+		*waited += strcmp(stats.state, "damaged") == 0 &&
+			strstr(stats.problem, "makes its pages anew, and shares slice") != NULL;
+		whole = whole && stats.mend_why[0] == '\0' && !cn.nodes[i].vol.aside &&
+			!au_view_mends(&cn.view, (uint32_t) i + 1, CN_SYSID);
+	}
+	return whole;
+}
+
+/* All owners of a slice are found damaged at the same time: one after the other
+ * gets its pages anew. */
+static void
+test_damaged(void **state)
+{
+	uint32_t	waited = 0;
+
+	(void) state;
+	begin(11, CN_RETENTION);
+	make_cluster_of(3, 2);
+	load(1500);
+	settle();
+	damage_all();
+	for (int k = 0; !all_whole(&waited); k++)
+	{
+		if (k > 60000)
+			fail_msg("the damage is not mended");
+		if (k % 20 == 0)
+			more_log();
+		step();
+		check_not_lost();
+	}
+	settle();
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(times_mended(i), 1);
+	assert_true(waited > 0);
+	assert_true(compare_all() > 1000);
+	end();
+}
+
+/* ... and nodes crash meanwhile, and are damaged again. */
+static void
+test_damaged_crashes(void **state)
+{
+	uint32_t	waited = 0;
+	uint64_t	mended = 0;
+
+	(void) state;
+	begin(12, CN_RETENTION);
+	make_cluster_of(3, 2);
+	load(1000);
+	settle();
+	for (int round = 0; round < 15; round++)
+	{
+		int			i = (int) cn_random(3);
+
+		damage_all();
+		for (uint32_t k = cn_random(800); k > 0; k--)
+		{
+			step();
+			check_not_lost();
+		}
+		mended += times_mended(i);
+		cn_crash(i);
+		load(10);
+		cn_start(i);
+		check_not_lost();
+	}
+	for (int k = 0; !all_whole(&waited); k++)
+	{
+		if (k > 60000)
+			fail_msg("the damage is not mended");
+		step();
+		check_not_lost();
+	}
+	settle();
+	assert_true(mended > 0);
+	assert_true(compare_all() > 1000);
+	end();
+}
+
 int
 main(void)
 {
@@ -681,6 +817,8 @@ main(void)
 		cmocka_unit_test(test_moving),
 		cmocka_unit_test(test_crashes),
 		cmocka_unit_test(test_founding),
+		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_damaged_crashes),
 		cmocka_unit_test(test_history_is_held),
 		cmocka_unit_test(test_fewer_slices),
 	};

@@ -123,6 +123,15 @@ flag(AuViewCommandType type, uint32_t number, uint8_t on)
 	return c;
 }
 
+static AuViewCommand
+mending(uint32_t number, uint64_t system_identifier, uint8_t on)
+{
+	AuViewCommand c = flag(AU_VIEW_MENDING, number, on);
+
+	c.system_identifier = system_identifier;
+	return c;
+}
+
 static void
 test_init(void **state)
 {
@@ -304,6 +313,123 @@ test_remove_by_force(void **state)
 	refused(&v, flag(AU_VIEW_REMOVE, 1, 1), AU_REFUSED, "the only one that has slice 0");
 }
 
+/* Two owners of a slice never throw their pages away at once. */
+static void
+test_mending(void **state)
+{
+	static AuView v,
+				copy;
+	static uint8_t bytes[AU_VIEW_ENCODED_MAX];
+	AuViewCommand whole;
+
+	(void) state;
+	make_cluster(&v, 3);
+	refused(&v, mending(1, 7, 1), AU_REFUSED, "does not know volume 7");
+	apply(&v, add_volume(7, 0, 0));
+	apply(&v, add_volume(8, 0, 0));
+	refused(&v, mending(9, 7, 1), AU_REFUSED, "no node 9");
+	refused(&v, mending(1, 7, 2), AU_INVALID, "");
+	nothing_new(&v, mending(1, 7, 0));
+	(void) au_view_encode(&v, bytes, sizeof(bytes));
+	assert_int_equal(au_get_u16(bytes + 4), 1);	/* older nodes read it */
+	apply(&v, mending(1, 7, 1));
+	assert_true(au_view_mends(&v, 1, 7));
+	assert_false(au_view_mends(&v, 1, 8));
+	refused(&v, mending(2, 7, 1), AU_REFUSED, "node 1 makes its pages anew");
+	refused(&v, mending(3, 7, 1), AU_REFUSED, "node 1 makes its pages anew");
+	assert_true(au_view_decode(&copy, bytes, au_view_encode(&v, bytes, sizeof(bytes))));
+	assert_int_equal(au_get_u16(bytes + 4), 2);
+	assert_memory_equal(&copy, &v, sizeof(v));
+	/* of another volume it is another matter */
+	apply(&v, mending(2, 8, 1));
+	/* asked again, it is another grant: what was said of the first is late */
+	whole = mending(1, 7, 0);
+	whole.epoch = v.epoch;
+	apply(&v, mending(1, 7, 1));
+	nothing_new(&v, whole);
+	whole.epoch = v.epoch;
+	apply(&v, whole);
+	assert_false(au_view_mends(&v, 1, 7));
+	apply(&v, mending(2, 7, 1));
+}
+
+/* Others must be there, and be up. */
+static void
+test_mending_needs_others(void **state)
+{
+	static AuView v;
+
+	(void) state;
+	make_cluster(&v, 2);
+	apply(&v, add_volume(7, 0, 0));
+	apply(&v, flag(AU_VIEW_UP, 2, 0));
+	refused(&v, mending(1, 7, 1), AU_REFUSED, "no other node that is up has slice 0");
+	apply(&v, flag(AU_VIEW_UP, 2, 1));
+	apply(&v, mending(1, 7, 1));
+	make_cluster(&v, 1);
+	apply(&v, add_volume(7, 0, 0));
+	refused(&v, mending(1, 7, 1), AU_REFUSED, "no other node that is up has slice 0");
+}
+
+/* What mends has nothing: nobody goes because of it, no move ends with it. */
+static void
+test_mending_counts_for_nothing(void **state)
+{
+	static AuView v;
+	AuViewCommand whole = mending(1, 7, 0);
+	AuViewCommand late;
+
+	(void) state;
+	make_cluster(&v, 2);
+	apply(&v, add_volume(7, 1, 0));
+	apply(&v, settled(7, 1));
+	if (v.volumes[0].group[0] == 2)
+	{
+		apply(&v, replace(7, 2, 1));
+		apply(&v, settled(7, 2));
+		apply(&v, settled(7, 3));
+	}
+	apply(&v, mending(1, 7, 1));
+	/* node 2 has the only copy now */
+	apply(&v, flag(AU_VIEW_UP, 2, 0));
+	refused(&v, flag(AU_VIEW_REMOVE, 2, 1), AU_REFUSED, "the only one that has slice 0");
+	apply(&v, flag(AU_VIEW_UP, 2, 1));
+	apply(&v, view_about(AU_VIEW_DRAIN, 2));
+	for (uint32_t s = 0; s < AU_SLICES; s++)
+		assert_int_equal(v.slices[s].nowners, 2);
+	late = view_ready(&v, 1);
+	memset(&late.slices, 0xFF, sizeof(late.slices));
+	nothing_new(&v, late);
+	refused(&v, view_about(AU_VIEW_REMOVE, 2), AU_REFUSED, "has slices");
+	whole.epoch = v.epoch;
+	apply(&v, whole);
+	for (uint32_t s = 0; s < AU_SLICES; s++)
+		assert_int_equal(v.slices[s].nowners, 1);
+	apply(&v, view_about(AU_VIEW_REMOVE, 2));
+}
+
+/* What was on its way to it, and had come, has to come again. */
+static void
+test_mending_target(void **state)
+{
+	static AuView v;
+	AuViewCommand late;
+	AuViewCommand whole = mending(3, 7, 0);
+
+	(void) state;
+	make_cluster(&v, 2);
+	apply(&v, add_volume(7, 0, 0));
+	apply(&v, view_join(3, ""));
+	late = view_ready(&v, 3);
+	apply(&v, mending(3, 7, 1));
+	nothing_new(&v, late);
+	whole.epoch = v.epoch;
+	apply(&v, whole);
+	nothing_new(&v, late);
+	apply(&v, view_ready(&v, 3));
+	assert_int_equal(v.slices[0].nowners, 3);
+}
+
 static void
 test_group(void **state)
 {
@@ -397,7 +523,7 @@ typedef struct World
 	uint64_t	rng;
 	AuView		view;
 	AuViewVolume old[AU_VIEW_VOLUMES_MAX];
-	uint32_t	applied[AU_VIEW_GROUP_SETTLED + 1];
+	uint32_t	applied[AU_VIEW_MENDING + 1];
 	uint32_t	moves;
 } World;
 
@@ -442,7 +568,7 @@ some_command(World *w)
 	uint64_t	volume = 1 + rnd(w, 6);
 
 	c.node.weight = (uint16_t) (rnd(w, 20) == 0 ? rnd(w, 12000) : 50 + rnd(w, 200));
-	switch (rnd(w, 16))
+	switch (rnd(w, 18))
 	{
 		case 0:
 		case 1:
@@ -465,6 +591,11 @@ some_command(World *w)
 		case 10:
 		case 11:
 			return some_settled(w, volume);
+		case 12:
+		case 13:
+			c = mending(some_node(w), volume, (uint8_t) rnd(w, 2));
+			c.epoch = v->epoch - rnd(w, rnd(w, 5) == 0 ? (uint32_t) v->epoch + 1 : 1);
+			return c;
 		default:
 			c = view_ready(v, some_node(w));
 			for (uint32_t s = 0; s < AU_SLICES; s++)
@@ -583,7 +714,7 @@ test_random(void **state)
 	live(4711, 300, &w);
 	assert_memory_equal(&first, &w.view, sizeof(first));
 	/* a test that does not get far shows nothing */
-	for (int type = AU_VIEW_JOIN; type <= AU_VIEW_GROUP_SETTLED; type++)
+	for (int type = AU_VIEW_JOIN; type <= AU_VIEW_MENDING; type++)
 		if (w.applied[type] < 50)
 			fail_msg("commands of type %d changed something only %u times", type, w.applied[type]);
 	assert_true(w.moves > 10000);
@@ -707,6 +838,10 @@ main(void)
 		cmocka_unit_test(test_remove_by_force),
 		cmocka_unit_test(test_group),
 		cmocka_unit_test(test_drain_leaves_groups),
+		cmocka_unit_test(test_mending),
+		cmocka_unit_test(test_mending_needs_others),
+		cmocka_unit_test(test_mending_counts_for_nothing),
+		cmocka_unit_test(test_mending_target),
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_command_bytes),
 		cmocka_unit_test(test_damaged_view),
