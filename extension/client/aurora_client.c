@@ -54,6 +54,8 @@ typedef struct Question
 	int			node;			/* if one_node */
 	uint64		among;			/* places of nodes that can answer; 0: all */
 	int64		deadline_ms;
+	AuMsgError *why;			/* noerror: what the last node said instead of an
+								 * answer; status AU_OK: nothing.  NULL: no matter */
 } Question;
 
 static int64
@@ -243,7 +245,13 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 		if (++tried < nodes && aurora_now_ms() < q->deadline_ms)
 			continue;			/* the next node, at once */
 		if (q->noerror)
+		{
+			if (outcome != ANSWERED && outcome != TURNED_AWAY)
+				e.status = AU_OK;
+			if (q->why != NULL)
+				*q->why = e;
 			return false;
+		}
 		if (!mendable || aurora_now_ms() >= q->deadline_ms)
 			give_up(q, outcome, &e);
 
@@ -716,7 +724,8 @@ aurora_client_administers(void)
 }
 
 AuroraViewAnswer
-aurora_client_get_view(int node, uint64 epoch, AuView *view, int timeout_ms)
+aurora_client_get_view(int node, uint64 epoch, AuView *view, int timeout_ms,
+					   uint64 *node_id, char *err, size_t errlen)
 {
 	AuMsgGetView req = {.epoch = epoch};
 	AuMsgView	got;
@@ -733,21 +742,26 @@ aurora_client_get_view(int node, uint64 epoch, AuView *view, int timeout_ms)
 	q.one_node = true;
 	q.node = node;
 	q.deadline_ms = aurora_now_ms() + timeout_ms;
+	q.why = &e;
 
 	au_writer_start(&w, memory, sizeof(memory));
 	(void) au_enc_get_view(&w, id, &req);
-	memset(&answer, 0, sizeof(answer));
+	*node_id = 0;
 	if (!ask(&q, id, &w, AU_MSG_VIEW, &answer))
 	{
 		/* A node of a version that knows no clusters. */
-		if (answer.type == AU_MSG_ERROR && answer.id == id && au_dec_error(&answer, &e) &&
-			e.status == AU_UNSUPPORTED)
+		if (e.status == AU_UNSUPPORTED)
 			return AURORA_VIEW_NONE;
-		return AURORA_VIEW_NO_ANSWER;
+		strlcpy(err, e.status != AU_OK ? e.message : aurora_conn_error(), errlen);
+		return e.status != AU_OK ? AURORA_VIEW_REFUSED : AURORA_VIEW_NO_ANSWER;
 	}
+	*node_id = aurora_conn_node_id();
 	if (!au_dec_view(&answer, &got) ||
 		(got.length > 0 && !au_view_decode(view, got.bytes, got.length)))
+	{
+		strlcpy(err, "malformed view", errlen);
 		return AURORA_VIEW_NO_ANSWER;
+	}
 	if (got.epoch == 0)
 		return AURORA_VIEW_NONE;
 	return got.length > 0 ? AURORA_VIEW_NEW : AURORA_VIEW_SAME;
@@ -770,16 +784,16 @@ aurora_client_command(const AuViewCommand *c, int timeout_ms, char *err, size_t 
 	q.noerror = true;
 	q.any_volume = true;
 	q.deadline_ms = aurora_now_ms() + timeout_ms;
+	q.why = &e;
 
 	req.length = (uint32) au_view_command_encode(c, bytes, sizeof(bytes));
 	au_writer_start(&w, memory, sizeof(memory));
 	(void) au_enc_cluster(&w, id, &req);
-	memset(&answer, 0, sizeof(answer));
-	if (ask(&q, id, &w, AU_MSG_CLUSTER_OK, &answer) && au_dec_cluster_ok(&answer, &got))
-		return true;
-	if (answer.type == AU_MSG_ERROR && answer.id == id && au_dec_error(&answer, &e))
-		strlcpy(err, e.message, errlen);
+	if (!ask(&q, id, &w, AU_MSG_CLUSTER_OK, &answer))
+		strlcpy(err, e.status != AU_OK ? e.message : aurora_conn_error(), errlen);
+	else if (!au_dec_cluster_ok(&answer, &got))
+		strlcpy(err, "malformed answer", errlen);
 	else
-		strlcpy(err, aurora_conn_error(), errlen);
+		return true;
 	return false;
 }

@@ -89,18 +89,23 @@ extern char *aurora_client_status_json(int node, int timeout_ms);
 
 /*
  * The cluster's view, from one node.  NEW: *view is filled and newer than epoch;
- * SAME; NONE: the node is in no cluster; NO_ANSWER within timeout_ms.
+ * SAME; NONE: the node is in no cluster, nor about to join one; REFUSED: it does
+ * not say, for the reason in err (it has not joined its cluster yet, say);
+ * NO_ANSWER within timeout_ms, err says why.  *node_id: whose word NEW, SAME and
+ * NONE are; 0: not known.
  */
 typedef enum AuroraViewAnswer
 {
 	AURORA_VIEW_NO_ANSWER,
+	AURORA_VIEW_REFUSED,
 	AURORA_VIEW_NONE,
 	AURORA_VIEW_SAME,
 	AURORA_VIEW_NEW
 } AuroraViewAnswer;
 
 extern AuroraViewAnswer aurora_client_get_view(int node, uint64 epoch, AuView *view,
-											   int timeout_ms);
+											   int timeout_ms, uint64 *node_id,
+											   char *err, size_t errlen);
 /* A command for the view; it may be repeated.  false: err says why it was not
  * taken, or that nobody knows. */
 extern bool aurora_client_command(const AuViewCommand *c, int timeout_ms,

@@ -333,6 +333,12 @@ aurora_conn_node(void)
 	return conn->node;
 }
 
+uint64
+aurora_conn_node_id(void)
+{
+	return conn->hello.node_id;
+}
+
 const char *
 aurora_conn_target(void)
 {

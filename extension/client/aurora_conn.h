@@ -122,6 +122,7 @@ extern void aurora_conn_pass(void);
 extern void aurora_conn_hold(XLogRecPtr lsn);
 extern void aurora_conn_close_all(void);
 extern int	aurora_conn_node(void);	/* asked now, or last */
+extern uint64 aurora_conn_node_id(void);	/* who it said it is */
 extern const char *aurora_conn_target(void);	/* its address */
 extern uint64 aurora_conn_next_id(void);
 /* What this process is to the nodes (AU_ROLE_READER if it does not say). */

@@ -74,6 +74,8 @@ typedef struct SharedNodes
 	AuroraNodeMap map;
 	pg_atomic_uint32 settled;	/* see aurora_nodes_set_settled */
 	pg_atomic_uint32 watcher;	/* whose latch to set; or none */
+	slock_t		mutex;			/* protects why */
+	char		why[512];		/* see aurora_nodes_say */
 
 	/* latencies of answers, of all nodes; halved when WINDOW have come */
 	pg_atomic_uint32 hist[HIST_BUCKETS];
@@ -231,6 +233,7 @@ aurora_nodes_shmem_init(void)
 		return;
 	memset(shared, 0, sizeof(SharedNodes));
 	pg_atomic_init_u64(&shared->version, 2);
+	SpinLockInit(&shared->mutex);
 	pg_atomic_init_u32(&shared->settled, 0);
 	pg_atomic_init_u32(&shared->watcher, NO_PROC);
 	pg_atomic_init_u32(&shared->answers, 0);
@@ -328,6 +331,22 @@ uint32
 aurora_nodes_settled(void)
 {
 	return pg_atomic_read_u32(&shared->settled);
+}
+
+void
+aurora_nodes_say(const char *why)
+{
+	SpinLockAcquire(&shared->mutex);
+	strlcpy(shared->why, why, sizeof(shared->why));
+	SpinLockRelease(&shared->mutex);
+}
+
+void
+aurora_nodes_said(char *why, size_t len)
+{
+	SpinLockAcquire(&shared->mutex);
+	strlcpy(why, shared->why, len);
+	SpinLockRelease(&shared->mutex);
 }
 
 int

@@ -77,6 +77,7 @@ typedef struct AuroraNodePlace
 typedef struct AuroraNodeMap
 {
 	AuroraClusterState state;
+	uint64		cluster_id;		/* whose view it is; VIEW only */
 	uint64		epoch;			/* of the view */
 	int			count;			/* places above are empty */
 	AuroraNodePlace place[AURORA_NODES_MAX];
@@ -110,6 +111,10 @@ extern void aurora_nodes_watch(bool on);
 /* The shipper to the watcher: this epoch of the log group is settled. */
 extern void aurora_nodes_set_settled(uint32 epoch);
 extern uint32 aurora_nodes_settled(void);
+/* The watcher to the shipper: why it is not known yet what the nodes are ("" =
+ * nothing to tell).  aurora_nodes_said copies at most len bytes. */
+extern void aurora_nodes_say(const char *why);
+extern void aurora_nodes_said(char *why, size_t len);
 
 extern int	aurora_nodes_count(void);	/* places in use are below */
 extern bool aurora_node_used(int node);

@@ -347,6 +347,9 @@ aurora_ship_host_begin(AuroraShipHost *h, AuProposerOptions *options, MemoryCont
 	h->cxt = cxt;
 	if (options->group.n == 0)
 	{
+		if (aurora_nodes_count() > AU_GROUP_MAX)
+			elog(ERROR, "%d storage nodes are too many for a log group that the settings list",
+				 aurora_nodes_count());
 		options->nodes = aurora_nodes_count();
 		options->write_quorum = aurora_nodes_quorum();
 		for (int i = 0; i < options->nodes; i++)

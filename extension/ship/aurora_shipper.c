@@ -168,6 +168,9 @@ proposer_trouble(Shipper *s)
 
 	if (kind == AU_PROPOSER_OK)
 		return AURORA_TROUBLE_NONE;
+	/* The view that tells more may be there by now. */
+	if (kind == AU_PROPOSER_MOVED)
+		aurora_nodes_moved();
 	return aurora_trouble(&s->failure,
 						  kind == AU_PROPOSER_FULL ? AURORA_TROUBLE_FULL :
 						  kind == AU_PROPOSER_FENCED ? AURORA_TROUBLE_FENCED :
@@ -731,9 +734,14 @@ run_session(Shipper *s)
 	(void) aurora_nodes_look();
 	s->mode = aurora_nodes_map()->state;
 	if (s->mode == AURORA_CLUSTER_UNKNOWN)
+	{
+		char		why[sizeof(s->failure.message)];
+
+		aurora_nodes_said(why, sizeof(why));
 		return aurora_trouble(&s->failure, AURORA_TROUBLE_LOST,
-							  "Check that aurora_storaged runs at the addresses in aurora.storage_nodes.",
-							  "no storage node has answered yet");
+							  "Check that aurora_storaged runs at the addresses in aurora.storage_nodes, and that nodes of a cluster have joined it.",
+							  "%s", why[0] != '\0' ? why : "no storage node has answered yet");
+	}
 
 	rc = aurora_slot_ensure(&s->failure);
 	if (rc == AURORA_TROUBLE_NONE)

@@ -12,10 +12,22 @@
  * when the log group is settled.  It may wait for a node that does not answer;
  * nobody waits for it.
  *
+ *	  UNKNOWN ──a node has a view──────────────────────▶ VIEW (for ever)
+ *	     │                                                 ▲
+ *	     └──nobody has one, see find_out──▶ NONE ──a view──┘
+ *	                                             with our volume
+ *
  * Invariants:
- *  1. The map's view never goes back to an older epoch.
+ *  1. The map's view is that of one cluster, and never goes back to an older epoch,
+ *     nor to none, whatever a node says that was put in another one's place: not
+ *     even when this process is started again, for the map tells it what it was.
  *  2. A volume that was made by nodes without a cluster stays with them: only a
  *     server whose volume was never made registers one.
+ *  3. Nodes that have not joined their cluster yet are waited for: a volume is made
+ *     outside of one only when all nodes of the list say that they are in none,
+ *     and is registered in one when all of them are in its view: a log group is
+ *     made of the nodes that there are then.  Those that do not come in
+ *     GATHER_MS are not waited for.
  */
 #include "postgres.h"
 
@@ -32,6 +44,7 @@
 #include "utils/wait_event.h"
 
 #include "client/aurora_client.h"
+#include "client/aurora_conn.h"
 #include "client/aurora_nodes.h"
 #include "module/aurora_guc.h"
 #include "ship/aurora_ship.h"
@@ -43,16 +56,29 @@
 #define LOOK_SOON_MS 100
 #define LOOK_RARELY_MS 30000
 #define ANSWER_MS 2000
-/* One message of a kind in so long. */
+#define GATHER_MS 10000
+/* The same message once in so long, if not too many others come between. */
 #define LOG_INTERVAL_MS 60000
+#define COMPLAINTS 8
+/* As many nodes as should keep a log. */
+#define LOG_NODES 3
 
 typedef struct Watcher
 {
 	AuView		view;			/* epoch 0: none yet */
 	AuroraNodeMap map;			/* as published last */
 	int			asked;			/* place of the node asked last */
-	char		last_error[512];
-	TimestampTz last_logged;
+	uint64		who;			/* node id of who answered last; 0: not known */
+	char		why[AU_WIRE_TEXT_MAX];	/* the last answer was none */
+	bool		warned;			/* that our volume is not the cluster's */
+	uint32		warned_group;	/* epoch of a group that is small */
+	int64		gathering;		/* nodes of the list are waited for since; 0: not */
+	struct
+	{
+		char		text[512];
+		TimestampTz at;
+	}			complaints[COMPLAINTS]; /* made of late */
+	int			ncomplaints;
 } Watcher;
 
 static void
@@ -64,16 +90,30 @@ watcher_exit(int code, Datum arg)
 static void
 complain(Watcher *w, const char *what, const char *why)
 {
-	char		text[sizeof(w->last_error)];
+	char		text[sizeof(w->complaints[0].text)];
 	TimestampTz now = GetCurrentTimestamp();
+	int			i;
 
 	snprintf(text, sizeof(text), "%s: %s", what, why);
-	if (strcmp(text, w->last_error) == 0 &&
-		!TimestampDifferenceExceeds(w->last_logged, now, LOG_INTERVAL_MS))
+	for (i = 0; i < COMPLAINTS; i++)
+		if (strcmp(text, w->complaints[i].text) == 0)
+			break;
+	if (i == COMPLAINTS)
+		i = w->ncomplaints++ % COMPLAINTS;
+	else if (!TimestampDifferenceExceeds(w->complaints[i].at, now, LOG_INTERVAL_MS))
 		return;
-	strlcpy(w->last_error, text, sizeof(w->last_error));
-	w->last_logged = now;
+	strlcpy(w->complaints[i].text, text, sizeof(text));
+	w->complaints[i].at = now;
 	ereport(LOG, (errmsg("%s", text)));
+}
+
+static void
+complain_of_node(Watcher *w, int place, const char *why)
+{
+	char		what[AU_ADDRESS_MAX + 32];
+
+	snprintf(what, sizeof(what), "storage node \"%s\"", aurora_node_address(place));
+	complain(w, what, why);
 }
 
 /* ---- from the view to the map ---- */
@@ -137,6 +177,7 @@ publish(Watcher *w, const AuViewVolume *vol)
 	bool		first = m->state != AURORA_CLUSTER_VIEW;
 
 	m->state = AURORA_CLUSTER_VIEW;
+	m->cluster_id = w->view.cluster_id;
 	m->epoch = w->view.epoch;
 	place_nodes(m, &w->view);
 	place_slices(m, &w->view);
@@ -147,6 +188,13 @@ publish(Watcher *w, const AuViewVolume *vol)
 		ereport(LOG,
 				(errmsg("storage is a cluster of %d nodes, %u of them keep this server's log",
 						w->view.nnodes, m->group.n)));
+	if (m->group.n < Min(LOG_NODES, w->view.nnodes) && w->warned_group != m->group.epoch)
+		ereport(WARNING,
+				(errmsg("only %u of the storage cluster's %d nodes keep this server's log",
+						m->group.n, w->view.nnodes),
+				 errhint("auroractl group add " UINT64_FORMAT " NODE adds one.",
+						 GetSystemIdentifier())));
+	w->warned_group = m->group.n < Min(LOG_NODES, w->view.nnodes) ? m->group.epoch : 0;
 }
 
 /* They are nodes each for itself, or nothing to us. */
@@ -155,6 +203,7 @@ publish_none(Watcher *w)
 {
 	if (w->map.state == AURORA_CLUSTER_NONE)
 		return;
+	Assert(w->map.state == AURORA_CLUSTER_UNKNOWN);
 	w->map.state = AURORA_CLUSTER_NONE;
 	aurora_nodes_publish(&w->map);
 }
@@ -198,21 +247,126 @@ settle(Watcher *w)
 
 /* ---- turns ---- */
 
-/* Ask one node more than last time; what it says is in w->view. */
+/* What we know is of this cluster; 0: of none yet. */
+static uint64
+our_cluster(const Watcher *w)
+{
+	return w->view.epoch != 0 ? w->view.cluster_id :
+		w->map.state == AURORA_CLUSTER_VIEW ? w->map.cluster_id : 0;
+}
+
+/* May this view take the place of what is known? */
+static bool
+follows(Watcher *w, int place, const AuView *got)
+{
+	uint64		ours = our_cluster(w);
+
+	if (ours != 0 && got->cluster_id != ours)
+	{
+		complain_of_node(w, place, "is of another cluster now, and no longer asked what this one is like");
+		return false;
+	}
+	return got->epoch > w->view.epoch && got->epoch >= w->map.epoch;
+}
+
+/* Ask a node; a newer view is in w->view then, and who it was in w->who. */
+static AuroraViewAnswer
+ask_node(Watcher *w, int place, bool *newer)
+{
+	AuView	   *got = palloc(sizeof(AuView));
+	AuroraViewAnswer answer = aurora_client_get_view(place, w->view.epoch, got, ANSWER_MS,
+													 &w->who, w->why, sizeof(w->why));
+
+	*newer = answer == AURORA_VIEW_NEW && follows(w, place, got);
+	if (*newer)
+		w->view = *got;
+	else if (answer == AURORA_VIEW_NEW)
+		answer = AURORA_VIEW_NO_ANSWER;
+	if (answer == AURORA_VIEW_NONE && our_cluster(w) != 0)
+		complain_of_node(w, place, "says that it is in no cluster; another node may have got its address");
+	if (answer == AURORA_VIEW_REFUSED)
+		complain_of_node(w, place, w->why);
+	pfree(got);
+	return answer;
+}
+
+/* Ask one node more than last time. */
 static AuroraViewAnswer
 ask_next(Watcher *w, bool *newer)
 {
-	AuView	   *got = palloc(sizeof(AuView));
-	AuroraViewAnswer answer;
-
 	do
 		w->asked = (w->asked + 1) % aurora_nodes_count();
 	while (!aurora_node_used(w->asked));
-	answer = aurora_client_get_view(w->asked, w->view.epoch, got, ANSWER_MS);
-	*newer = answer == AURORA_VIEW_NEW && got->epoch > w->view.epoch;
-	if (*newer)
-		w->view = *got;
-	return answer;
+	return ask_node(w, w->asked, newer);
+}
+
+/*
+ * Nothing is known: ask all nodes of the list.  One view settles it.  That there
+ * is none is true when all say so, which a server needs anyhow whose volume is
+ * still to be made.  For a volume that exists more than half will do, and
+ * without a node that has yet to join even one: a wrong guess is found out by
+ * the nodes, which know the volume's group.  false: not known yet.
+ */
+static bool
+find_out(Watcher *w)
+{
+	int			all = aurora_nodes_count();
+	int			none = 0;
+	int			unsure = 0;
+	char		why[512] = "";
+
+	for (int i = 0; i < all && w->view.epoch == 0; i++)
+	{
+		bool		newer;
+		AuroraViewAnswer answer = ask_node(w, i, &newer);
+
+		none += answer == AURORA_VIEW_NONE;
+		unsure += answer == AURORA_VIEW_REFUSED;
+		if (answer == AURORA_VIEW_REFUSED ||
+			(answer == AURORA_VIEW_NO_ANSWER && unsure == 0))
+			snprintf(why, sizeof(why), "storage node \"%s\": %s", aurora_node_address(i), w->why);
+	}
+	aurora_nodes_say(why);
+	if (w->view.epoch != 0)
+		return true;
+	if (none < all &&
+		!(aurora_ship_marker_exists() && (none > all / 2 || (none > 0 && unsure == 0))))
+		return false;
+	publish_none(w);
+	return true;
+}
+
+/*
+ * Before this server is registered: are all nodes of the list in the view?  Some
+ * may be about to join; the log group is made of those that are there.
+ */
+static bool
+gathered(Watcher *w)
+{
+	bool		all = true;
+
+	if (w->gathering == 0)
+		w->gathering = aurora_now_ms();
+	for (int i = 0; i < aurora_nodes_count() && all; i++)
+	{
+		bool		newer;
+
+		(void) ask_node(w, i, &newer);
+		all = w->who != 0 && au_view_node_by_id(&w->view, w->who) != NULL;
+		if (!all)
+			complain_of_node(w, i, "is not in its cluster's view yet; waiting for it before this server's log group is made");
+	}
+	return all || aurora_now_ms() - w->gathering >= GATHER_MS;
+}
+
+/* The nodes are in no cluster, as far as we know. */
+static long
+pause_without(void)
+{
+	AuroraShipStatus st;
+
+	aurora_ship_status(&st);
+	return st.state == AURORA_SHIP_STREAMING ? LOOK_RARELY_MS : LOOK_MS;
 }
 
 /* Returns how long to sleep, ms. */
@@ -220,25 +374,35 @@ static long
 look(Watcher *w)
 {
 	const AuViewVolume *vol;
-	bool		newer;
-	AuroraViewAnswer answer = ask_next(w, &newer);
+	bool		newer = false;
+	AuroraViewAnswer answer = AURORA_VIEW_NEW;
 
-	if (answer == AURORA_VIEW_NONE && w->view.epoch == 0)
-	{
-		publish_none(w);
-		return LOOK_RARELY_MS;
-	}
+	if (w->map.state == AURORA_CLUSTER_UNKNOWN && w->view.epoch == 0)
+		newer = find_out(w);
+	else
+		answer = ask_next(w, &newer);
 	if (w->view.epoch == 0)
-		return LOOK_SOON_MS;
+		return w->map.state == AURORA_CLUSTER_NONE ? pause_without() : LOOK_SOON_MS;
 	vol = au_view_volume(&w->view, GetSystemIdentifier());
+	if (vol == NULL && w->map.state == AURORA_CLUSTER_VIEW)
+	{
+		complain(w, "the storage cluster's view", "this server is not in it any more, which cannot be; going by what it said before");
+		return LOOK_MS;
+	}
 	if (vol == NULL && aurora_ship_marker_exists())
 	{
+		if (!w->warned)
+			ereport(WARNING,
+					(errmsg("this server's log stays with the %d storage nodes that aurora.storage_nodes lists: its volume was made outside of the cluster that they belong to now",
+							aurora_nodes_configured()),
+					 errhint("To have the cluster keep it, dump the aurora tables and load them into a new server.")));
+		w->warned = true;
 		publish_none(w);
-		return LOOK_RARELY_MS;
+		return pause_without();
 	}
 	if (vol == NULL)
 	{
-		if (!RecoveryInProgress())
+		if (!RecoveryInProgress() && gathered(w))
 			register_volume(w);
 		return LOOK_SOON_MS;
 	}

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# How a server finds out what its storage nodes are, when that is not plain: they
+# have not joined their cluster yet; the watcher is started again while a
+# stranger has a node's address; the slices that a session reads have moved
+# and it has not heard of it.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use AuroraTest;
+use IO::Socket::INET;
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 2;
+my @meta = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 2;
+my @address = map { "127.0.0.1:$_" } @port;
+my @handle;
+
+# Node $i with these options; its directory is $name.
+sub start_storage
+{
+	my ($i, $name, @options) = @_;
+	$handle[$i] = IPC::Run::start(
+		[   bindir() . '/aurora_storaged', '--dir', "$dir/$name", '--listen', $address[$i], '--memory', '64',
+			@options ],
+		'<', \undef, '>>', "$dir/$name.log", '2>&1');
+	for (1 .. 100)
+	{
+		return if IO::Socket::INET->new($address[$i]);
+		sleep 0.1;
+	}
+	die "$name does not listen: " . slurp("$dir/$name.log");
+}
+
+sub member
+{
+	my ($i, @options) = @_;
+	start_storage($i, "node$i", '--meta-listen', "127.0.0.1:$meta[$i]", '--slice-grace-seconds', '1',
+		'--move-mb-per-s', '0', @options);
+	return;
+}
+
+sub kill_storage
+{
+	my ($sig, $i) = @_;
+	$handle[$i]->signal($sig);
+	eval { $handle[$i]->finish; };
+	return;
+}
+
+# Until the log of a server, or of a node, says so.
+sub logged
+{
+	my ($file, $like) = @_;
+	for (1 .. 100)
+	{
+		return 1 if (slurp($file) // '') =~ $like;
+		sleep 0.1;
+	}
+	return 0;
+}
+
+my $node = new_node('main', no_start => 1, conf => <<"CONF");
+aurora.storage_nodes = '$address[1]'
+aurora.storage_timeout = 20s
+synchronous_standby_names = 'aurora'
+CONF
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub watcher
+{
+	my %kids = children($node->{_pid});
+	return (grep { $kids{$_} =~ /aurora watcher/ } keys %kids)[0] // 0;
+}
+
+# ---- the server is there before its nodes have joined
+member(1, '--join', $address[0]);
+$node->start;
+$node->safe_psql('postgres', 'SET synchronous_commit = local; CREATE EXTENSION aurora');
+ok($node->poll_query_until('postgres', "SELECT last_error LIKE '%$address[1]%no view of its cluster yet%' FROM aurora.shipper"),
+	'a node that has not joined its cluster yet is waited for, and the view says so')
+  or diag sql('SELECT state, last_error FROM aurora.shipper');
+unlike(slurp("$dir/node1.log"), qr/created volume/, '... no volume is made outside of the cluster');
+member(0, '--cluster-init', '--replicas', '1');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 2 AND bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
+	'the cluster keeps the log, on both of its nodes, as soon as there is one')
+  or diag sql('SELECT * FROM aurora.storage_nodes()');
+
+# ---- the watcher is started again while a stranger has a node's address
+sql('CREATE TABLE t (i int, filler text) USING aurora; INSERT INTO t SELECT g, repeat(md5(g::text), 8) FROM generate_series(1, 3000) g');
+my $views = sql("SELECT string_agg(address, ' ' ORDER BY number) FROM aurora.nodes");
+my ($place) = grep { (split / /, $views)[0] eq $address[$_] } 0 .. 1;
+kill_storage('KILL', $place);
+start_storage($place, 'stranger');
+my $before = watcher();
+kill 'TERM', $before;
+for (1 .. 100)
+{
+	last if watcher() != 0 && watcher() != $before;
+	sleep 0.1;
+}
+isnt(watcher(), $before, 'the watcher was started again');
+ok(logged($node->logfile, qr/"\Q$address[$place]\E": says that it is in no cluster/),
+	'... and is told by the first node that it is in no cluster');
+is(sql("SELECT string_agg(address, ' ' ORDER BY number) FROM aurora.nodes"), $views, '... which it does not believe');
+kill_storage('KILL', $place);
+member($place);
+my $began = time;
+sql('INSERT INTO t VALUES (0)');
+cmp_ok(time - $began, '<', 8, 'commits go on when the node has its address back');
+unlike(slurp($node->logfile), qr/have joined, or left, a cluster/, '... the log group was never in doubt');
+
+# ---- slices move, and the server hears of it late
+my @tables = map { "m$_" } 1 .. 24;
+sql("CREATE TABLE $_ USING aurora AS SELECT g AS i FROM generate_series(1, 500) g") foreach @tables;
+sql('SELECT aurora.sync()');
+my $sleeper = watcher();
+kill 'STOP', $sleeper;
+member(2, '--join', $address[0]);
+my $list = '';
+for (1 .. 200)
+{
+	IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], 'node', 'list' ], '>', \$list, '2>&1');
+	last if $list =~ /\Q$address[2]\E.*active/ || $list =~ /active.*\Q$address[2]\E/;
+	sleep 0.1;
+}
+like($list, qr/\Q$address[2]\E/, 'a third node has come');
+sleep 2;	# the old owners have let go
+evict_all($node);
+my ($out, $err) = ('', '');
+my $reader = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+	join(' UNION ALL ', map { "SELECT sum(i) FROM $_" } @tables) ], '<', \undef, '>', \$out, '2>', \$err);
+sleep 1;
+$reader->pump_nb;
+is($out, '', 'pages that moved while the server did not look are not to be had from who had them');
+kill 'CONT', $sleeper;
+ok($reader->finish, '... but from who has them now, as soon as the server looks') or diag $err;
+is($out, "125250\n" x @tables, '... all of them');
+is(sql("SELECT count(*) FROM aurora.nodes WHERE state = 'ok'"), '3', '... and the view is the new one');
+
+$node->stop;
+kill_storage('TERM', $_) foreach 0 .. 2;
+done_testing();
