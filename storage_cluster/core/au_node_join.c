@@ -10,7 +10,8 @@
  *                                                   times of that node, log from there on
  *
  * What slices the view wants here come later (au_node_move.c).  One volume at a
- * time.  A crash in between leaves nothing that is taken for a volume.
+ * time, in turn.  A crash in between leaves nothing that is taken for a volume.
+ * The node whose sizes come holds their LSN (au_node_hold.c) until all are in.
  */
 #include "core/au_node_int.h"
 
@@ -29,6 +30,7 @@ typedef struct AuJoining
 	uint64_t	node_id;		/* that is asked */
 	uint32_t	source;			/* of au_p_source */
 	uint32_t	missed;			/* of those that may have it, not heard from */
+	uint32_t	turn;			/* the view's volume that is looked at next */
 	bool		asked;
 	uint64_t	at;				/* nothing before; asked: no answer after is none */
 	void	   *found;			/* a volume that is begun; NULL: none */
@@ -97,6 +99,13 @@ join_closed(AuNode *n, AuConn *c)
 	abandon(n);
 }
 
+enum
+{
+	ID_HELLO = 1,
+	ID_EXPORT,
+	ID_HOLD
+};
+
 static void
 ask(AuNode *n, uint8_t what)
 {
@@ -111,7 +120,7 @@ ask(AuNode *n, uint8_t what)
 		return;
 	j->asked = true;
 	j->at = n->host.now_us(n->host.ctx) + ANSWER_US;
-	au_n_send(n, j->conn, &w, au_enc_export(&w, 2, &m));
+	au_n_send(n, j->conn, &w, au_enc_export(&w, ID_EXPORT, &m));
 }
 
 /* It is on this node now. */
@@ -164,7 +173,11 @@ take_position(AuNode *n, const AuMsgExportOk *m, char *err, size_t errlen)
 	j->horizon = m->position.horizon;
 	memset(&j->place, 0, sizeof(j->place));
 	j->place.key[0] = 2;		/* AU_KS_SIZE */
-	ask(n, AU_EXPORT_SIZES);
+	if (au_h_ask(n, j->conn, ID_HOLD, j->upto))
+	{
+		j->asked = true;
+		j->at = h->now_us(h->ctx) + ANSWER_US;
+	}
 	return AU_OK;
 }
 
@@ -221,6 +234,11 @@ join_answer(AuNode *n, AuConn *c, const AuFrame *f)
 		if (m != NULL)
 			n->host.release(n->host.ctx, m);
 	}
+	else if (f->type == AU_MSG_HOLD_OK && j->found != NULL)
+	{
+		ask(n, AU_EXPORT_SIZES);
+		return;
+	}
 	else if (f->type == AU_MSG_EXPORT_DATA && j->found != NULL)
 		status = take_sizes(n, f, err, sizeof(err));
 	else if (f->type == AU_MSG_ERROR && au_dec_error(f, &e))
@@ -274,8 +292,10 @@ next_volume(AuNode *n)
 {
 	AuJoining  *j = n->joining;
 
-	for (uint32_t i = 0; i < n->view->nvolumes; i++)
+	/* in turn: one that nobody has must not keep the others from coming */
+	for (uint32_t k = 0; k < n->view->nvolumes; k++)
 	{
+		uint32_t	i = (j->turn + k) % n->view->nvolumes;
 		uint64_t	id = n->view->volumes[i].system_identifier;
 
 		if (au_n_volume(n, id) == NULL &&
@@ -284,6 +304,9 @@ next_volume(AuNode *n)
 			j->system_identifier = id;
 			j->source = 0;
 			j->missed = 0;
+			j->turn = i + 1;
+			/* somebody may have got it since; all are asked first */
+			set_unknown(j, false);
 			return;
 		}
 	}

@@ -926,7 +926,8 @@ cn_do_export(CnNode *n)
 	job->status = au_pagestore_export_begin(n->vol.store, &set, job->upto, job->horizon,
 											&job->place, &e);
 	if (job->status == AU_OK)
-		job->status = au_pagestore_export_work(e, job->answer.data + job->answer.len, 30000, &len);
+		job->status = au_pagestore_export_work(e, job->answer.data + job->answer.len,
+											   job->sizes ? 10 : 30000, &len);
 	if (job->status == AU_CORRUPT || job->status == AU_IO)
 		fail_msg("export: %s", au_pagestore_export_error(e));
 	au_pagestore_export_end(e);

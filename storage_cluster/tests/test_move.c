@@ -546,6 +546,30 @@ test_founding(void **state)
 	end();
 }
 
+/* The first volume of the view is on no node: its server was never started.  The
+ * second one comes all the same. */
+static void
+test_volume_nobody_has(void **state)
+{
+	AuViewCommand init = view_init(3);
+	AuViewCommand other = {
+		.type = AU_VIEW_VOLUME_ADD,.system_identifier = CN_SYSID - 1,.write_quorum = 1,.ngroup = 1
+	};
+
+	(void) state;
+	begin(70, CN_RETENTION);
+	cn_command(&init);
+	join(0);
+	cn_command(&other);
+	add_volume();
+	load(300);
+	join(1);
+	settle();
+	assert_int_equal(cn.view.nvolumes, 2);
+	assert_true(compare_all() > 100);
+	end();
+}
+
 /*
  * A server that writes more log than is kept readable while slices come: the
  * owner holds what is to come, and what is too much for the limit of holds
@@ -819,6 +843,7 @@ main(void)
 		cmocka_unit_test(test_founding),
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_damaged_crashes),
+		cmocka_unit_test(test_volume_nobody_has),
 		cmocka_unit_test(test_history_is_held),
 		cmocka_unit_test(test_fewer_slices),
 	};
