@@ -546,6 +546,93 @@ test_founding(void **state)
 	end();
 }
 
+/* Bytes of all page versions of a store, as they are sent. */
+static uint64_t
+all_bytes(AuPageStore *ps)
+{
+	AuExportSet set = {.keyspace = AU_KS_PAGE,.all = true};
+	AuPlace		place = au_place_first(AU_KS_PAGE);
+	uint8_t    *memory = malloc(AU_CHUNK_MAX);
+	uint64_t	bytes = 0;
+	bool		done = false;
+
+	while (!done)
+	{
+		AuExport   *e;
+		AuChunk		chunk;
+		const char *why;
+		size_t		len;
+
+		assert_int_equal(au_pagestore_export_begin(ps, &set, au_pagestore_written_lsn(ps), 0,
+												   &place, &e), AU_OK);
+		assert_int_equal(au_pagestore_export_work(e, memory, 30000, &len), AU_OK);
+		au_pagestore_export_end(e);
+		assert_int_equal(au_chunk_parse(memory, len, &chunk, &why), AU_OK);
+		bytes += len;
+		place = chunk.next;
+		done = chunk.done;
+	}
+	free(memory);
+	return bytes;
+}
+
+static uint64_t
+moved_bytes(int i)
+{
+	AuVolumeStats stats;
+	void	   *vol;
+
+	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
+	return stats.moved_bytes;
+}
+
+/* A fourth node joins three, each of which has all: it gets a quarter of the
+ * copies, nobody else gets anything, and meanwhile log is taken and pages are
+ * read. */
+static void
+test_join_moves_a_quarter(void **state)
+{
+	AuSliceSet	owned;
+	AuSliceSet	incoming;
+	AuLsn		durable;
+	uint64_t	total;
+	uint32_t	answered;
+	double		part;
+
+	(void) state;
+	begin(80, CN_RETENTION);
+	make_cluster(3);
+	load(4000);
+	settle();
+	forget_log();
+	total = 3 * all_bytes(cn.nodes[1].vol.store);
+	durable = t.durable;
+	answered = t.answered;
+	join(3);
+	do
+	{
+		more_log();
+		step();
+		step();
+		step();
+		au_view_owned(&cn.view, 4, &owned, &incoming);
+	} while (!au_slices_any(&owned) || au_slices_any(&incoming));
+	answered = t.answered - answered;
+	durable = t.durable - durable;
+	settle();
+	part = (double) moved_bytes(3) / (double) total;
+	print_message("a fourth node: %u of %d copies of slices, %.1f %% of %.1f MB; meanwhile %.2f MB of log, %u reads answered\n",
+				  au_slices_count(&owned), 3 * AU_SLICES, 100 * part, (double) total / 1e6,
+				  (double) durable / 1e6, answered);
+	assert_in_range(au_slices_count(&owned), 3 * AU_SLICES / 4 * 9 / 10, 3 * AU_SLICES / 4 * 11 / 10);
+	assert_true(part > 0.2 && part < 0.3);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(moved_bytes(i), 0);
+	assert_true(durable > 10000 && answered > 50);
+	assert_true(compare_all() > 3000);
+	end();
+}
+
 /* The first volume of the view is on no node: its server was never started.  The
  * second one comes all the same. */
 static void
@@ -843,6 +930,7 @@ main(void)
 		cmocka_unit_test(test_founding),
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_damaged_crashes),
+		cmocka_unit_test(test_join_moves_a_quarter),
 		cmocka_unit_test(test_volume_nobody_has),
 		cmocka_unit_test(test_history_is_held),
 		cmocka_unit_test(test_fewer_slices),
