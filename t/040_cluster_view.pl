@@ -145,6 +145,41 @@ sub wait_until
 	return @c;
 }
 
+# What the port for consensus does with these bytes: true, it closed the
+# connection; false, it waits for more.
+sub closes
+{
+	my ($i, $bytes, $wait) = @_;
+	my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port[$i] + 1) or die "node $i: $!";
+	my $limit = time() + ($wait // 10);
+	$s->blocking(0);
+	$s->syswrite($bytes);
+	while (time() < $limit)
+	{
+		my $n = $s->sysread(my $answer, 100);
+		return 1 if (defined $n && $n == 0) || (!defined $n && $!{ECONNRESET});
+		sleep 0.02;
+	}
+	return 0;
+}
+
+# How libraft greets, with what we put in.
+sub greeting
+{
+	my ($number, $text) = @_;
+	$text .= "\0" x (8 - length($text) % 8);
+	return pack('Q<3', 1, $number, length($text)) . $text;
+}
+
+sub metric
+{
+	my ($i, $name) = @_;
+	my $s = IO::Socket::UNIX->new(Peer => "$dir/http$i") or die "no HTTP: $!";
+	print $s "GET /metrics HTTP/1.0\r\n\r\n";
+	my $text = do { local $/; <$s> };
+	return $text =~ /^aurora_storaged_${name}_total (\d+)$/m ? $1 : undef;
+}
+
 sub voters { return scalar grep { $_->{voter} } @{ $_[0]{nodes} }; }
 sub at_rest { return $_[0]{slices_moving} == 0 && !grep { $_->{state} eq 'joining' } @{ $_[0]{nodes} }; }
 
@@ -182,6 +217,54 @@ my @c = wait_until('three nodes formed a cluster', [ 0 .. 2 ],
 same_views('three nodes', @c);
 is_deeply([ sort map { $_->{number} } @c ], [ 1, 2, 3 ], 'each has a number of its own');
 is(scalar(grep { $_->{slices_owned} != 256 } @{ $c[0]{nodes} }), 0, 'three replicas on three nodes: each has all slices');
+
+# ---- strangers at the port for consensus -------------------------------
+my $own = sub { return sprintf('127.0.0.1:%d/%s/%s', $port[1] + 1, $_[0], $_[1]) };
+my $node2 = node_in($c[0], $c[1]{number})->{node_id};
+my $append = pack('Q<9', 1, 64, 99, 0, 0, 0, 1, 99, 8) . pack('Q<2', 0, 0);	# an entry of type 0
+ok(closes(0, "GET / HTTP/1.0\r\n\r\n"), 'no message of consensus');
+ok(closes(0, greeting($c[1]{number}, sprintf('127.0.0.1:%d', $port[1] + 1))), 'a node that does not say of which cluster it is');
+ok(closes(0, greeting($c[1]{number}, $own->('0' x 15 . '1', $node2))), 'a node of another cluster');
+ok(closes(0, greeting($c[1]{number}, $own->($id, '0' x 15 . '1'))), "a node with another's number");
+ok(closes(0, greeting(77, $own->($id, $node2))), 'a node that is not in the view');
+ok(closes(0, greeting($c[1]{number}, $own->($id, $node2)) . $append), 'entries that are none, from a member');
+ok(!closes(0, substr(greeting($c[1]{number}, $own->($id, $node2)), 0, 40), 0.3), 'half a greeting may still become one');
+cmp_ok(metric(0, 'cluster_strangers'), '>=', 6, 'strangers are counted');
+like(slurp("$dir/daemon0.log"), qr/closed a connection from 127.0.0.1 to the port for consensus/, '... and told of');
+@c = wait_until('nothing came of it', [ 0 .. 2 ], sub { $_[0]{leader} > 0 && voters($_[0]) == 3 });
+
+# ---- a first node that has lost its disk ---------------------------------
+# It makes a cluster of its own, as it was told; the other one goes on without
+# it, and neither hears the other.
+kill_nodes(0);
+rename("$dir/node0", "$dir/kept0") or die;
+my $kept_epoch = delete $epoch{0};
+start_node(0, '--cluster-init', '--zone', 'a');
+($c) = wait_until('a cluster of its own', [0], sub { $_[0]{leader} == 1 && $_[0]{epoch} > 0 });
+isnt($c->{cluster_id}, $id, 'another cluster');
+my $own_id = $c->{cluster_id};
+@c = wait_until('the first one is missed, whoever answers at its address', [ 1, 2 ],
+	sub { $_[0]{leader} > 1 && !node_in($_[0], 1)->{up} });
+ctl_ok('... and can be changed meanwhile', 1, 'node', 'weight', 2, '100');
+sleep 1;
+is(cluster_of(0)->{cluster_id}, $own_id, 'the new cluster is not taken over');
+is(scalar(@{ cluster_of(0)->{nodes} }), 1, '... and stays what it is');
+kill_nodes(0);
+rename("$dir/node0", "$dir/other0") or die;
+rename("$dir/kept0", "$dir/node0") or die;
+$epoch{0} = $kept_epoch;
+rename("$dir/node0/meta", "$dir/meta0") or die;
+($rc, $out) = fails_to_start(0, '--listen', address(0));
+is($rc, 1, 'a voter that has forgotten its votes does not start');
+like($out, qr/votes in the cluster's consensus, but ".*" does not have what it voted for/, '... and says why');
+rename("$dir/meta0", "$dir/node0/meta") or die;
+rename("$dir/node0/VIEW", "$dir/view0") or die;
+($rc, $out) = fails_to_start(0, '--listen', address(0));
+is($rc, 1, 'a node of a cluster does not start alone because its view is missing');
+like($out, qr/VIEW" is missing; start it once with --join/, '... and says what to do');
+rename("$dir/view0", "$dir/node0/VIEW") or die;
+start_node(0);
+@c = wait_until('with its disk it is back', [ 0 .. 2 ], sub { node_in($_[0], 1)->{up} && voters($_[0]) == 3 });
 
 # ---- a fourth ----------------------------------------------------------
 start_node(3, '--join', address(2), '--zone', 'a');
@@ -245,6 +328,29 @@ like($out, qr/was removed from its cluster; give it an empty --dir/, '... and sa
 start_node(4, '--listen', address(1), '--join', address(0), '--zone', 'b');		# at its place
 @c = wait_until('a new node takes its address', [ 0, 2, 3, 4 ], sub { @{ $_[0]{nodes} } == 4 && at_rest($_[0]) });
 is($c[3]{number}, 5, 'numbers are not used twice');
+
+# ---- one that is lost, and its successor at its address ------------------
+# The successor answers, but it is not the node that is missed.
+kill_nodes(4);
+rename("$dir/node4", "$dir/lost4") or die;
+delete $epoch{4};
+start_node(4, '--listen', address(1), '--join', address(0), '--zone', 'b');
+wait_until('the lost node is seen to be lost', [ 0, 2, 3 ], sub { !node_in($_[0], 5)->{up} });
+ctl_ok('it is given up', 0, 'node', 'remove', '5', '--force');
+@c = wait_until('its successor is taken in', [ 0, 2, 3, 4 ], sub { @{ $_[0]{nodes} } == 4 && at_rest($_[0]) });
+is($c[3]{number}, 6, '... as another node');
+# the lost one is found and started again, at another address
+my $lost_log = "$dir/lost4.log";
+my $lost_port = $port[4];
+my $lost = IPC::Run::start([ $daemon, '--dir', "$dir/lost4", '--listen', "127.0.0.1:$lost_port", '--memory', '32' ],
+	'<', \undef, '>>', $lost_log, '2>&1');
+for (1 .. 100) { last if slurp($lost_log) =~ /was removed from its cluster \(/; sleep 0.1; }
+like(slurp($lost_log), qr/this node was removed from its cluster \(it was node 5\)/, 'a node that was given up learns it when it comes back');
+sleep 1;
+@c = wait_until('... and does not join again', [ 0, 2, 3, 4 ], sub { 1 });
+is_deeply([ sort map { $_->{number} } @{ $c[0]{nodes} } ], [ sort { $a <=> $b } map { $_->{number} } @c ], 'no node but these');
+$lost->signal('KILL');
+eval { $lost->finish; };
 
 # ---- all die -----------------------------------------------------------
 my @all = (0, 2, 3, 4);

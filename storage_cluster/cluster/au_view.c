@@ -312,9 +312,17 @@ rejoin(AuView *v, AuViewNode *known, const AuViewNode *n, bool *changed)
 static AuStatus
 apply_join(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t errlen)
 {
-	AuStatus	status = check_node(v, &c->node, err, errlen);
+	const AuViewNode *known = au_view_node_by_id(v, c->node.node_id);
+	AuStatus	status;
 	AuViewNode *n;
 
+	/* One that was given up and does not know: its slices, and its part in
+	 * consensus, are not what it thinks. */
+	if (c->node.number != 0 && (known == NULL || known->number != c->node.number))
+		return au_view_refuse(AU_REFUSED, err, errlen,
+							  "it is not node %u any more, which was removed; give it an empty --dir to join again",
+							  c->node.number);
+	status = check_node(v, &c->node, err, errlen);
 	if (status != AU_OK)
 		return status;
 	for (int i = 0; i < v->nnodes; i++)

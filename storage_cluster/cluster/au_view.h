@@ -172,7 +172,9 @@ void		au_view_group(const AuView *v, const AuViewVolume *vol, AuGroup *out);
 typedef enum AuViewCommandType
 {
 	AU_VIEW_INIT = 1,			/* cluster_id, rf; the first command there is */
-	AU_VIEW_JOIN,				/* node: node_id, addresses, zone, weight; again: new addresses */
+	AU_VIEW_JOIN,				/* node: node_id, addresses, zone, weight; again: new addresses.
+								 * number: 0, or the one it has already: refused if the
+								 * cluster has given that up */
 	AU_VIEW_DRAIN,				/* number */
 	AU_VIEW_REMOVE,				/* number; force: also one that is down and not drained,
 								 * if each of its slices has another owner */

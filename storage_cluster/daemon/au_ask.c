@@ -18,6 +18,7 @@ struct AuAsk
 	AuLink	   *link;			/* NULL: closed */
 	uv_timer_t	timer;
 	bool		timer_open;
+	uint64_t	node_id;		/* who has to be there; 0: anybody */
 	AuAskDone	done;			/* NULL: was called */
 	void	   *ctx;
 	size_t		len;
@@ -93,6 +94,18 @@ on_opened(void *ctx, AuLink *link)
 	return a;
 }
 
+/* What comes before the answer: HELLO_OK of whom we mean. */
+static void
+greeted(AuAsk *a, const AuFrame *f)
+{
+	AuMsgHelloOk ok;
+
+	if (!au_dec_hello_ok(f, &ok))
+		finish(a, NULL, "it does not want to talk to this node");
+	else if (a->node_id != 0 && ok.node_id != a->node_id)
+		finish(a, NULL, "another node answers at its address");
+}
+
 static size_t
 on_received(void *ctx, AuLink *link, const uint8_t *bytes, size_t len, size_t *need)
 {
@@ -116,8 +129,8 @@ on_received(void *ctx, AuLink *link, const uint8_t *bytes, size_t len, size_t *n
 			finish(a, NULL, "what it answered is no message of Aurora's protocol");
 		else if (f.id == AU_ASK_ID)
 			finish(a, &f, "");
-		else if (f.type != AU_MSG_HELLO_OK)
-			finish(a, NULL, "it does not want to talk to this node");
+		else
+			greeted(a, &f);
 		used += n;
 	}
 	return len;
@@ -144,7 +157,7 @@ on_closed(void *ctx, AuLink *link, const char *why)
 }
 
 bool
-au_ask(AuDaemon *d, const char *address, uint32_t timeout_ms,
+au_ask(AuDaemon *d, const char *address, uint64_t node_id, uint32_t timeout_ms,
 	   const uint8_t *frame, size_t len, AuAskDone done, void *ctx)
 {
 	static const AuTransportEvents events = {on_opened, on_received, on_sent, on_closed};
@@ -154,6 +167,7 @@ au_ask(AuDaemon *d, const char *address, uint32_t timeout_ms,
 	if (d->nasks >= AU_ASKS_MAX || (a = calloc(1, sizeof(*a) + len)) == NULL)
 		return false;
 	a->daemon = d;
+	a->node_id = node_id;
 	a->done = done;
 	a->ctx = ctx;
 	a->len = len;

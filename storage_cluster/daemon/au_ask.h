@@ -20,9 +20,10 @@
 
 typedef void (*AuAskDone) (void *ctx, const AuFrame *answer, const char *why);
 
-/* The question: a whole frame, copied.  false: not now (bad address, out of
- * memory, too many); `done` is not called then. */
-bool		au_ask(AuDaemon *d, const char *address, uint32_t timeout_ms,
+/* The question: a whole frame, copied.  node_id: whose answer is wanted, for
+ * another node may have its address by now; 0: anybody's.  false: not now (bad
+ * address, out of memory, too many); `done` is not called then. */
+bool		au_ask(AuDaemon *d, const char *address, uint64_t node_id, uint32_t timeout_ms,
 				   const uint8_t *frame, size_t len, AuAskDone done, void *ctx);
 /* Give up all questions; their `done` is called on the way. */
 void		au_asks_stop(AuDaemon *d);

@@ -28,8 +28,7 @@ opinion(void *ctx, const AuGossipMember *m, uint8_t was)
 static void
 newer_view(void *ctx, uint64_t epoch, const char *address)
 {
-	(void) address;				/* any node will do */
-	au_meta_heard(((AuDaemon *) ctx)->meta, epoch);
+	au_meta_heard(((AuDaemon *) ctx)->meta, epoch, address);
 }
 
 static void

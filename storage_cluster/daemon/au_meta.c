@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/au_wire_cluster.h"
 #include "daemon/au_files.h"
@@ -186,8 +187,9 @@ meta_take_view(AuMeta *m, const AuView *v)
 		return;
 	old = m->view;
 	m->view = *v;
-	if (m->state == META_MEMBER && self(m) == NULL && old.epoch > 0 &&
-		au_view_node_by_id(&old, m->d->node_id) != NULL)
+	meta_listen_greeting(m);
+	if (m->state == META_MEMBER && old.epoch > 0 && au_view_node_by_id(&old, m->d->node_id) != NULL &&
+		(self(m) == NULL || self(m)->number != m->number))
 	{
 		m->state = META_REMOVED;
 		au_log(m->d, AU_LOG_ERROR,
@@ -204,10 +206,59 @@ meta_take_view(AuMeta *m, const AuView *v)
 }
 
 void
-au_meta_heard(AuMeta *m, uint64_t epoch)
+au_meta_heard(AuMeta *m, uint64_t epoch, const char *address)
 {
-	if (epoch > m->view.epoch)
-		m->next_poll = 0;
+	if (epoch <= m->view.epoch)
+		return;
+	m->next_poll = 0;
+	if (address != NULL)
+		snprintf(m->told_by, sizeof(m->told_by), "%s", address);
+}
+
+/* ---- what consensus remembers ------------------------------------------ */
+
+static bool
+exists(const AuMeta *m, const char *name)
+{
+	char		path[4300];
+
+	snprintf(path, sizeof(path), "%s/%s", m->d->config.dir, name);
+	return access(path, F_OK) == 0;
+}
+
+/*
+ * A node that votes has promised things.  If it has forgotten them, it might
+ * vote twice in a term, and for somebody who lacks what it helped to commit.
+ */
+static bool
+remembers(const AuMeta *m, char *err, size_t errlen)
+{
+	char		first[64];
+	char		second[64];
+
+	snprintf(first, sizeof(first), "meta/%u/metadata1", m->number);
+	snprintf(second, sizeof(second), "meta/%u/metadata2", m->number);
+	if (!self(m)->voter || exists(m, first) || exists(m, second))
+		return true;
+	snprintf(err, errlen, "node %u votes in the cluster's consensus, but \"%s/meta/%u\" does not have what it voted for; give the directory back, or replace the node: auroractl node remove %u --force, then join with an empty --dir",
+			 m->number, m->d->config.dir, m->number, m->number);
+	return false;
+}
+
+/*
+ * There is no VIEW.  A directory that was in a cluster does not begin anew by
+ * itself, alone or with a new cluster; only one whose first start was
+ * interrupted may.
+ */
+static bool
+may_begin(const AuMeta *m, char *err, size_t errlen)
+{
+	if (m->d->config.join[0] != '\0' || !exists(m, "meta") ||
+		(m->d->config.cluster_init && exists(m, "meta/1")))
+		return true;
+	snprintf(err, errlen, "this node was in a cluster (\"%s/meta\" is there), but \"%s/VIEW\" is missing; start it once with --join HOST:PORT of another node of the cluster",
+			 m->d->config.dir, m->d->config.dir);
+	return false;
 }
 
 /* ---- asking others for the view --------------------------------------- */
@@ -232,6 +283,8 @@ poll_view(AuMeta *m, uint64_t now)
 	uint8_t		frame[64];
 	AuMsgGetView msg = {.epoch = m->view.epoch};
 	const char *address = m->view.nnodes < 2 ? m->d->config.join : "";
+	char		told_by[AU_ADDRESS_MAX];
+	uint64_t	node_id = 0;
 	AuWriter	w;
 
 	m->next_poll = now + (m->leader != 0 && m->state == META_MEMBER ? META_POLL_MS : META_POLL_LOST_MS);
@@ -244,15 +297,24 @@ poll_view(AuMeta *m, uint64_t now)
 		if (n->node_id == m->d->node_id)
 			continue;
 		address = n->address;
+		node_id = n->node_id;
 		/* now and then also one that is said to be dead */
 		if (n->up || m->poll_index % 7 == 0)
 			break;
+	}
+	/* who has a newer view may be one that ours does not have, and its leader */
+	if (m->told_by[0] != '\0')
+	{
+		memcpy(told_by, m->told_by, sizeof(told_by));
+		m->told_by[0] = '\0';
+		address = told_by;
+		node_id = 0;
 	}
 	if (address[0] == '\0')
 		return;
 	au_writer_start(&w, frame, sizeof(frame));
 	m->polling = au_enc_get_view(&w, AU_ASK_ID, &msg) &&
-		au_ask(m->d, address, META_ASK_MS, w.data, w.len, on_view, m);
+		au_ask(m->d, address, node_id, META_ASK_MS, w.data, w.len, on_view, m);
 }
 
 /* ---- joining ---------------------------------------------------------- */
@@ -264,6 +326,7 @@ meta_join_command(const AuMeta *m)
 	AuViewCommand j = {.type = AU_VIEW_JOIN};
 
 	j.node.node_id = m->d->node_id;
+	j.node.number = m->number;	/* 0: none yet */
 	snprintf(j.node.address, sizeof(j.node.address), "%s", m->address);
 	snprintf(j.node.meta_address, sizeof(j.node.meta_address), "%s", m->meta_address);
 	if (strlen(c->http) < sizeof(j.node.http))
@@ -314,7 +377,7 @@ joining_tick(AuMeta *m, uint64_t now)
 	if (self(m) != NULL)
 	{
 		m->number = self(m)->number;
-		if (!meta_raft_start(m, err, sizeof(err)))
+		if (!remembers(m, err, sizeof(err)) || !meta_raft_start(m, err, sizeof(err)))
 		{
 			au_log(m->d, AU_LOG_ERROR, "%s", err);
 			_Exit(3);
@@ -329,7 +392,7 @@ joining_tick(AuMeta *m, uint64_t now)
 	msg.length = (uint32_t) au_view_command_encode(&c, bytes, sizeof(bytes));
 	au_writer_start(&w, frame, sizeof(frame));
 	m->asking_join = au_enc_cluster(&w, AU_ASK_ID, &msg) &&
-		au_ask(m->d, m->d->config.join, META_ASK_MS * 3, w.data, w.len, on_joined, m);
+		au_ask(m->d, m->d->config.join, 0, META_ASK_MS * 3, w.data, w.len, on_joined, m);
 	if (!m->asking_join)
 		complain(m, "it could not be asked");
 }
@@ -342,7 +405,7 @@ on_announced(void *ctx, const AuCommandResult *r)
 	if (r->status == AU_IO)
 		m->announced = false;	/* nobody took it */
 	else if (r->status != AU_OK)
-		au_log(m->d, AU_LOG_WARNING, "the cluster does not take this node's addresses: %s", r->message);
+		au_log(m->d, AU_LOG_WARNING, "the cluster does not take what this node says of itself: %s", r->message);
 }
 
 /* ---- the tick --------------------------------------------------------- */
@@ -357,7 +420,10 @@ watch_leader(AuMeta *m)
 		raft_leader(&m->raft, &id, &address);
 	m->leader = (uint32_t) id;
 	if (meta_raft_leads(m) && m->raft_state != RAFT_LEADER)
+	{
+		meta_lead_begins(m);
 		au_log(m->d, AU_LOG_INFO, "this node leads the cluster's consensus now");
+	}
 	if (m->raft_open && m->raft.state == RAFT_UNAVAILABLE && m->raft_state != RAFT_UNAVAILABLE)
 		au_log(m->d, AU_LOG_ERROR, "this node takes no part in the cluster's consensus any more: %s",
 			   raft_errmsg(&m->raft));
@@ -371,6 +437,7 @@ on_tick(uv_timer_t *timer)
 	uint64_t	now = meta_now();
 
 	watch_leader(m);
+	meta_listen_tick(m, now);
 	if (m->state == META_REMOVED)
 		meta_raft_close(m);
 	if (m->state == META_JOINING)
@@ -443,7 +510,7 @@ become(AuMeta *m, AuStatus had_view, char *err, size_t errlen)
 		}
 		m->number = self(m)->number;
 		m->state = META_MEMBER;
-		if (c->cluster_recover && !begin_recovery(m, err, errlen))
+		if (!remembers(m, err, errlen) || (c->cluster_recover && !begin_recovery(m, err, errlen)))
 			return false;
 		return au_node_set_view(m->d->node, &m->view) == AU_OK && meta_raft_start(m, err, errlen);
 	}
@@ -473,6 +540,11 @@ au_meta_start(AuDaemon *d, char *err, size_t errlen)
 	m->d = d;
 	m->raft_state = RAFT_UNAVAILABLE;
 	status = read_view(m, err, errlen);
+	if (status == AU_NOT_FOUND && !may_begin(m, err, errlen))
+	{
+		free(m);
+		return false;
+	}
 	if (status == AU_NOT_FOUND && !d->config.cluster_init && d->config.join[0] == '\0')
 	{
 		free(m);
@@ -525,7 +597,8 @@ au_meta_stopped(const AuDaemon *d)
 {
 	const AuMeta *m = d->meta;
 
-	return d->nasks == 0 && (m == NULL || (!m->raft_open && !m->tick_open));
+	return d->nasks == 0 && (m == NULL || (!m->raft_open && !m->tick_open &&
+										   !m->listener_open && m->peers == NULL));
 }
 
 void

@@ -59,8 +59,9 @@ void		au_meta_command(void *daemon, uint64_t ticket, const AuViewCommand *c, uin
 /* Somebody thinks that this node is dead: if we lead, see for ourselves. */
 void		au_meta_suspect(AuMeta *m, uint32_t number);
 
-/* Somebody has a view of this epoch: if it is newer, get it soon. */
-void		au_meta_heard(AuMeta *m, uint64_t epoch);
+/* Who is at the address (NULL: any node) has a view of this epoch: if it is
+ * newer, get it soon. */
+void		au_meta_heard(AuMeta *m, uint64_t epoch, const char *address);
 
 const AuView *au_meta_view(const AuMeta *m);
 uint32_t	au_meta_number(const AuMeta *m);	/* 0: none yet, or none any more */

@@ -3,6 +3,7 @@
  * au_meta_int.h: what the files of au_meta share:
  *
  *   au_meta.c          life: start, join, views, the file, end
+ *   au_meta_listen.c   whom libraft listens to
  *   au_meta_raft.c     libraft: the state machine it drives, start and end
  *   au_meta_propose.c  commands on their way to the leader
  *   au_meta_lead.c     what the leader does: members of consensus, who is up
@@ -14,6 +15,7 @@
 #include <raft.h>
 #include <raft/uv.h>
 
+#include "cluster/au_raft_frame.h"
 #include "daemon/au_ask.h"
 #include "daemon/au_meta.h"
 
@@ -75,6 +77,8 @@ typedef struct MetaProbe
 	uint64_t	next;			/* ms */
 } MetaProbe;
 
+typedef struct MetaPeer MetaPeer;	/* a connection to libraft; au_meta_listen.c */
+
 struct AuMeta
 {
 	AuDaemon   *d;
@@ -94,6 +98,15 @@ struct AuMeta
 	struct raft raft;
 	struct raft_io io;
 	struct raft_uv_transport transport;
+	int			(*their_init) (struct raft_uv_transport *t, raft_id id, const char *address);
+	void		(*their_close) (struct raft_uv_transport *t, raft_uv_transport_close_cb cb);
+	raft_uv_accept_cb accept;	/* libraft's; NULL: it does not listen */
+	uv_tcp_t	listener;
+	bool		listener_open;
+	MetaPeer   *peers;			/* the newest first */
+	uint64_t	strangers;		/* connections that were closed for what they said */
+	uint64_t	next_stranger;	/* ms; when to tell of one again */
+	char		greeting[AU_RAFT_TEXT_MAX];	/* who we are, said to other nodes' ports */
 	struct raft_fsm fsm;
 	bool		raft_open;		/* raft_init succeeded, raft_close not done */
 	bool		raft_closing;
@@ -107,6 +120,7 @@ struct AuMeta
 	bool		polling;
 	uint64_t	next_poll;		/* ms */
 	uint32_t	poll_index;
+	char		told_by[AU_ADDRESS_MAX];	/* whom to ask next; "": any node of the view */
 	uint64_t	next_complaint; /* ms; about what fails again and again */
 
 	/* leader */
@@ -136,10 +150,17 @@ bool		meta_raft_leads(const AuMeta *m);
 /* A command as libraft wants it; false: out of memory. */
 bool		meta_raft_buffer(const AuViewCommand *c, struct raft_buffer *out);
 
+/* au_meta_listen.c.  wrap: libraft's transport, between raft_uv_tcp_init and
+ * raft_uv_init.  greeting: our cluster, or our address, is known now. */
+void		meta_listen_wrap(AuMeta *m);
+void		meta_listen_greeting(AuMeta *m);
+void		meta_listen_tick(AuMeta *m, uint64_t now);
+
 /* au_meta_propose.c */
 void		meta_proposals_tick(AuMeta *m, uint64_t now);
 
 /* au_meta_lead.c */
+void		meta_lead_begins(AuMeta *m);
 void		meta_lead_tick(AuMeta *m, uint64_t now);
 
 #endif							/* AU_META_INT_H */

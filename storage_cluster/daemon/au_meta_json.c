@@ -123,5 +123,8 @@ au_meta_metrics(const AuMeta *m, AuText *t)
 	au_text_value(t, "cluster_nodes", false, "nodes in the view", m->view.nnodes);
 	au_text_value(t, "cluster_nodes_up", false, "... that are up", up);
 	au_text_value(t, "cluster_voters", false, "... that vote", voters);
+	au_text_value(t, "cluster_strangers", true,
+				  "connections to the port for consensus that were closed: no node of this cluster, or no message",
+				  m->strangers);
 	au_text_value(t, "cluster_slices_moving", false, "slices on their way to other nodes", moving);
 }

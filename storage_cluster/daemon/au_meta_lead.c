@@ -46,6 +46,7 @@ create(AuMeta *m)
 		getrandom(&init.cluster_id, sizeof(init.cluster_id), 0) != (ssize_t) sizeof(init.cluster_id))
 		return;
 	init.cluster_id |= 1;		/* never 0 */
+	join.node.number = 0;		/* this very command gives it */
 	if (!meta_raft_buffer(&init, &bufs[0]))
 		return;
 	if (!meta_raft_buffer(&join, &bufs[1]))
@@ -329,7 +330,7 @@ on_pong(void *ctx, const AuFrame *f, const char *why)
 	MetaProbe  *p = ctx;
 
 	p->asking = false;
-	if (f != NULL)
+	if (f != NULL && f->type == AU_MSG_PONG)
 	{
 		p->failures = 0;
 		p->next = meta_now() + PROBE_EVERY_MS;
@@ -337,7 +338,8 @@ on_pong(void *ctx, const AuFrame *f, const char *why)
 		return;
 	}
 	if (p->failures < FAILURES && ++p->failures == FAILURES)
-		au_log(p->meta->d, AU_LOG_WARNING, "node %u of the cluster does not answer: %s", p->number, why);
+		au_log(p->meta->d, AU_LOG_WARNING, "node %u of the cluster does not answer: %s", p->number,
+			   f != NULL ? "it said something else" : why);
 	p->next = meta_now() + (p->failures < FAILURES ? PROBE_AGAIN_MS : PROBE_EVERY_MS / 2);
 	if (p->failures == FAILURES)
 		say_up(p->meta, p->number, false);
@@ -361,12 +363,20 @@ probe_nodes(AuMeta *m, uint64_t now)
 		au_writer_start(&w, frame, sizeof(frame));
 		p->asking = true;
 		if (!au_enc_empty(&w, AU_MSG_PING, AU_ASK_ID) ||
-			!au_ask(m->d, n->address, PROBE_WAIT_MS, w.data, w.len, on_pong, p))
+			!au_ask(m->d, n->address, n->node_id, PROBE_WAIT_MS, w.data, w.len, on_pong, p))
 		{
 			p->asking = false;
 			p->next = now + PROBE_EVERY_MS;
 		}
 	}
+}
+
+void
+meta_lead_begins(AuMeta *m)
+{
+	/* what was found when we led before does not count */
+	for (int i = 0; i < AU_VIEW_NODES_MAX; i++)
+		m->probes[i].failures = 0;
 }
 
 void

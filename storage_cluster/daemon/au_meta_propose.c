@@ -112,7 +112,7 @@ on_answer(void *ctx, const AuFrame *f, const char *why)
 		p->epoch = ok.epoch;
 		p->number = ok.number;
 		set_result(p, AU_OK, "", "");
-		au_meta_heard(p->meta, ok.epoch);
+		au_meta_heard(p->meta, ok.epoch, NULL);
 	}
 	else if (f != NULL && au_dec_error(f, &e) &&
 			 (e.status == AU_REFUSED || e.status == AU_INVALID || e.status == AU_UNSUPPORTED))
@@ -175,7 +175,7 @@ try_elsewhere(MetaProposal *p)
 	au_writer_start(&w, frame, sizeof(frame));
 	if (!au_enc_cluster(&w, AU_ASK_ID, &msg))
 		return false;
-	p->busy = au_ask(m->d, n->address, META_ASK_MS * 2, w.data, w.len, on_answer, p);
+	p->busy = au_ask(m->d, n->address, n->node_id, META_ASK_MS * 2, w.data, w.len, on_answer, p);
 	return p->busy;
 }
 

@@ -118,6 +118,12 @@ fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 		au_log(m->d, AU_LOG_ERROR, "a snapshot of the cluster's view is damaged, or of another version");
 		rc = RAFT_CORRUPT;
 	}
+	else if (m->view.cluster_id != 0 && v->cluster_id != m->view.cluster_id)
+	{
+		au_log(m->d, AU_LOG_ERROR, "the directory \"%s/meta/%u\" is another cluster's: it is not where this node's VIEW belongs",
+			   m->d->config.dir, m->number);
+		rc = RAFT_CORRUPT;
+	}
 	else
 	{
 		m->log_view = *v;
@@ -184,9 +190,8 @@ meta_raft_start(AuMeta *m, char *err, size_t errlen)
 	rc = raft_uv_tcp_init(&m->transport, m->d->loop);
 	if (rc != 0)
 		return failed(m, rc, err, errlen);
-	rc = raft_uv_tcp_set_bind_address(&m->transport, m->meta_bind);
-	if (rc == 0)
-		rc = raft_uv_init(&m->io, m->d->loop, dir, &m->transport);
+	meta_listen_wrap(m);
+	rc = raft_uv_init(&m->io, m->d->loop, dir, &m->transport);
 	if (rc != 0)
 	{
 		raft_uv_tcp_close(&m->transport);

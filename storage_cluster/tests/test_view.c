@@ -263,6 +263,7 @@ static void
 test_drain_remove(void **state)
 {
 	static AuView v;
+	AuViewCommand c;
 	AuSliceSet	owned,
 				incoming;
 
@@ -283,7 +284,15 @@ test_drain_remove(void **state)
 	apply(&v, view_about(AU_VIEW_REMOVE, 2));
 	assert_null(au_view_node(&v, 2));
 	refused(&v, view_about(AU_VIEW_DRAIN, 2), AU_REFUSED, "was removed");
-	/* its number is not given again, not even to itself */
+	/* its number is not given again, not even to itself: what it was it is not any more; with an empty directory it is a new one */
+	c = view_join(2, "");
+	c.node.number = 2;
+	refused(&v, c, AU_REFUSED, "not node 2 any more");
+	c = view_join(1, "");
+	c.node.number = 3;
+	refused(&v, c, AU_REFUSED, "not node 3 any more");
+	c.node.number = 1;
+	nothing_new(&v, c);
 	apply(&v, view_join(2, ""));
 	assert_int_equal(au_view_node_by_id(&v, view_join(2, "").node.node_id)->number, 5);
 	for (uint32_t i = 1; i <= 4; i++)
