@@ -150,28 +150,45 @@ commit(Simc *s, const AuViewCommand *c)
 	simc_check_head(s, &before, c, changed);
 }
 
+/* As in libraft, a node that is in the view votes when it has caught up once:
+ * one that stopped, and whose JOIN comes late, does not count. */
+static bool
+votes(const Simc *s, int i)
+{
+	const SimcNode *n = &s->nodes[i];
+
+	return n->exists && n->voter && au_view_node_by_id(&s->head, n->node_id) != NULL;
+}
+
+static int
+voters(const Simc *s)
+{
+	int			count = 0;
+
+	for (int i = 0; i < SIMC_NODES_MAX; i++)
+		count += votes(s, i);
+	return count;
+}
+
 /* Can it lead: is it there, and can it talk to most? */
 static bool
 can_lead(const Simc *s, int i)
 {
 	const SimcNode *n = &s->nodes[i];
-	int			votes = 0;
+	int			with = 0;
 
 	if (!n->exists || !n->up || n->paused_until > s->now)
 		return false;
-	if (s->head.nnodes == 0)
+	if (voters(s) == 0)
 		return i == 0;
-	if (au_view_node_by_id(&s->head, n->node_id) == NULL)
-		return false;
 	for (int k = 0; k < SIMC_NODES_MAX; k++)
 	{
 		const SimcNode *o = &s->nodes[k];
 
-		votes += o->exists && o->up && o->paused_until <= s->now &&
-			au_view_node_by_id(&s->head, o->node_id) != NULL &&
+		with += votes(s, k) && o->up && o->paused_until <= s->now &&
 			simc_reaches(s, i, k) && simc_reaches(s, k, i);
 	}
-	return votes * 2 > s->head.nnodes;
+	return votes(s, i) && with * 2 > voters(s);
 }
 
 static void
@@ -270,7 +287,7 @@ lose(Simc *s, SimcNode *n)
 		return;
 	for (int i = 0; i < SIMC_NODES_MAX; i++)
 		lost += s->nodes[i].lost && au_view_node_by_id(&s->head, s->nodes[i].node_id) != NULL;
-	if (lost * 2 >= s->head.nnodes || lost >= s->head.rf)
+	if (lost * 2 >= voters(s) || lost >= s->head.rf)
 		return;
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 	{

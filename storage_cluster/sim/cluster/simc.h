@@ -81,6 +81,7 @@ typedef struct SimcNode
 	bool		lost;			/* with its disk, for ever */
 	bool		member;			/* it is in the view it knows, or was */
 	bool		gone;			/* it was removed, and has stopped */
+	bool		voter;			/* of the consensus: it has caught up with it once */
 	uint64_t	start_at;
 	uint64_t	paused_until;
 	uint64_t	node_id;

@@ -67,12 +67,14 @@ new_places(const AuView *before, const AuView *after, uint32_t number, uint32_t 
 }
 
 /* A node that joins takes its share, with the ring's bound, and from all; one
- * in a zone of its own may get more. */
+ * in a zone of its own may get more, and so do all when one weighs more than
+ * a whole copy: it cannot have a slice twice. */
 static void
 check_moves(Simc *s, const AuView *before, const AuViewCommand *c)
 {
 	const AuViewNode *joined = au_view_node_by_id(&s->head, c->node.node_id);
 	uint32_t	weights = 0;
+	uint32_t	heaviest = 0;
 	uint32_t	others;
 	uint32_t	moved = new_places(before, &s->head, joined != NULL ? joined->number : 0, &others);
 	uint32_t	places;
@@ -83,7 +85,13 @@ check_moves(Simc *s, const AuView *before, const AuViewCommand *c)
 		return;
 	for (int i = 0; i < s->head.nnodes; i++)
 		if (s->head.nodes[i].state != AU_NODE_DRAINING)
+		{
 			weights += s->head.nodes[i].weight;
+			if (s->head.nodes[i].weight > heaviest)
+				heaviest = s->head.nodes[i].weight;
+		}
+	if (heaviest * s->head.rf > weights)
+		return;
 	places = AU_SLICES * s->head.rf;
 	if (moved - others > places * joined->weight / weights * 5 / 4 + 8)
 		simc_fail(s, "node %u joined and took %u of %u places, with weight %u of %u", joined->number,

@@ -114,6 +114,7 @@ heed_view(SimcNode *n)
 	const AuViewNode *me = self(n);
 
 	n->member |= me != NULL;
+	n->voter = me != NULL;
 	if (!n->member)
 		return;
 	for (uint32_t i = 0; i < AU_SLICES; i++)
