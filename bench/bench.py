@@ -150,7 +150,7 @@ def check_room(o):
     wal = min(4096, 32 * max(o.tpcb_s, o.simple_s)) + 256
     need = sum(copies.get(p, 4) * (data + wal) for p in o.peers)
     if set(LOG_WORKLOADS) & set(o.workloads):
-        need += 6 * data + 4 * o.recovery_mb + o.capture_tx // 50
+        need += 7 * data + 6 * o.recovery_mb + o.capture_tx // 50
     free = shutil.disk_usage(o.work).free >> 20
     print("disk: about %d MB needed, %d MB free in %s" % (need, free, o.work))
     if need > free:
@@ -232,11 +232,20 @@ class Bench:
                     if got:
                         self.add("wal", "B/tx", "heap_lz4", 1, got[0])
             if "recovery" in self.o.workloads:
-                self.say("making %d MB of WAL and a crash, %s" % (self.o.recovery_mb, name))
-                got = self.attempt("crash " + name, logwork.crash, peer, self.o.work,
-                                   self.o.recovery_mb)
-                if got:
-                    self.crashed[name] = got
+                self.crash("recovery", peer)
+                like = self.crashed.get(("recovery", "heap"))
+                if like and name != "heap":
+                    self.crash("recovery_same", peer, like[1]["row_changes"])
+
+    def crash(self, workload, peer, row_changes=None):
+        self.say("making %s and a crash, %s" % (
+            "%d changes" % row_changes if row_changes else "%d MB of WAL" % self.o.recovery_mb,
+            peer.name))
+        got = self.attempt("crash " + peer.name, logwork.crash, peer, self.o.work,
+                           "crashed-%s-%s" % (workload, peer.name), self.o.recovery_mb,
+                           row_changes)
+        if got:
+            self.crashed[workload, peer.name] = got
 
     def in_time(self, key, function, *args):
         """Run it, unless that is a repetition for which there is no time."""
@@ -285,12 +294,12 @@ class Bench:
         self.measure(w, peer, repeat)
         server.stop_all()
 
-    def run_recovery(self, peer, repeat):
-        kept, how = self.crashed[peer.name]
-        sample = self.attempt("recovery, " + peer.name, logwork.recovery, peer,
+    def run_recovery(self, workload, peer, repeat):
+        kept, how = self.crashed[workload, peer.name]
+        sample = self.attempt("%s, %s" % (workload, peer.name), logwork.recovery, peer,
                               self.o.work, kept)
         if sample:
-            self.add("recovery", "s", peer.name, repeat, {**sample, **how})
+            self.add(workload, "s", peer.name, repeat, {**sample, **how})
 
     def run_repeat(self, repeat):
         for name in SESSIONS:
@@ -304,10 +313,11 @@ class Bench:
                                  self.run_alone, w, peer, repeat)
         if "ingest" in self.o.workloads:
             self.in_time("ingest", self.run_ingest, repeat)
-        if "recovery" in self.o.workloads:
-            for peer in self.turn(repeat):
-                if peer.name in self.crashed:
-                    self.in_time("recovery, " + peer.name, self.run_recovery, peer, repeat)
+        for peer in self.turn(repeat):
+            for workload, name in self.crashed:
+                if name == peer.name:
+                    self.in_time("%s, %s" % (workload, name),
+                                 self.run_recovery, workload, peer, repeat)
         self.took.setdefault("disk_end", 15 * len(self.peers))
 
     def run_ingest(self, repeat):

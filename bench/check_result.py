@@ -12,7 +12,8 @@ import sys
 RATIOS = [
     "tpcb_embedded_vs_heap", "tpcb_embedded_sync_vs_heap", "wal_bytes_embedded_vs_heap",
     "select_cached_embedded_vs_heap", "copy_embedded_vs_heap", "seqscan_cold_embedded_vs_heap",
-    "disk_bytes_embedded_vs_heap", "recovery_speedup_vs_heap", "ingest_vs_standby_replay",
+    "disk_bytes_embedded_vs_heap", "recovery_speedup_vs_heap",
+    "recovery_same_changes_speedup_vs_heap", "ingest_vs_standby_replay",
     "tpcb_cluster3_vs_heap_any2", "simple_update_cluster3_vs_heap_any2",
     "tpcb_p99_cluster3_vs_heap_any2", "simple_update_p99_cluster3_vs_heap_any2",
     "tpcb_wal_cluster3_vs_heap_any2", "tpcb_written_cluster3_vs_heap_any2",

@@ -7,7 +7,8 @@ Measurements that work on copies of a loaded, stopped peer:
              for; bytes on disk afterwards; the WAL itself is kept
   ingest     that WAL given to a storage node, heap's to a stock standby
   recovery   kill -9 after so and so much WAL since the checkpoint; the time
-             until the first row can be read again
+             until the first row can be read again; for aurora also after as
+             many changes of rows as heap made in so much WAL
 
 They are for stock heap and for aurora's embedded storage.
 """
@@ -191,8 +192,18 @@ CHANGES = """UPDATE pgbench_accounts a SET abalance = abalance + 1
 """
 
 
-def crash(peer, work, wal_mb):
-    """(directory of a server that was killed, sample of how it came there)"""
+def change(s, script, *argv):
+    """Run it with two clients; how many statements that were."""
+    out = run([s.tool("pgbench"), "-n", "-c", "2", "-j", "2", *argv,
+               "-f", script, *s.connection(), "postgres"])
+    return int(re.search(r"actually processed: (\d+)", out).group(1))
+
+
+def crash(peer, work, name, wal_mb, row_changes=None):
+    """
+    (directory `name` of a server that was killed, sample of how it came there);
+    row_changes: after so many, instead of so much WAL.
+    """
     o = peer.options
     s = Copy(peer, os.path.join(work, "cra"))
     script = os.path.join(work, "changes.sql")
@@ -204,17 +215,18 @@ def crash(peer, work, wal_mb):
         start = lsn(s.sql("SELECT pg_current_wal_insert_lsn()"))
         size = statements = 0
         t0 = time.monotonic()
-        while size < wal_mb << 20:
-            out = run([s.tool("pgbench"), "-n", "-c", "2", "-j", "2", "-T", "2",
-                       "-f", script, *s.connection(), "postgres"])
-            statements += int(re.search(r"actually processed: (\d+)", out).group(1))
+        if row_changes:
+            statements = change(s, script, "-t", str(row_changes // 400))
+        while not row_changes and size < wal_mb << 20:
+            statements += change(s, script, "-T", "2")
             size = lsn(s.sql("SELECT pg_current_wal_insert_lsn()")) - start
             if time.monotonic() - t0 > 900:
                 raise BenchError("%d MB of WAL after 15 minutes" % (size >> 20))
         # Let storage and the OS be where they are in quiet operation.
         s.sql("SELECT pg_sleep(1)")
+        size = lsn(s.sql("SELECT pg_current_wal_insert_lsn()")) - start
         s.crash()
-        kept = os.path.join(work, "crashed-" + peer.name)
+        kept = os.path.join(work, name)
         if os.path.exists(kept):
             shutil.rmtree(kept)
         os.rename(s.data, kept)
@@ -239,5 +251,5 @@ def recovery(peer, work, kept):
             raise BenchError("%s rows after recovery" % whole)
     finally:
         s.remove()
-    return {"value": seconds, "ready_s": ready,
+    return {"value": seconds, "ready_s": ready, "first_row_s": seconds - ready,
             "redo_s": float(redo.group(1)) if redo else None}

@@ -28,6 +28,7 @@ SPEED_RATIOS = {
     "seqscan_disk_embedded_vs_heap": ("seqscan_disk", "embedded", "seqscan_disk", "heap"),
     "point_cold_embedded_vs_heap": ("point_cold", "embedded", "point_cold", "heap"),
     "recovery_speedup_vs_heap": ("recovery", "embedded", "recovery", "heap"),
+    "recovery_same_changes_speedup_vs_heap": ("recovery_same", "embedded", "recovery", "heap"),
     "ingest_vs_standby_replay": ("ingest", "embedded", "ingest", "heap"),
     "heap_any2_vs_heap_tpcb": ("tpcb", "heap_any2", "tpcb", "heap"),
     "tpcb_node_vs_heap_any2": ("tpcb", "node", "tpcb", "heap_any2"),
@@ -218,11 +219,12 @@ def ingest_rows(result):
 
 
 def recovery_rows(result):
-    for p in ("heap", "embedded"):
-        if of(result, "recovery", p):
-            m = [middle(result, "recovery", p, k) for k in
+    for w, p, title in (("recovery", "heap", "heap"), ("recovery", "embedded", "embedded"),
+                        ("recovery_same", "embedded", "embedded, as many changes as heap")):
+        if of(result, w, p):
+            m = [middle(result, w, p, k) for k in
                  ("value", "ready_s", "redo_s", "wal_bytes", "row_changes")]
-            yield [p] + m[:3] + [(m[3] or 0) / 1e6, m[4]]
+            yield [title] + m[:3] + [m[3] / 1e6, m[4], 1e6 * m[0] / m[4]]
 
 
 def disk_rows(result):
@@ -271,7 +273,7 @@ def markdown(result, plots):
     part("Log ingest", ["", "tx / CPU-s", "MB / CPU-s", "CPU s", "wall s",
                         "CPU s, all processes"], ingest_rows(result))
     part("Recovery", ["", "s until a row is read", "until connections", "redo alone", "WAL, MB",
-                      "row changes"],
+                      "row changes", "s per million changes"],
          recovery_rows(result))
     part("Disk", ["", "when", "table data, MB", "table pages, MB", "bytes per page byte",
                   "landing log, MB"], disk_rows(result))

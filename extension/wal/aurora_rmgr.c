@@ -24,6 +24,10 @@
  *  4. Redo does not wait for the pin of somebody who waits for redo: a page
  *     that is still new is left to its reader (invariant 2) before a cleanup
  *     lock is asked for.
+ *  5. Before queries can be let in (not InHotStandby) nothing of ours is in
+ *     shared memory, neither pages nor sizes, and nothing is put there.  What
+ *     is replayed then needs no last-written LSN: a standby's first reader
+ *     reads as of a later one, and a primary's floor is the end of recovery.
  *
  * The free space map is brought up to date only for cached pages.  A promoted
  * standby thus begins with a sparse one, which the next VACUUM fills in.
@@ -205,16 +209,17 @@ replay_on_cached(XLogReaderState *record, uint8 id, const RelFileNode *rnode,
 		XLogRecordPageWithFreeSpace(*rnode, blk, space);
 }
 
+/*
+ * Only where somebody may be reading, or read soon after what is replayed now
+ * (invariant 5).
+ */
 static void
 redo_page(XLogReaderState *record, uint8 id, const RelFileNode *rnode,
 		  BlockNumber blk)
 {
+	Assert(InHotStandby);
 	aurora_last_written_set(rnode, blk, record->EndRecPtr);
 	aurora_size_bump(rnode, blk + 1, record->EndRecPtr);
-
-	/* Before queries are let in, nothing of ours is cached. */
-	if (!InHotStandby)
-		return;
 	forget_file_length(rnode);
 	replay_on_cached(record, id, rnode, blk);
 }
@@ -246,7 +251,8 @@ redo_truncate(XLogReaderState *record, const AuRecMain *m)
 
 	smgr = forget_file_length(&rnode);
 	DropRelFileNodeBuffers(smgr, &main_fork, 1, &nblocks);
-	aurora_size_set(&rnode, nblocks, record->EndRecPtr);
+	if (InHotStandby)
+		aurora_size_set(&rnode, nblocks, record->EndRecPtr);
 
 	/* Once a file is cut there is no way back to before this record. */
 	XLogFlush(record->EndRecPtr);
@@ -302,7 +308,8 @@ aurora_redo(XLogReaderState *record)
 		}
 		if (m.flags & AU_REC_VM_CLEAR && m.vm_clear_blocks & (1 << id))
 			clear_vm_bits(&rnode, blk);
-		redo_page(record, (uint8) id, &rnode, blk);
+		if (InHotStandby)
+			redo_page(record, (uint8) id, &rnode, blk);
 	}
 }
 
