@@ -32,6 +32,7 @@
 #include "access/transam.h"
 #include "access/xlog.h"
 #include "pgstat.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "am/aurora_am.h"
@@ -378,6 +379,20 @@ space_is_short(Relation rel, Page page)
 	return PageIsFull(page) || PageGetHeapFreeSpace(page) < wanted;
 }
 
+/*
+ * CLUSTER and VACUUM FULL copy rows that were only recently dead when they
+ * began, with their TOAST values.  The horizon moves on meanwhile, past the
+ * chunks of these values; they must stay until the copy is made.  Such a
+ * command keeps everybody else off the TOAST table, so only its own reads
+ * could remove them.
+ */
+static bool
+is_being_rewritten(Relation rel)
+{
+	return rel->rd_rel->relkind == RELKIND_TOASTVALUE &&
+		CheckRelationLockedByMe(rel, AccessExclusiveLock, false);
+}
+
 void
 aurora_prune_opt(Relation rel, Buffer buffer)
 {
@@ -391,7 +406,8 @@ aurora_prune_opt(Relation rel, Buffer buffer)
 	vistest = GlobalVisTestFor(rel);
 	if (!GlobalVisTestIsRemovableXid(vistest, prune_xid))
 		return;
-	if (!space_is_short(rel, page) || !ConditionalLockBufferForCleanup(buffer))
+	if (!space_is_short(rel, page) || is_being_rewritten(rel) ||
+		!ConditionalLockBufferForCleanup(buffer))
 		return;
 
 	/* Now the figures are exact: look again. */
