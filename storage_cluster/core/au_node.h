@@ -409,7 +409,8 @@ typedef enum AuStage
 typedef struct AuVolumeStats
 {
 	AuVolumeMeta meta;
-	const char *state;			/* "ok", "log full", "store stalled", "failed" */
+	const char *state;			/* "ok", "disk full", "store stalled", "damaged", "left behind",
+								 * "failed" */
 	const char *problem;		/* text if not ok */
 	const char *writer;			/* name of the connected writer, "" if none */
 	AuLsn		received;

@@ -247,6 +247,9 @@ struct AuVolume
 	uint64_t	fed_at;			/* last log from the writer, or from a peer */
 	AuLsn		wanted;			/* the writer says that there is log up to here */
 	uint64_t	peer_term;		/* in which it was asked */
+	AuLsn		gone_at;		/* our log's end, which one of them keeps no log from */
+	uint32_t	gone_rounds;	/* all were asked so often since */
+	char		gone_why[512];	/* a text for people */
 	bool		peer_asked;		/* GET_LOG is under way */
 	bool		peer_waits;		/* ... with a wait */
 	AuLsn		caught_up;		/* all log that a quorum held once, when it was asked
@@ -431,6 +434,9 @@ void		au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f);
 uint64_t	au_p_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 uint64_t	au_p_wake(AuNode *n, uint64_t now); /* those that wait for log */
 void		au_p_forget_conn(AuNode *n, AuConn *c);
+/* No node that can be asked keeps the log that is needed next: this one was away
+ * for too long.  A text for people; NULL: not so. */
+const char *au_p_log_gone(const AuVolume *v);
 /* The i-th node that may have a volume's log, members of its group first;
  * false: there are not so many.  Empty address: not to be asked. */
 bool		au_p_source(const AuNode *n, uint64_t system_identifier, const AuGroup *group,

@@ -36,6 +36,8 @@
 #include "core/au_plant.h"
 
 #define CATCH_UP_MAX (AU_NODE_UNSYNCED_MAX / 4)
+/* All are asked once between two turns. */
+#define GONE_ROUNDS 2
 
 static AuLsn
 held_by_quorum(const AuVolume *v)
@@ -182,6 +184,30 @@ au_p_source(const AuNode *n, uint64_t system_identifier, const AuGroup *group, u
 	return true;
 }
 
+const char *
+au_p_log_gone(const AuVolume *v)
+{
+	if (v->gone_at == 0 || v->gone_at != au_v_received(v) || v->gone_rounds < GONE_ROUNDS)
+		return NULL;
+	return v->gone_why;
+}
+
+/* It keeps no log from our end on; another one may. */
+static void
+note_gone(AuVolume *v, const AuConn *c, const AuMsgError *e)
+{
+	if (v->gone_at != au_v_received(v))
+		v->gone_rounds = 0;
+	else if (v->gone_rounds > 0)
+		return;					/* it is known, and was logged */
+	v->gone_at = au_v_received(v);
+	snprintf(v->gone_why, sizeof(v->gone_why),
+			 "this node was away for longer than the others keep log, and cannot catch up; make a new node of it (docs/operation.md, \"was away\"): %.250s",
+			 e->message);
+	au_n_log(v->node, AU_LOG_WARNING, "volume %" PRIu64 ": no log from %s: %s",
+			 v->meta.system_identifier, c->name, e->message);
+}
+
 static bool
 starved(const AuVolume *v, uint64_t now)
 {
@@ -219,6 +245,7 @@ next_source(AuVolume *v, AuMember *m)
 		if (!au_p_source(v->node, v->meta.system_identifier, &v->meta.group, v->peer_index, m))
 		{
 			v->peer_index = 0;
+			v->gone_rounds++;
 			if (!au_p_source(v->node, v->meta.system_identifier, &v->meta.group, 0, m))
 				return false;
 		}
@@ -323,8 +350,13 @@ answer(AuNode *n, AuConn *c, const AuFrame *f)
 	else if (f->type == AU_MSG_LOG && au_dec_log(f, &log))
 		useful = take_log(v, &log);
 	else if (f->type == AU_MSG_ERROR && au_dec_error(f, &e))
-		au_n_log(n, AU_LOG_WARNING, "volume %" PRIu64 ": no log from %s: %s",
-				 v->meta.system_identifier, c->name, e.message);
+	{
+		if (e.status == AU_GONE)
+			note_gone(v, c, &e);
+		else
+			au_n_log(n, AU_LOG_WARNING, "volume %" PRIu64 ": no log from %s: %s",
+					 v->meta.system_identifier, c->name, e.message);
+	}
 	/* The next question is asked by au_p_run.  One that waited for log in vain
 	 * has taken its time; other trouble calls for a pause. */
 	v->peer_retry_at = now + (f->type == AU_MSG_LOG && v->peer_waits ? 0 : AU_NODE_RETRY_US);

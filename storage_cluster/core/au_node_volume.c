@@ -781,6 +781,11 @@ au_v_state(const AuVolume *v, const char **state, const char **problem)
 		*state = "damaged";
 		*problem = v->mend.waits;
 	}
+	else if (au_p_log_gone(v) != NULL)
+	{
+		*state = "left behind";
+		*problem = au_p_log_gone(v);
+	}
 	else
 		*state = "ok";
 }

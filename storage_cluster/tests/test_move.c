@@ -495,15 +495,15 @@ test_crashes(void **state)
 		moving(seed, true);
 }
 
-/* Node 0 is started anew, and has no log from the beginning, as after a long
+/* The node is started anew, and has no log from the beginning, as after a long
  * time: who joins cannot make all pages from log. */
 static void
-forget_log(void)
+forget_log(int i)
 {
-	CnVolume   *v = &cn.nodes[0].vol;
+	CnVolume   *v = &cn.nodes[i].vol;
 	AuLsn		keep;
 
-	cn_crash(0);
+	cn_crash(i);
 	cn_open_store(v);
 	keep = au_pagestore_restart_lsn(v->store);
 	assert_true(keep > v->log_start);
@@ -511,7 +511,7 @@ forget_log(void)
 	v->log_start = keep;
 	au_pagestore_close(v->store);
 	v->store = NULL;
-	cn_start(0);
+	cn_start(i);
 }
 
 /* Log from the volume's start is gone: sizes and positions come from another
@@ -524,7 +524,7 @@ test_founding(void **state)
 	make_cluster(1);
 	load(3000);
 	settle();
-	forget_log();
+	forget_log(0);
 	join(1);
 	load(300);
 	join(2);
@@ -543,6 +543,59 @@ test_founding(void **state)
 	settle();
 	assert_true(cn.nodes[1].vol.log_start > t.start && cn.nodes[2].vol.log_start > t.start);
 	assert_true(compare_all() > 1000);
+	end();
+}
+
+static const char *
+state_of(int i, const char **problem)
+{
+	static AuVolumeStats stats;
+	void	   *vol;
+
+	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
+	*problem = stats.problem;
+	return stats.state;
+}
+
+/* A node comes back, and nobody keeps the log that it needs: it says so, and not
+ * before all were asked. */
+static void
+test_left_behind(void **state)
+{
+	const char *problem;
+	int			steps = 0;
+
+	(void) state;
+	begin(90, CN_RETENTION);
+	make_cluster(3);
+	load(1000);
+	settle();
+	cn_crash(2);
+	load(3000);
+	settle();
+	forget_log(0);
+	cn_start(2);
+	/* node 1 still has it */
+	for (int i = 0; i < 3000; i++)
+	{
+		step();
+		assert_string_equal(state_of(2, &problem), "ok");
+	}
+	settle();
+	cn_crash(2);
+	load(3000);
+	settle();
+	forget_log(0);
+	forget_log(1);
+	cn_start(2);
+	while (strcmp(state_of(2, &problem), "left behind") != 0)
+	{
+		assert_true(++steps < 3000);
+		step();
+	}
+	assert_non_null(strstr(problem, "make a new node of it"));
+	assert_non_null(strstr(problem, "is no longer kept"));
+	assert_string_equal(state_of(1, &problem), "ok");
 	end();
 }
 
@@ -604,7 +657,7 @@ test_join_moves_a_quarter(void **state)
 	make_cluster(3);
 	load(4000);
 	settle();
-	forget_log();
+	forget_log(0);
 	total = 3 * all_bytes(cn.nodes[1].vol.store);
 	durable = t.durable;
 	answered = t.answered;
@@ -676,7 +729,7 @@ moving_under_load(uint64_t retention, uint64_t hold_limit, uint64_t *fewest, uin
 	make_cluster(1);
 	load(4000);
 	settle();
-	forget_log();
+	forget_log(0);
 	join(1);
 	*fewest = AU_SLICES;
 	*most = 0;
@@ -930,6 +983,7 @@ main(void)
 		cmocka_unit_test(test_founding),
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_damaged_crashes),
+		cmocka_unit_test(test_left_behind),
 		cmocka_unit_test(test_join_moves_a_quarter),
 		cmocka_unit_test(test_volume_nobody_has),
 		cmocka_unit_test(test_history_is_held),
