@@ -347,11 +347,54 @@ refused(AuProposer *p, uint32_t i, const AuMsgError *e)
 		au_pr_fenced(p, i, e->message);
 }
 
+/* What a place is known to hold is of another node's, or nobody's. */
+static void
+forget_node(AuPNode *n)
+{
+	n->node_id = 0;
+	n->durable = n->applied = 0;
+	n->verified = n->voted = n->fenced = false;
+}
+
+/*
+ * In a list a place is whoever answers there.  What a place has voted and
+ * acknowledged is its node's: it goes with the node to where that answers now,
+ * lest one node counts as two.  false: it answers at another place already.
+ */
+static bool
+takes_place(AuProposer *p, uint32_t i, uint64_t node_id)
+{
+	AuPNode    *n = &p->nodes[i];
+
+	if (n->node_id != 0 && n->node_id != node_id)
+		forget_node(n);
+	/* Before the group is known the campaign looks for it, and says it better. */
+	for (uint32_t j = 0; j < p->opt.nodes && p->group.n > 0; j++)
+	{
+		AuPNode    *o = &p->nodes[j];
+
+		if (j == i || o->node_id != node_id)
+			continue;
+		if (o->greeted)
+		{
+			au_pr_drop(p, i, AU_REFUSED, "Name each node once in aurora.storage_nodes.",
+					   "is the same storage node as \"%s\"", p->opt.addresses[j]);
+			return false;
+		}
+		n->durable = o->durable;
+		n->fenced = o->fenced;
+		forget_node(o);
+	}
+	return true;
+}
+
 static void
 greeted(AuProposer *p, uint32_t i, const AuMsgHelloOk *m)
 {
 	AuPNode    *n = &p->nodes[i];
 
+	if (n->member_id == 0 && !takes_place(p, i, m->node_id))
+		return;
 	n->greeted = true;
 	n->greeted_at = au_pr_now(p);
 	n->node_id = m->node_id;

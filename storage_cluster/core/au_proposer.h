@@ -41,6 +41,8 @@
  *     quorum of it holds the log in a term won in it.
  *  6. Log that was sent is the window [start, end); its size is bounded; only
  *     log that is committed leaves it.
+ *  7. A node counts once, wherever it answers: in a list whose addresses lead to
+ *     other nodes than before, what it voted and acknowledged goes with it.
  */
 #ifndef AU_PROPOSER_H
 #define AU_PROPOSER_H

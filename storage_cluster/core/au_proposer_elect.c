@@ -238,7 +238,6 @@ begin_campaign(AuProposer *p)
 	}
 	p->term = newest + 1;
 	p->moved = false;
-	p->campaigns++;
 	p->state = AU_PROPOSER_VOTING;
 	for (uint32_t i = 0; i < p->opt.nodes; i++)
 		if (au_pr_reachable(&p->nodes[i]))
@@ -258,11 +257,11 @@ au_pr_campaign(AuProposer *p, uint64_t now)
 		AU_PROPOSER_GRACE_US - (now - p->started) : AU_PROPOSER_GRACE_US;
 }
 
-/* Somebody was faster, or votes can no longer suffice: once more, later. */
+/* Somebody was faster: once more, later. */
 static void
 campaign_again(AuProposer *p)
 {
-	if (p->campaigns >= AU_PROPOSER_CAMPAIGNS_MAX)
+	if (++p->campaigns >= AU_PROPOSER_CAMPAIGNS_MAX)
 	{
 		au_pr_end(p, AU_PROPOSER_FENCED, NULL,
 				  "another writer asks for the volume at the same time, and got a newer term %u times",

@@ -72,7 +72,7 @@ struct AuProposer
 	AuLsn		applied;		/* by a quorum, at most commit; never goes back */
 	uint64_t	started;
 	uint64_t	campaign_at;	/* not before */
-	uint32_t	campaigns;
+	uint32_t	campaigns;		/* in a row that another writer was faster in */
 	uint64_t	term;
 	AuHistory	history;		/* the elected one */
 	AuLsn		start_lsn;		/* of the volume */

@@ -147,7 +147,7 @@ group(uint32_t epoch, uint8_t quorum, const char *ids)
 }
 
 static void
-begin(AuGroup g)
+begin_with(AuGroup g, const char *list)
 {
 	AuProposerHost host = {
 		&world, now_us, no_chance, get_memory, give_back, say, want, cut, take
@@ -158,11 +158,20 @@ begin(AuGroup g)
 		.group = g,.group_settled = true
 	};
 
+	for (; *list != '\0'; list++)
+		snprintf(o.addresses[o.nodes++], AU_ADDRESS_MAX, "host-%c:1", *list);
+	o.write_quorum = (uint8_t) (o.nodes / 2 + 1);
 	memset(&world, 0, sizeof(world));
 	world.now = 1000000;
 	world.p = au_proposer_new(&host, &o);
 	assert_non_null(world.p);
 	(void) au_proposer_run(world.p);
+}
+
+static void
+begin(AuGroup g)
+{
+	begin_with(g, "");
 }
 
 static uint32_t
@@ -183,14 +192,13 @@ place_of(char node)
 	return 0;
 }
 
-/* The node is there, and answers HELLO. */
+/* A node answers HELLO at a place. */
 static void
-greet(char node, AuLsn end)
+greet_at(uint32_t i, char node, AuLsn end, uint32_t epoch)
 {
-	uint32_t	i = place_of(node);
 	AuMsgHelloOk ok = {
 		.node_id = (uint64_t) node,.volume_known = 1,.start_lsn = BASE,.durable_lsn = end,
-		.applied_lsn = BASE,.term = 3,.group = group(1, 2, "abc")
+		.applied_lsn = BASE,.term = 3,.group = group(epoch, 2, "abc")
 	};
 	AuWriter	w;
 
@@ -203,11 +211,17 @@ greet(char node, AuLsn end)
 	say_back(i, &w, au_enc_hello_ok(&w, world.place[i].id, &ok));
 }
 
+/* The node is where it should be. */
+static void
+greet(char node, AuLsn end)
+{
+	greet_at(place_of(node), node, end, 1);
+}
+
 /* It is asked for its vote in the group of this epoch, and gives it. */
 static void
-vote(char node, uint32_t epoch)
+vote_at(uint32_t i, char node, uint32_t epoch)
 {
-	uint32_t	i = place_of(node);
 	AuMsgVoteOk ok = {
 		.granted = 1,.timeline = 1,.start_lsn = BASE,.durable_lsn = world.place[i].end,
 		.commit_lsn = world.place[i].commit != 0 ? world.place[i].commit : BASE,
@@ -223,6 +237,27 @@ vote(char node, uint32_t epoch)
 	ok.term = m.term;
 	au_writer_start(&w, answer, sizeof(answer));
 	say_back(i, &w, au_enc_vote_ok(&w, f.id, &ok));
+}
+
+static void
+vote(char node, uint32_t epoch)
+{
+	vote_at(place_of(node), node, epoch);
+}
+
+/* It has promised a newer term to another writer. */
+static void
+refuse_vote(char node)
+{
+	uint32_t	i = place_of(node);
+	AuMsgVoteOk no = {.term = 99,.timeline = 1,.start_lsn = BASE,.durable_lsn = BASE,.commit_lsn = BASE,
+		.history = {1, {{2, BASE, 1}}}
+	};
+	AuFrame		f = got(i, AU_MSG_VOTE);
+	AuWriter	w;
+
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_vote_ok(&w, f.id, &no));
 }
 
 static void
@@ -502,6 +537,114 @@ a_stranger(void **state)
 	au_proposer_free(world.p);
 }
 
+/* All nodes of a list. */
+static void
+greet_list(void)
+{
+	AuGroup		none = {0};
+
+	begin_with(none, "abc");
+	for (const char *n = "abc"; *n != '\0'; n++)
+		greet_at(place_of(*n), *n, BASE + 1000, 0);
+}
+
+static void
+lose(uint32_t i)
+{
+	cut(&world, i);
+	au_proposer_closed(world.p, i, "gone");
+}
+
+/* The pause before the next attempt is over. */
+static void
+try_again(void)
+{
+	world.now += AU_PROPOSER_RETRY_MAX_US;
+	(void) au_proposer_run(world.p);
+}
+
+/* An address of a list leads to another node of it: what that one holds counts
+ * once, whatever it acknowledged where it was before. */
+static void
+one_node_at_two_places(void **state)
+{
+	AuProposerNode n;
+
+	(void) state;
+	greet_list();
+	for (const char *v = "abc"; *v != '\0'; v++)
+		vote(*v, 0);
+	for (const char *v = "abc"; *v != '\0'; v++)
+		let_in(*v, 0);
+	write_log(BASE + 1500);
+	for (const char *v = "abc"; *v != '\0'; v++)
+		acknowledge(*v);
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1500);
+	write_log(BASE + 1600);
+	acknowledge('b');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1500);	/* b alone has it */
+
+	/* c's address leads to b, which is still connected at its own */
+	lose(2);
+	world.place[0].len = 0;		/* a is slow */
+	try_again();
+	greet_at(2, 'b', BASE + 1600, 0);
+	au_proposer_node(world.p, 2, &n);
+	assert_int_equal(n.state, AU_PNODE_DOWN);
+	assert_non_null(strstr(n.problem, "is the same storage node as \"host-b:1\""));
+
+	/* ... and then is at c's address only */
+	lose(1);
+	try_again();
+	greet_at(2, 'b', BASE + 1600, 0);
+	world.place[2].end = BASE + 1600;
+	let_in('c', 0);
+	(void) au_proposer_run(world.p);
+	acknowledge('c');
+	assert_int_equal(au_proposer_commit(world.p), BASE + 1500);
+	au_proposer_free(world.p);
+}
+
+static void
+one_node_votes_twice(void **state)
+{
+	(void) state;
+	greet_list();
+	vote('b', 0);
+	lose(2);
+	lose(1);
+	world.now += AU_PROPOSER_RETRY_MIN_US;
+	(void) au_proposer_run(world.p);
+	greet_at(2, 'b', BASE + 1000, 0);
+	vote_at(2, 'b', 0);
+	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	vote('a', 0);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	au_proposer_free(world.p);
+}
+
+/* Elections that come to nothing because connections break are nobody's fault:
+ * they do not count as another writer's. */
+static void
+broken_elections(void **state)
+{
+	(void) state;
+	begin(group(1, 2, "abc"));
+	for (int i = 0; i < AU_PROPOSER_CAMPAIGNS_MAX; i++)
+	{
+		for (const char *n = "abc"; *n != '\0'; n++)
+			greet(*n, BASE + 1000);
+		for (uint32_t k = 0; k < 3; k++)
+			lose(k);
+		try_again();
+	}
+	for (const char *n = "abc"; *n != '\0'; n++)
+		greet(*n, BASE + 1000);
+	refuse_vote('a');
+	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_ENDED);
+	au_proposer_free(world.p);
+}
+
 /*
  * Log that one node has may be held by a quorum as long as the group is not
  * settled; after that it is not, and the server need not have it.
@@ -536,6 +679,9 @@ main(void)
 		cmocka_unit_test(others_committed_meanwhile),
 		cmocka_unit_test(an_old_view),
 		cmocka_unit_test(a_stranger),
+		cmocka_unit_test(one_node_at_two_places),
+		cmocka_unit_test(one_node_votes_twice),
+		cmocka_unit_test(broken_elections),
 		cmocka_unit_test(before_a_group_is_settled),
 	};
 
