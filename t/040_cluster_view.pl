@@ -28,7 +28,7 @@ foreach my $i (0 .. $nodes - 1)
 {
 	for (1 .. 200)
 	{
-		my $p = 30000 + 2 * int(rand(10000));
+		my $p = 20000 + 2 * int(rand(6000));	# below those of outgoing connections
 		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 1;
 		next if grep { !defined } @s or grep { defined && $_ == $p } @port;
 		$port[$i] = $p;
@@ -290,6 +290,36 @@ ctl_ok('a weight, asked of a node that does not lead', $c[0]{leader} == $number-
 	'node', 'weight', $number->{3}, '200', '--wait');
 @c = wait_until('the heavier node has more', [ 0 .. 3 ],
 	sub { at_rest($_[0]) && node_in($_[0], $number->{3})->{slices_owned} > $before + 10 });
+
+# ---- a view that cannot be kept ----------------------------------------
+# Not handed on before it is on disk: gossip tells what the node goes by.
+sub known_to
+{
+	my ($i, $other) = @_;
+	my $out = '';
+	IPC::Run::run([ $ctl, '--http-socket', "$dir/http$i", 'status', '--json' ], '<', \undef, '>', \$out, '2>', \$quiet,
+		IPC::Run::timeout(20)) or return 0;
+	my ($m) = grep { $_->{address} eq address($other) } @{ JSON::PP::decode_json($out)->{gossip}{members} };
+	return $m->{view_epoch} // 0;
+}
+sub known_from
+{
+	my ($epoch) = @_;
+	for (1 .. 100) { return 1 if known_to(0, 2) >= $epoch; sleep 0.1; }
+	return 0;
+}
+ok(known_from($c[0]{epoch}), 'node 2 goes by the view');
+mkdir "$dir/node2/VIEW.tmp" or die;
+ctl_ok('a change', 0, 'node', 'weight', $number->{3}, '201');
+my $limit = time() + 10;
+sleep 0.1 until slurp("$dir/daemon2.log") =~ /could not keep the cluster's view/ || time() > $limit;
+like(slurp("$dir/daemon2.log"), qr/ERROR: .*could not keep the cluster's view \d+, and goes on with the one before until it can: /, 'a view that cannot be kept is told of');
+sleep 1.5;
+my ($newest) = cluster_of(0)->{epoch};
+cmp_ok(known_to(0, 3), '>=', $newest, 'others go by the newer one');
+cmp_ok(known_to(0, 2), '<', $newest, '... but not who cannot keep it');
+rmdir "$dir/node2/VIEW.tmp" or die;
+ok(known_from($newest), 'when it can, it does');
 
 # ---- what is not safe --------------------------------------------------
 ctl_refused('a node that has slices', qr/node $number->{1} has slices; drain it first/, 0, 'node', 'remove', $number->{1});

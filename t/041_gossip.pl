@@ -28,7 +28,7 @@ foreach my $i (0 .. 3)
 {
 	for (1 .. 200)
 	{
-		my $p = 30000 + 2 * int(rand(10000));
+		my $p = 20000 + 2 * int(rand(6000));	# below those of outgoing connections
 		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 1;
 		next if grep { !defined } @s or grep { defined && $_ == $p } @port;
 		$port[$i] = $p;

@@ -19,6 +19,7 @@
 #include "daemon/au_files.h"
 
 #define COMPLAIN_MS 10000		/* between messages about the same trouble */
+#define SAVE_AGAIN_MS 500
 
 uint64_t
 meta_now(void)
@@ -113,16 +114,45 @@ set_addresses(AuMeta *m, char *err, size_t errlen)
 
 /* ---- views ------------------------------------------------------------ */
 
-static void
+static const AuViewNode *
+self(const AuMeta *m)
+{
+	return au_view_node_by_id(&m->view, m->d->node_id);
+}
+
+static bool
 save_view(AuMeta *m)
 {
 	static uint8_t bytes[AU_VIEW_ENCODED_MAX];	/* loop thread only */
 	size_t		len = au_view_encode(&m->view, bytes, sizeof(bytes));
 	char		err[1024];
 
-	/* others have it, too: without it the node starts with an older one */
-	if (!au_write_file(m->d->config.dir, "VIEW", bytes, len, err, sizeof(err)))
-		au_log(m->d, AU_LOG_WARNING, "could not keep the cluster's view: %s", err);
+	if (au_write_file(m->d->config.dir, "VIEW", bytes, len, err, sizeof(err)))
+		return true;
+	if (meta_now() >= m->next_unsaved)
+	{
+		m->next_unsaved = meta_now() + COMPLAIN_MS;
+		au_log(m->d, AU_LOG_ERROR, "could not keep the cluster's view %" PRIu64 ", and goes on with the one before until it can: %s",
+			   m->view.epoch, err);
+	}
+	return false;
+}
+
+/*
+ * First to disk, then to the node.  What it does because of a view must not
+ * outlive that view: a slice that came and is owned would not be wanted by the
+ * view before, which a restart would find, and be dropped.
+ */
+static void
+hand_on(AuMeta *m)
+{
+	m->unsaved = (self(m) != NULL || m->state == META_REMOVED) && !save_view(m);
+	m->next_save = meta_now() + SAVE_AGAIN_MS;
+	if (m->unsaved)
+		return;
+	if (au_node_set_view(m->d->node, &m->view) != AU_OK)
+		au_log(m->d, AU_LOG_ERROR, "could not take the cluster's view: out of memory");
+	au_wake(m->d);
 }
 
 /* AU_NOT_FOUND: there is none. */
@@ -150,12 +180,6 @@ read_view(AuMeta *m, char *err, size_t errlen)
 		return AU_CORRUPT;
 	}
 	return AU_OK;
-}
-
-static const AuViewNode *
-self(const AuMeta *m)
-{
-	return au_view_node_by_id(&m->view, m->d->node_id);
 }
 
 static void
@@ -197,12 +221,8 @@ meta_take_view(AuMeta *m, const AuView *v)
 			   m->number);
 		m->number = 0;
 	}
-	if (self(m) != NULL || m->state == META_REMOVED)
-		save_view(m);
 	log_difference(m, &old);
-	if (au_node_set_view(m->d->node, &m->view) != AU_OK)
-		au_log(m->d, AU_LOG_ERROR, "could not take the cluster's view: out of memory");
-	au_wake(m->d);
+	hand_on(m);
 }
 
 void
@@ -374,6 +394,8 @@ joining_tick(AuMeta *m, uint64_t now)
 	AuWriter	w;
 	char		err[512];
 
+	if (m->unsaved)
+		return;					/* it would not know whose it is after a crash */
 	if (self(m) != NULL)
 	{
 		m->number = self(m)->number;
@@ -438,6 +460,8 @@ on_tick(uv_timer_t *timer)
 
 	watch_leader(m);
 	meta_listen_tick(m, now);
+	if (m->unsaved && m->state != META_STOPPING && now >= m->next_save)
+		hand_on(m);
 	if (m->state == META_REMOVED)
 		meta_raft_close(m);
 	if (m->state == META_JOINING)

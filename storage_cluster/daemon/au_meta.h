@@ -12,7 +12,8 @@
  *
  * Everything on the loop thread.  Invariants:
  *  1. A view is handed on (au_node_set_view) only if it is of our cluster and
- *     newer than the last one.
+ *     newer than the last one, and, if we are in it, not before it is on disk;
+ *     that is tried until it works.
  *  2. Only what consensus has committed becomes a view; nobody is called dead
  *     but by the leader, after it tried twice in vain to talk to it.
  *  3. Consensus members change one at a time, a voter is added before one is

@@ -90,6 +90,9 @@ struct AuMeta
 	char		meta_address[AU_ADDRESS_MAX];
 	char		meta_bind[AU_ADDRESS_MAX];
 	AuView		view;			/* the newest known */
+	bool		unsaved;		/* it is not on disk yet, and so not handed on */
+	uint64_t	next_save;		/* ms */
+	uint64_t	next_unsaved;	/* ms; when to tell of it again */
 	AuView		log_view;		/* what this node's consensus log made */
 	MetaResult	result;			/* of the command that was applied last */
 	uv_timer_t	tick;
