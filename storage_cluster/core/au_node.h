@@ -444,6 +444,7 @@ typedef struct AuVolumeStats
 	uint64_t	sync_pages;		/* hashed, for others, too */
 	uint64_t	sync_differences;	/* pages that were not the same */
 	uint64_t	sync_unresolved;	/* ... and no majority says which is right */
+	uint64_t	sync_skipped;	/* slices that could not be compared in a pass */
 	AuLsn		sync_lsn;		/* of the last comparison */
 	uint64_t	slices;			/* kept */
 	uint64_t	slices_incoming;

@@ -146,7 +146,11 @@ typedef struct AuSync
 	uint32_t	slice;
 	uint32_t	turn;			/* which peer is next */
 	AuLsn		lsn;
+	uint64_t	began;
 	uint64_t	deadline;		/* of the slice */
+	uint32_t	tried;			/* this slice, in vain */
+	uint32_t	patience;		/* doublings of the time for a slice */
+	uint32_t	skipped;		/* slices of this pass that were not compared */
 	uint32_t	npeers;
 	uint32_t	peer;			/* the one it is compared with */
 	uint32_t	third;

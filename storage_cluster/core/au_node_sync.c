@@ -18,6 +18,11 @@
  *  2. One question at a time to each node, one slice of a volume at a time.
  *  3. Whatever fails only ends the comparison of this slice; it is tried again
  *     with another node.
+ *  4. No slice keeps those behind it from being compared: one that fails with
+ *     each node, or takes longer than PATIENCE_MAX allows, is passed over, which
+ *     is counted and logged; it comes again in the next pass.  A slice that is
+ *     too large for SLICE_US gets more time, as long as such ones are found:
+ *     meanwhile its LSN is kept readable, so that is bounded.
  */
 #include "core/au_node_int.h"
 
@@ -30,6 +35,7 @@
 #define ANSWER_US ((uint64_t) 10 * 1000000)
 #define LATER_US ((uint64_t) 50 * 1000)
 #define SLICE_US ((uint64_t) 15 * 60 * 1000000)
+#define PATIENCE_MAX 3			/* SLICE_US << this is the longest */
 #define FIRST_US ((uint64_t) 1000000)
 
 static AuSyncPeer *
@@ -211,9 +217,15 @@ go_on(AuVolume *v, uint64_t now)
 
 	s->stage = AU_SYNC_RESTS;
 	s->at = now;
+	s->tried = 0;
 	if (++s->slice < AU_SLICES)
 		return;
 	s->slice = 0;
+	if (s->skipped > 0)
+		au_n_log(v->node, AU_LOG_WARNING,
+				 "volume %" PRIu64 ": %u of %d slices could not be compared with other nodes this time",
+				 v->meta.system_identifier, s->skipped, AU_SLICES);
+	s->skipped = 0;
 	v->stats.sync_passes++;
 	rest(v, now + AU_NODE_SYNC_REST_US);
 }
@@ -238,7 +250,8 @@ begin_slice(AuVolume *v, uint64_t now)
 	s->peer = s->turn++ % s->npeers;
 	s->third = (s->peer + 1) % s->npeers;
 	s->lsn = v->applied;
-	s->deadline = now + SLICE_US;
+	s->began = now;
+	s->deadline = now + (SLICE_US << s->patience);
 	s->stage = AU_SYNC_TREES;
 	for (uint32_t i = 0; i < s->npeers; i++)
 		s->peers[i].failed = s->peers[i].answered = false;
@@ -247,9 +260,37 @@ begin_slice(AuVolume *v, uint64_t now)
 static void
 slice_done(AuVolume *v, uint64_t now)
 {
+	AuSync	   *s = &v->sync;
+
 	v->stats.sync_slices++;
-	v->stats.sync_lsn = v->sync.lsn;
+	v->stats.sync_lsn = s->lsn;
+	if (s->patience > 0 && now - s->began < SLICE_US << (s->patience - 1))
+		s->patience--;
 	go_on(v, now);
+}
+
+/* Again, with another node or with more time; or not in this pass. */
+static void
+slice_failed(AuVolume *v, uint64_t now)
+{
+	AuSync	   *s = &v->sync;
+	bool		late = now >= s->deadline;
+
+	rest(v, now + AU_NODE_RETRY_US);
+	if (late && s->patience < PATIENCE_MAX)
+	{
+		s->patience++;
+		return;
+	}
+	if (!late && ++s->tried <= s->npeers)
+		return;
+	v->stats.sync_skipped++;
+	if (s->skipped++ == 0)
+		au_n_log(v->node, AU_LOG_WARNING,
+				 "volume %" PRIu64 ": slice %u could not be compared with other nodes (%s); the next ones are",
+				 v->meta.system_identifier, s->slice,
+				 late ? "it takes too long, see --anti-entropy-mb-per-s" : "each of them failed");
+	go_on(v, now + AU_NODE_RETRY_US);
 }
 
 /* ---- pages that differ ------------------------------------------------- */
@@ -422,8 +463,10 @@ still_there(AuVolume *v)
 	AuDigestJob *job;
 	char		why[256];
 
+	/* one of an empty slice is there again at once, but it is another one */
 	return au_d_get(v, v->sync.slice, AU_MERKLE_LEAVES, &none, v->sync.lsn, &job, why,
-					sizeof(why)) == AU_OK;
+					sizeof(why)) == AU_OK &&
+		v->node->host.digest_tree(v->node->host.ctx, v->handle, job->handle) == v->sync.diff.ours;
 }
 
 static void
@@ -528,6 +571,6 @@ au_s_run(AuVolume *v, uint64_t now)
 	else
 		ask_third(v, now);
 	if (s->stage != AU_SYNC_RESTS && (s->peers[s->peer].failed || now >= s->deadline))
-		rest(v, now + AU_NODE_RETRY_US);
+		slice_failed(v, now);
 	return s->stage == AU_SYNC_RESTS && s->at <= now ? 0 : LATER_US / 5;
 }

@@ -182,8 +182,9 @@ print_volume(json_t *v)
 	print_line("scrubber", line);
 	if (json_object_get(v, "damage") != NULL)
 		print_line("damage", ctl_text_of(v, "damage"));
-	snprintf(line, sizeof(line), "%" PRId64 " slices compared with other nodes, %" PRId64 " times all; %" PRId64 " pages differed, %" PRId64 " of them unresolved",
+	snprintf(line, sizeof(line), "%" PRId64 " slices compared with other nodes, %" PRId64 " times all; %" PRId64 " passed over; %" PRId64 " pages differed, %" PRId64 " of them unresolved",
 			 ctl_number_of(v, "sync_slices"), ctl_number_of(v, "sync_passes"),
+			 ctl_number_of(v, "sync_skipped"),
 			 ctl_number_of(v, "sync_differences"), ctl_number_of(v, "sync_unresolved"));
 	print_line("replicas", line);
 	if (json_object_get(v, "repairing") != NULL)

@@ -98,6 +98,7 @@ static const Figure figures[] = {
 	{"repair_bytes", V(mend_bytes), false, "bytes taken from other nodes for the repair under way"},
 	{"sync_slices", V(sync_slices), true, "slices compared with another node's"},
 	{"sync_passes", V(sync_passes), true, "times all slices were compared"},
+	{"sync_skipped", V(sync_skipped), true, "slices that could not be compared, and were passed over"},
 	{"sync_pages", V(sync_pages), true, "pages read for comparing, for other nodes, too"},
 	{"sync_differences", V(sync_differences), true, "pages found not to be the same on another node"},
 	{"sync_unresolved", V(sync_unresolved), true, "... of which no majority said what is right"},

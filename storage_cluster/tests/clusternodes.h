@@ -75,6 +75,8 @@ typedef struct CnNode
 	AuSliceSet	ready;
 	int			mending;		/* asked: 1 on, -1 off; 0: not */
 	uint64_t	mending_epoch;
+	AuDigest   *digest;			/* a step is to be done; NULL: none */
+	int			bad_slice;		/* its digests fail; -1: none */
 	AuViewCommand late;			/* one that comes once more; type 0: none */
 	char		fatal[512];
 } CnNode;
@@ -89,6 +91,7 @@ static struct
 	CnNode		nodes[CN_NODES];
 	CnConn		conns[CN_CONNS];
 	uint64_t	retention;
+	uint64_t	sync_bytes_per_s;	/* 0: replicas are not compared */
 	uint64_t	hold_limit;		/* 0: any */
 	bool		verbose;
 } cn;
@@ -792,6 +795,57 @@ cn_mend_whole(void *ctx, void *vol)
 	assert_false(au_slices_any(&owned));
 }
 
+static inline void *
+cn_digest_begin(void *ctx, void *vol, uint32_t slice, uint32_t leaf, const AuPageId *from, AuLsn lsn)
+{
+	if (((CnNode *) ctx)->bad_slice == (int) slice)
+		return NULL;
+	return au_pagestore_digest_begin(CN_STORE(vol), slice, leaf, from, lsn);
+}
+
+static inline bool
+cn_digest_next(void *ctx, void *vol, void *digest)
+{
+	CnNode	   *n = ctx;
+
+	(void) vol;
+	assert_null(n->digest);
+	if (!au_pagestore_digest_next(digest))
+		return false;
+	n->digest = digest;
+	return true;
+}
+
+static inline const AuMerkle *
+cn_digest_tree(void *ctx, void *vol, void *digest)
+{
+	(void) ctx;
+	(void) vol;
+	return au_pagestore_digest_tree(digest);
+}
+
+static inline void
+cn_digest_end(void *ctx, void *vol, void *digest)
+{
+	(void) ctx;
+	(void) vol;
+	au_pagestore_digest_end(digest);
+}
+
+static inline void
+cn_do_digest(CnNode *n)
+{
+	AuDigest   *d = n->digest;
+	const AuDigestPage *pages;
+	uint32_t	count;
+	AuStatus	status;
+
+	(void) au_pagestore_digest_work(d);
+	status = au_pagestore_digest_take(d, &pages, &count);
+	n->digest = NULL;
+	au_node_digested(n->node, &n->vol, status, pages, count, au_pagestore_digest_error(d));
+}
+
 static inline bool
 cn_mending(void *ctx, void *vol, bool on, uint64_t epoch)
 {
@@ -841,7 +895,8 @@ cn_fill_host(CnNode *n)
 		.found_abandon = cn_found_abandon,.slices_ready = cn_slices_ready,
 		.mend_begin = cn_mend_begin,.mend_want = cn_mend_want,.mend_take = cn_mend_take,
 		.mend_end = cn_mend_end,.mend_drop = cn_mend_drop,.mend_whole = cn_mend_whole,
-		.mending = cn_mending
+		.mending = cn_mending,.digest_begin = cn_digest_begin,.digest_next = cn_digest_next,
+		.digest_tree = cn_digest_tree,.digest_end = cn_digest_end
 	};
 }
 
@@ -850,13 +905,15 @@ cn_start(int i)
 {
 	CnNode	   *n = &cn.nodes[i];
 	AuNodeOptions opt = {
-		.node_id = cn_node_id(i),.alone = true,.mend_bytes_per_s = 64 << 20,.drop_grace_us = 3 * 1000000,
+		.node_id = cn_node_id(i),.alone = true,.mend_bytes_per_s = 64 << 20,
+		.sync_bytes_per_s = cn.sync_bytes_per_s,.drop_grace_us = 3 * 1000000,
 		.hold_limit_bytes = cn.hold_limit
 	};
 	char		err[512];
 
 	assert_null(n->node);
 	n->index = i;
+	n->bad_slice = -1;
 	snprintf(n->vol.dir, sizeof(n->vol.dir), "%s/node%d", cn_root, i);
 	cn_fill_host(n);
 	n->node = au_node_new(&n->host, &opt);
@@ -984,6 +1041,8 @@ cn_work(CnNode *n)
 	}
 	if (n->njobs > 0 && cn_random(3) == 0)
 		cn_do_export(n);
+	if (n->digest != NULL)
+		cn_do_digest(n);
 }
 
 static inline void
