@@ -80,7 +80,7 @@ forget_connection(AuProposer *p, uint32_t i)
 	n->retry_us = n->retry_us == 0 ? AU_PROPOSER_RETRY_MIN_US :
 		n->retry_us * 2 > AU_PROPOSER_RETRY_MAX_US ? AU_PROPOSER_RETRY_MAX_US : n->retry_us * 2;
 	n->retry_at = au_pr_now(p) + n->retry_us;
-	if (p->state == AU_PROPOSER_VOTING && campaigners(p) < au_group_votes(&p->group))
+	if (p->state == AU_PROPOSER_VOTING && campaigners(p) < au_pr_votes_to_win(p))
 	{
 		p->state = AU_PROPOSER_CONNECTING;
 		p->campaign_at = n->retry_at;

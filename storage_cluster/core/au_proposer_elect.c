@@ -172,6 +172,17 @@ learn_group(AuProposer *p)
 	return true;
 }
 
+/*
+ * A volume that is still to be made is made on all nodes of the list: later,
+ * one that missed it looks like one that has lost it, and nobody gives it
+ * another one.  (In a group of a cluster's view it takes it from the others.)
+ */
+uint32_t
+au_pr_votes_to_win(const AuProposer *p)
+{
+	return p->opt.may_create && p->group.epoch == 0 ? p->group.n : au_group_votes(&p->group);
+}
+
 static bool
 ready(AuProposer *p, uint64_t now)
 {
@@ -182,8 +193,7 @@ ready(AuProposer *p, uint64_t now)
 	here = count_nodes(p, au_pr_reachable);
 	if (here == p->group.n)
 		return true;
-	/* A volume is made on all its nodes. */
-	if (count_nodes(p, has_volume) < au_group_votes(&p->group))
+	if (here < au_pr_votes_to_win(p) || count_nodes(p, has_volume) < au_group_votes(&p->group))
 		return false;
 	return p->led || now - p->started >= AU_PROPOSER_GRACE_US;
 }
@@ -415,6 +425,8 @@ win(AuProposer *p)
 	p->continues = false;
 	p->state = AU_PROPOSER_LEADING;
 	p->campaigns = 0;
+	if (p->group.epoch == 0)
+		p->opt.may_create = false;	/* who does not have it from now on has lost it */
 	if (p->group.epoch > 0)
 		snprintf(epoch, sizeof(epoch), " (log group %u)", p->group.epoch);
 	au_pr_log(p, false, "won term %" PRIu64 " of timeline %u with the votes of %u of %u nodes%s; the log goes on at %X/%X",
@@ -452,7 +464,7 @@ au_pr_voted(AuProposer *p, uint32_t i, const AuMsgVoteOk *m)
 		return;
 	if (!m->granted)
 		campaign_again(p);
-	else if (count_nodes(p, has_voted) >= au_group_votes(&p->group))
+	else if (count_nodes(p, has_voted) >= au_pr_votes_to_win(p))
 		win(p);
 }
 

@@ -107,6 +107,8 @@ uint64_t	au_pr_now(const AuProposer *p);
 void		au_pr_fenced(AuProposer *p, uint32_t i, const char *what);
 
 bool		au_pr_reachable(const AuPNode *n);
+/* Votes with which a term is won. */
+uint32_t	au_pr_votes_to_win(const AuProposer *p);
 
 /* au_proposer_group.c */
 /* Places for the group that the options name. */

@@ -146,8 +146,9 @@ group(uint32_t epoch, uint8_t quorum, const char *ids)
 	return g;
 }
 
+/* A group of the view, or a list; made: nodes have the volume. */
 static void
-begin_with(AuGroup g, const char *list)
+begin_with(AuGroup g, const char *list, bool made)
 {
 	AuProposerHost host = {
 		&world, now_us, no_chance, get_memory, give_back, say, want, cut, take
@@ -161,6 +162,8 @@ begin_with(AuGroup g, const char *list)
 	for (; *list != '\0'; list++)
 		snprintf(o.addresses[o.nodes++], AU_ADDRESS_MAX, "host-%c:1", *list);
 	o.write_quorum = (uint8_t) (o.nodes / 2 + 1);
+	o.may_create = !made;
+	o.create_lsn = BASE;
 	memset(&world, 0, sizeof(world));
 	world.now = 1000000;
 	world.p = au_proposer_new(&host, &o);
@@ -171,7 +174,7 @@ begin_with(AuGroup g, const char *list)
 static void
 begin(AuGroup g)
 {
-	begin_with(g, "");
+	begin_with(g, "", true);
 }
 
 static uint32_t
@@ -237,6 +240,23 @@ vote_at(uint32_t i, char node, uint32_t epoch)
 	ok.term = m.term;
 	au_writer_start(&w, answer, sizeof(answer));
 	say_back(i, &w, au_enc_vote_ok(&w, f.id, &ok));
+}
+
+/* The node is there, without the volume. */
+static void
+greet_empty(char node)
+{
+	uint32_t	i = place_of(node);
+	AuMsgHelloOk ok = {.node_id = (uint64_t) node};
+	AuWriter	w;
+
+	assert_true(world.place[i].wanted);
+	world.place[i].connected = true;
+	world.place[i].end = BASE;
+	au_proposer_connected(world.p, i);
+	(void) got(i, AU_MSG_HELLO);
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_hello_ok(&w, world.place[i].id, &ok));
 }
 
 static void
@@ -543,7 +563,7 @@ greet_list(void)
 {
 	AuGroup		none = {0};
 
-	begin_with(none, "abc");
+	begin_with(none, "abc", true);
 	for (const char *n = "abc"; *n != '\0'; n++)
 		greet_at(place_of(*n), *n, BASE + 1000, 0);
 }
@@ -668,10 +688,65 @@ before_a_group_is_settled(void **state)
 	}
 }
 
+static void
+go_away(char node)
+{
+	uint32_t	i = place_of(node);
+
+	world.place[i].connected = world.place[i].wanted = false;
+	world.place[i].len = 0;
+	au_proposer_closed(world.p, i, "gone");
+	(void) au_proposer_run(world.p);
+}
+
+static void
+wait_s(uint32_t seconds)
+{
+	for (uint32_t n = 0; n < seconds * 10; n++)
+	{
+		world.now += 100000;
+		(void) au_proposer_run(world.p);
+	}
+}
+
+/*
+ * A node of the list misses the making of the volume: it gets it when it is
+ * back, for there is no writer before that.  Once there is one, who comes
+ * without the volume has lost it, and is given none.
+ */
+static void
+test_made_on_all(void **state)
+{
+	(void) state;
+	begin_with((AuGroup) {0}, "abc", false);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		greet_empty(*n);
+	vote('a', 0);
+	vote('b', 0);
+	go_away('c');
+	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	wait_s(30);
+	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	greet_empty('c');
+	wait_s(3);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		vote(*n, 0);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	for (const char *n = "abc"; *n != '\0'; n++)
+		let_in(*n, 0);
+	go_away('c');
+	wait_s(3);
+	greet_empty('c');
+	assert_int_equal(world.place[place_of('c')].len, 0);
+	assert_false(world.place[place_of('c')].connected);
+	au_proposer_free(world.p);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_made_on_all),
 		cmocka_unit_test(the_second_node_commits),
 		cmocka_unit_test(a_node_is_added),
 		cmocka_unit_test(a_lost_node_is_replaced),
