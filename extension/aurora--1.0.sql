@@ -131,11 +131,12 @@ CREATE FUNCTION aurora.storage_address() RETURNS text
 COMMENT ON FUNCTION aurora.storage_address() IS
     'where the storage nodes are: aurora.storage_nodes, or the socket of the embedded daemon';
 
-CREATE FUNCTION aurora.storage_status(number integer DEFAULT 0) RETURNS jsonb
+CREATE FUNCTION aurora.storage_status(number integer DEFAULT 0, missing_ok boolean DEFAULT false)
+    RETURNS jsonb
     AS 'MODULE_PATHNAME', 'aurora_sql_storage_status'
     LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION aurora.storage_status(integer) IS
-    'a storage node''s own status as JSON, by its number in aurora.nodes (0: the one this session reads from); null if it does not answer';
+COMMENT ON FUNCTION aurora.storage_status(integer, boolean) IS
+    'a storage node''s own status as JSON, by its number in aurora.nodes (0: the one this session reads from); null if it does not answer or, with missing_ok, if there is none of that number';
 
 CREATE FUNCTION aurora.storage_nodes(
     OUT number integer,
@@ -157,6 +158,7 @@ CREATE FUNCTION aurora.storage_nodes(
 COMMENT ON FUNCTION aurora.storage_nodes() IS
     'the storage nodes as this server sees them, without asking them; see view aurora.nodes';
 
+-- (A node may leave its cluster while the others are asked, hence missing_ok.)
 CREATE VIEW aurora.nodes AS
     SELECT n.number, n.address, coalesce(n.status ->> 'node_id', n.node) AS node,
            n.shipping, n.shipping_problem, n.sent_lsn,
@@ -191,7 +193,7 @@ CREATE VIEW aurora.nodes AS
            (n.status ->> 'connections')::bigint AS connections,
            make_interval(secs => (n.status ->> 'uptime_s')::double precision) AS uptime,
            n.status ->> 'directory' AS directory
-      FROM (SELECT s.*, aurora.storage_status(s.number) AS status
+      FROM (SELECT s.*, aurora.storage_status(s.number, true) AS status
               FROM aurora.storage_nodes() s) n
            LEFT JOIN LATERAL
            (SELECT e.volume
@@ -378,7 +380,7 @@ CREATE VIEW aurora.storage_latency AS
            (l.value ->> 'p90_us')::double precision AS p90_us,
            (l.value ->> 'p99_us')::double precision AS p99_us,
            (l.value ->> 'max_us')::bigint AS max_us
-      FROM (SELECT s.address, aurora.storage_status(s.number) AS status
+      FROM (SELECT s.address, aurora.storage_status(s.number, true) AS status
               FROM aurora.storage_nodes() s) n,
            LATERAL jsonb_array_elements(n.status -> 'volumes') e(volume),
            LATERAL jsonb_each(e.volume -> 'latency') l(stage, value)
@@ -525,7 +527,7 @@ COMMENT ON FUNCTION aurora.kv_del(text, bytea, integer, integer, boolean) IS
     'delete of a key what came with the context, at once and for good';
 
 REVOKE ALL ON FUNCTION aurora.storage_address() FROM PUBLIC;
-REVOKE ALL ON FUNCTION aurora.storage_status(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION aurora.storage_status(integer, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.storage_nodes() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.shipper_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION aurora.cache_stats() FROM PUBLIC;
@@ -541,7 +543,7 @@ REVOKE ALL ON FUNCTION aurora.kv_put(text, bytea, bytea, integer, integer, boole
 REVOKE ALL ON FUNCTION aurora.kv_del(text, bytea, integer, integer, boolean) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION aurora.storage_address() TO pg_monitor;
-GRANT EXECUTE ON FUNCTION aurora.storage_status(integer) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION aurora.storage_status(integer, boolean) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.storage_nodes() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.shipper_status() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION aurora.cache_stats() TO pg_monitor;

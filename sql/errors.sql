@@ -53,6 +53,8 @@ SELECT state, pid > 0 AS pid, term > 0 AS term, durable_lsn <= sent_lsn AS durab
        last_error FROM aurora.shipper;
 SELECT count(*) FROM aurora.nodes;
 SELECT jsonb_typeof(aurora.storage_status());
+SELECT aurora.storage_status(7);
+SELECT aurora.storage_status(7, missing_ok => true) IS NULL AS missing;
 SELECT hits > 0 AS hits, misses + prefetched > 0 AS misses, extends > 0 AS extends FROM aurora.cache;
 SELECT plugin, slot_type, active FROM pg_replication_slots WHERE slot_name = 'aurora';
 

@@ -151,7 +151,20 @@ is($rc, 0, 'a node is drained') or diag $out;
 wait_settled('the others have all again', 3 * 256, 0 .. 2);
 ($rc) = wait_load($load);
 is($rc, 0, '... no transaction failed') or diag ${ $load->{err} };
+
+# It goes while the nodes are listed, which takes a while as one stands still.
+my ($still) = grep { status($_)->{cluster}{number} != status(0)->{cluster}{leader} } 1, 2;
+$handle[$still]->signal('STOP');
+my $listed = '';
+my $list = $node->background_psql('postgres', on_error_stop => 0);
+$list->{stdin} .= "SELECT count(*) FROM aurora.nodes; SELECT 'listed';\n";
+$list->{run}->pump_nb;
+sleep 0.5;
 ok(wait_removed(), 'it can be removed');
+$list->{run}->pump until $list->{stdout} =~ /listed/ || $list->{stderr} =~ /ERROR/;
+is($list->{stderr}, '', '... while the nodes are listed');
+$list->quit;
+$handle[$still]->signal('CONT');
 kill_storage('TERM', 3);
 evict_all($node);
 check_all($node, 'without it');

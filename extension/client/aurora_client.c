@@ -50,7 +50,7 @@ typedef struct Question
 	bool		noerror;
 	bool		any_volume;		/* the node need not know our volume */
 	bool		measured;		/* its time tells how fast the node reads */
-	bool		one_node;		/* only `node` is asked */
+	bool		one_node;		/* only `node` is asked; needs noerror */
 	int			node;			/* if one_node */
 	uint64		among;			/* places of nodes that can answer; 0: all */
 	int64		deadline_ms;
@@ -218,7 +218,9 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 	Assert(CritSectionCount == 0);
 	if (w->overflow)
 		elog(ERROR, "request does not fit %zu bytes", w->cap);
-	aurora_conn_want(q->one_node ? q->node : -1, q->among);
+	Assert(q->noerror || !q->one_node);
+	if (!aurora_conn_want(q->one_node ? q->node : -1, q->among))
+		return false;			/* it has left the cluster */
 	nodes = aurora_conn_choices();
 
 	for (;;)
@@ -264,7 +266,7 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 			told = true;
 		}
 		/* the map may be another one by now */
-		aurora_conn_want(q->one_node ? q->node : -1, owners_of(q));
+		(void) aurora_conn_want(-1, owners_of(q));
 		nodes = aurora_conn_choices();
 		tried = 0;
 		mendable = false;
@@ -496,7 +498,7 @@ aurora_client_ask_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 		owners &= aurora_node_owners(rnode, blocks[i]);
 	if ((owners & aurora_nodes_alive()) == 0)
 		return 0;				/* no node that is there has all of them */
-	aurora_conn_want(-1, owners);
+	(void) aurora_conn_want(-1, owners);
 	sent = aurora_conn_open(q.deadline_ms, &hello, &refusal) &&
 		hello.volume_known &&
 		(n < SHARE_FROM || aurora_conn_share(soon(q.deadline_ms))) &&

@@ -345,20 +345,23 @@ aurora_conn_target(void)
 	return conn->address;
 }
 
-void
+bool
 aurora_conn_want(int node, uint64 nodes)
 {
 	(void) aurora_nodes_look();
 	among = nodes != 0 ? nodes : aurora_nodes_all();
 	wanted = node >= 0 ? node : aurora_read_node - 1;
 	if (wanted < 0)
-		return;
+		return true;
+	if (node >= 0 && (node >= aurora_nodes_count() || !aurora_node_used(node)))
+		return false;
 	if (wanted >= aurora_nodes_count() || !aurora_node_used(wanted))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("aurora.read_node is %d, but there is no such storage node", wanted + 1),
 				 errhint("View aurora.nodes has their numbers.")));
 	among = UINT64CONST(1) << wanted;
+	return true;
 }
 
 int

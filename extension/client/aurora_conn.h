@@ -104,8 +104,8 @@ extern const char *aurora_conn_error(void);
 
 /*
  * Several nodes.  aurora_conn_want says which ones may be asked from now on
- * (node >= 0: only that one; nodes: bits of places, 0 for all; aurora.read_node
- * goes before), and has a look at the map; aurora_conn_open goes by it, and
+ * (node >= 0: only that one, false if there is none (any more); nodes: bits of
+ * places, 0 for all; aurora.read_node goes before), and has a look at the map; aurora_conn_open goes by it, and
  * aurora_conn_choices counts them.  aurora_conn_leave closes a connection whose
  * node failed; another one is asked next, if there is one.  A failure that these
  * functions see by themselves does the same.
@@ -114,7 +114,7 @@ extern const char *aurora_conn_error(void);
  * (InvalidXLogRecPtr: no more); it is not given up for a faster one, and those
  * opened from now on hold it, too.  Ends with aurora_conn_close_all.
  */
-extern void aurora_conn_want(int node, uint64 nodes);
+extern bool aurora_conn_want(int node, uint64 nodes);
 extern int	aurora_conn_choices(void);
 extern void aurora_conn_leave(void);
 /* Ask others for a while, if there are any; the connection stays open. */

@@ -78,7 +78,7 @@ ask(const char *verb, const char *key, uint64 id, const AuWriter *w, bool writes
 	AuMsgError	e;
 	int			tries;
 
-	aurora_conn_want(-1, 0);
+	(void) aurora_conn_want(-1, 0);
 	tries = Max(aurora_conn_choices(), 1);
 	while (!aurora_conn_open(deadline, &hello, &e))
 		if (--tries <= 0)

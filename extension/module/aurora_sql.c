@@ -227,21 +227,27 @@ aurora_sql_storage_nodes(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Status of a storage node as jsonb; null if it does not answer. */
+/* Status of a storage node as jsonb; null if it does not answer, or with
+ * missing_ok if there is no such node (any more). */
 Datum
 aurora_sql_storage_status(PG_FUNCTION_ARGS)
 {
 	int			number = PG_GETARG_INT32(0);
+	bool		missing_ok = PG_GETARG_BOOL(1);
 	char	   *json;
 
 	aurora_require_preloaded();
 	(void) aurora_nodes_look();
 	if (number < 0 || number > aurora_nodes_count() ||
 		(number > 0 && !aurora_node_used(number - 1)))
+	{
+		if (missing_ok)
+			PG_RETURN_NULL();
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no storage node number %d", number),
 				 errhint("View aurora.nodes has their numbers.")));
+	}
 	json = aurora_client_status_json(number - 1, STATUS_TIMEOUT_MS);
 	if (json == NULL)
 		PG_RETURN_NULL();

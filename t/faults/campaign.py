@@ -148,7 +148,21 @@ class Campaign:
         if not node.stop():
             self.bank.violation("the drained node did not stop cleanly, see " + node.log)
         shutil.rmtree(node.dir)
+        self.wait_forgotten(node)
         return number
+
+    def wait_forgotten(self, node):
+        """The server hears of it a little later."""
+        c = self.bank.connect()
+        try:
+            limit = time.monotonic() + PROGRESS_S
+            while c.value("SELECT count(*) FROM aurora.storage_nodes() WHERE address = '%s'"
+                          % node.address) != "0":
+                if time.monotonic() > limit:
+                    raise Trouble("the server still lists %s, which was removed" % node.address)
+                time.sleep(0.05)
+        finally:
+            c.close()
 
     def wait_repaired(self, node, seconds=CATCH_UP_S):
         """
@@ -338,9 +352,7 @@ class Campaign:
                     p.send_signal(signal.SIGCONT)
                     p.kill()
                     p.wait()
-            for p in self.network.holder.values():
-                p.kill()
-                p.wait()
+            self.network.close()
 
 
     def keep_state(self):
@@ -445,15 +457,15 @@ def main():
     campaigns, trouble, started = [], [], time.monotonic()
     for i, n in enumerate(o.nodes):
         count = o.faults * (i + 1) // len(o.nodes) - o.faults * i // len(o.nodes)
-        c = Campaign(o, n, o.seed + i)
-        campaigns.append(c)
         try:
-            c.run(count)
+            campaigns.append(Campaign(o, n, o.seed + i))
+            campaigns[-1].run(count)
         except Exception as e:          # also a mistake of our own ends with figures
             if not isinstance(e, (Trouble, Lost, ServerError)):
                 traceback.print_exc(file=sys.stdout)
+            bank = campaigns[-1].bank if len(campaigns) > i else None
             trouble.append("%s: %s: %s" % (
-                c.bank.where if c.bank else "%d nodes" % n, type(e).__name__, e))
+                bank.where if bank else "%d nodes" % n, type(e).__name__, e))
             print("TROUBLE: " + trouble[-1], flush=True)
     f = figures(campaigns, o.seed, time.monotonic() - started)
     f["violations"] += trouble

@@ -113,6 +113,16 @@ class Network:
             "ip link set lo up; ip addr add 10.77.%d.2/24 dev e0; ip link set e0 up; "
             "ip route add default via 10.77.%d.1" % (i, i)])
 
+    def close(self):
+        """At once: the kernel takes its time to remove an interface with its namespace."""
+        for p in self.holder.values():
+            p.kill()
+            p.wait()
+        for i in self.holder:
+            outcome(["ip", "link", "del", "v%d" % i])
+        while self.cuts:
+            self.heal(*next(iter(self.cuts)))
+
     def inside(self, i):
         return ["nsenter", "-t", str(self.holder[i].pid), "-n"] if self.namespaces else []
 
