@@ -101,13 +101,15 @@ read_record(rocksdb_t *db, rocksdb_readoptions_t *ro, const char *key, char **va
 			char *err, size_t errlen)
 {
 	char	   *dberr = NULL;
+	AuStatus	status;
 
 	*value = rocksdb_get(db, ro, key, AU_SLICES_KEY_LEN, len, &dberr);
 	if (dberr == NULL)
 		return AU_OK;
 	snprintf(err, errlen, "could not read which slices the page store keeps: %s", dberr);
+	status = au_ps_db_status(dberr);
 	rocksdb_free(dberr);
-	return AU_IO;
+	return status;
 }
 
 _Static_assert(AU_SLICES_KEY_LEN == AU_IMPORT_KEY_LEN, "keys of equal length");

@@ -596,6 +596,95 @@ flip_bytes(const char *path)
 	closedir(d);
 }
 
+/* Turns a bit of a file; twice is never.  False: the file is gone. */
+static bool
+turn_bit(const char *path, long at)
+{
+	FILE	   *f = fopen(path, "r+b");
+	int			c;
+
+	if (f == NULL)
+		return false;
+	fseek(f, at, SEEK_SET);
+	c = fgetc(f);
+	fseek(f, at, SEEK_SET);
+	fputc(c ^ 1, f);
+	fclose(f);
+	return true;
+}
+
+/* Opened with bits turned here and there in one file: how often was it damaged? */
+static int
+open_damaged(const char *store, const char *path, long size)
+{
+	AuPageStoreOptions opt = {
+		.dir = store,.system_identifier = SL_SYSID,.start_lsn = SL_START,
+		.pending_bytes = 64 * 1024,.write_buffer_bytes = 256 * 1024,
+		.retention_bytes = RETENTION,.retention_us = 1000000
+	};
+	int			damaged = 0;
+
+	for (long at = 7; at < size; at += size / 50 + 1)
+	{
+		AuPageStore *ps;
+		AuStatus	status;
+		char		err[512];
+
+		if (!turn_bit(path, at))
+			break;				/* merged with others meanwhile */
+		status = au_pagestore_open(&ps, &opt, err, sizeof(err));
+		if (status == AU_OK)
+			au_pagestore_close(ps);
+		else if (status != AU_CORRUPT)
+			fail_msg("byte %ld of %s: %s: %s", at, path, au_status_name(status), err);
+		damaged += status == AU_CORRUPT;
+		(void) turn_bit(path, at);
+	}
+	return damaged;
+}
+
+/* Wherever a file is damaged: the store opens, or it is damage that keeps it from
+ * opening, which other nodes can repair, and nothing else. */
+static void
+test_damaged_start(void **state)
+{
+	AuSliceSet	half = {{0}};
+	World		w;
+	DIR		   *d;
+	struct dirent *entry;
+	int			damaged = 0;
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 3, 3, "full");
+	run(&w, 600, false);
+	for (uint32_t i = 0; i < AU_SLICES / 2; i++)
+		au_slices_add(&half, i);
+	au_pagestore_slices_drop(w.ps, &half);
+	/* what is read at the start lies in several files */
+	for (int i = 0; i < 3; i++)
+	{
+		while (w.fed < 200 * (i + 1))
+			sl_apply(w.load, w.ps, w.fed++);
+		write_store(w.load, w.ps, w.fed, true);
+	}
+	close_all(&w);
+	d = opendir(w.dirs[2]);
+	assert_non_null(d);
+	while ((entry = readdir(d)) != NULL)
+	{
+		char		full[600];
+		struct stat st;
+
+		snprintf(full, sizeof(full), "%s/%.200s", w.dirs[2], entry->d_name);
+		if (strstr(entry->d_name, ".sst") != NULL && stat(full, &st) == 0)
+			damaged += open_damaged(w.dirs[2], full, st.st_size);
+	}
+	closedir(d);
+	assert_true(damaged > 0);
+}
+
 /* Half of the relations lose all blocks: what they had is read as of before. */
 static void
 truncate_half(World *w)
@@ -773,6 +862,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_two_at_one_position),
 		cmocka_unit_test(test_digest_meanwhile),
 		cmocka_unit_test(test_unreadable_dropped),
+		cmocka_unit_test(test_damaged_start),
 		cmocka_unit_test(test_founding),
 	};
 

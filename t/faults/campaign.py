@@ -357,7 +357,7 @@ class Campaign:
 
     def keep_state(self):
         """What there is to know of everybody goes to state.json, beside the logs."""
-        state = {"wrong": self.bank.violations, "nodes": {}}
+        state = {"wrong": self.bank.violations, "status": {}}
         try:
             c = self.bank.connect(seconds=5)
             for view in ("shipper", "nodes"):
@@ -365,7 +365,7 @@ class Campaign:
         except (Lost, ServerError) as e:
             state["server"] = str(e)
         for n in self.nodes:
-            state["nodes"][n.number] = n.status()
+            state["status"][n.number] = n.status()
         with open(os.path.join(self.work, "state.json"), "w") as f:
             json.dump(state, f, indent=1)
 
