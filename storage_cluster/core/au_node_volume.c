@@ -122,10 +122,12 @@ au_v_start(AuVolume *v, char *err, size_t errlen)
 	AuLsn		end = h->log_end(h->ctx, v->handle);
 
 	h->store_positions(h->ctx, v->handle, &applied, &restart);
-	/* One that began with another node's pages, and has voted for no log, may
-	 * have less log than pages. */
+	/* One that began with another node's pages may have less log than pages: it
+	 * has voted for no log, or its log begins where the pages need it (one that
+	 * is trimmed begins far below). */
 	if (restart < start ||
-		(applied > end && (v->meta.group.n == 0 || v->meta.history.n > 0)))
+		(applied > end && start != restart &&
+		 (v->meta.group.n == 0 || v->meta.history.n > 0)))
 	{
 		snprintf(err, errlen,
 				 "volume %" PRIu64 ": the landing log holds %X/%X to %X/%X, but pages are applied up to %X/%X and need it from %X/%X: files of the log are missing; restore the node's directory from a backup",

@@ -187,6 +187,9 @@ write_log(void)
 		m.length = (uint32_t) (walmake_pos(&t.wal) - t.sent);
 		if (m.length > 100000)
 			m.length = 100000;
+		/* now and then within a record */
+		if (m.length > 30 && cn_random(3) == 0)
+			m.length -= cn_random(30);
 		m.bytes = t.wal.buf + (t.sent - t.wal.base);
 		assert_true(au_enc_append(&w, ++t.id, &m));
 		t.sent += m.length;
@@ -542,6 +545,51 @@ test_founding(void **state)
 	}
 	settle();
 	assert_true(cn.nodes[1].vol.log_start > t.start && cn.nodes[2].vol.log_start > t.start);
+	assert_true(compare_all() > 1000);
+	end();
+}
+
+/* A node that begins with another one's pages is elected into a log group at
+ * once, and is lost before the log that these pages need is durable: it starts
+ * all the same, and follows. */
+static void
+test_elected_at_once(void **state)
+{
+	CnVolume   *v = &cn.nodes[1].vol;
+	int			tries = 0;
+
+	(void) state;
+	begin(100, CN_RETENTION);
+	make_cluster(1);
+	load(2000);
+	settle();
+	forget_log(0);
+	join(1);
+	for (;;)
+	{
+		AuLsn		applied;
+
+		while (!v->exists)
+		{
+			more_log();
+			step();
+		}
+		cn_crash(1);
+		cn_open_store(v);
+		applied = au_pagestore_applied_lsn(v->store);
+		au_pagestore_close(v->store);
+		v->store = NULL;
+		if (applied > v->log_end)
+			break;
+		/* the other one's store ended with a record */
+		assert_true(++tries < 50);
+		v->exists = false;
+		load(40);
+		cn_start(1);
+	}
+	assert_true(au_history_push(&v->meta.history, 1, t.start, 1));
+	cn_start(1);
+	settle();
 	assert_true(compare_all() > 1000);
 	end();
 }
@@ -1023,6 +1071,7 @@ main(void)
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_passed_over),
 		cmocka_unit_test(test_damaged_crashes),
+		cmocka_unit_test(test_elected_at_once),
 		cmocka_unit_test(test_left_behind),
 		cmocka_unit_test(test_join_moves_a_quarter),
 		cmocka_unit_test(test_volume_nobody_has),
