@@ -41,6 +41,8 @@ static struct
 	AuLsn		upto;			/* position of the others' stores */
 	int			mends;			/* mend_begin so far */
 	int			ended;			/* mend_end */
+	bool		asks_leave;		/* to throw its store away, or gives it back */
+	bool		leave_on;
 } world;
 
 static uint64_t
@@ -110,6 +112,53 @@ mend_drop(void *ctx, void *vol)
 }
 
 static void
+mend_whole(void *ctx, void *vol)
+{
+	(void) ctx;
+	(void) vol;
+}
+
+/* The cluster lets it. */
+static bool
+mending(void *ctx, void *vol, bool on, uint64_t epoch)
+{
+	(void) ctx;
+	(void) vol;
+	(void) epoch;
+	world.asks_leave = true;
+	world.leave_on = on;
+	return true;
+}
+
+/* The store has all that it is to have. */
+static void
+store_slices(void *ctx, void *vol, AuSlicesState *out)
+{
+	(void) ctx;
+	(void) vol;
+	memset(out, 0, sizeof(*out));
+	memset(&out->kept, 0xff, sizeof(out->kept));
+	out->lasting = out->kept;
+}
+
+static bool
+store_slices_keep(void *ctx, void *vol, const AuSliceSet *slices)
+{
+	(void) ctx;
+	(void) vol;
+	(void) slices;
+	return false;
+}
+
+static void
+store_slices_drop(void *ctx, void *vol, const AuSliceSet *slices)
+{
+	(void) ctx;
+	(void) vol;
+	(void) slices;
+}
+
+static void
 begin(bool alone)
 {
 	AuNodeOptions opt = {.node_id = id_of(SELF),.alone = alone,.mend_bytes_per_s = 1 << 20};
@@ -122,6 +171,11 @@ begin(bool alone)
 	H.host.mend_want = mend_want;
 	H.host.mend_end = mend_end;
 	H.host.mend_drop = mend_drop;
+	H.host.mend_whole = mend_whole;
+	H.host.mending = mending;
+	H.host.store_slices = store_slices;
+	H.host.store_slices_keep = store_slices_keep;
+	H.host.store_slices_drop = store_slices_drop;
 	H.node = au_node_new(&H.host, &opt);
 	walmake_start(&wal, BASE);
 	walmake_page(&wal, 0, 0);
@@ -245,6 +299,11 @@ run(uint64_t us, bool disk)
 		for (int k = 0; k < 100 && au_node_run(H.node) == 0; k++)
 			;
 		others_work();
+		if (world.asks_leave)
+		{
+			world.asks_leave = false;
+			au_node_mending_told(H.node, &H.vol, world.leave_on, AU_OK, NULL);
+		}
 		if (disk && H.vol.syncing_to != 0)
 			fake_sync_done(&H, AU_OK);
 		if (disk && H.vol.writing)
