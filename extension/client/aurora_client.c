@@ -155,7 +155,8 @@ ask_once(const Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 		return NO_ANSWER;
 	if (q->measured && aurora_conn_choices() > 1 && aurora_hedge_delay_ms != 0 ?
 		!aurora_conn_receive_hedged(id, answer_type, w->data, w->len, answer,
-									aurora_now_ms() + aurora_hedge_ms(), deadline_ms) :
+									aurora_now_ms() + aurora_hedge_ms(), deadline_ms,
+									&start) :
 		!aurora_conn_receive(id, answer, deadline_ms))
 		return NO_ANSWER;
 	INSTR_TIME_SET_CURRENT(end);

@@ -39,6 +39,9 @@
 #define AVOID_MS 3000
 /* With others to ask nobody waits long for one to let us in. */
 #define ADMIT_MS 1000
+/* Who asks a second node has the first one's answer under way meanwhile: if it
+ * takes longer to get in there, the first one will be faster. */
+#define HEDGE_OPEN_MS 50
 /* After so long another node may be the better one. */
 #define CHOOSE_AGAIN_MS 10000
 /* Nodes that a process is connected to at a time. */
@@ -659,6 +662,18 @@ aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms)
 
 /* ---- a second node is asked the same ---- */
 
+/* Bits of places whose nodes failed us just now. */
+static uint64
+avoided(int64 now)
+{
+	uint64		avoid = 0;
+
+	for (int i = 0; i < aurora_nodes_count(); i++)
+		if (avoid_until[i] > now)
+			avoid |= UINT64CONST(1) << i;
+	return avoid;
+}
+
 typedef enum Awaited
 {
 	HERE,
@@ -748,7 +763,16 @@ race(Conn *both[2], uint64 id, uint16 type, AuFrame *frame, int64 deadline_ms)
 			continue;
 		ms = slice_until(deadline_ms);
 		if (ms == 0)
-			return fail("no answer in time");
+		{
+			/* a third one may be well; neither is to be asked again at once */
+			for (int i = 0; i < 2; i++)
+				if (!over[i])
+				{
+					conn = both[i];
+					(void) fail("no answer in time");
+				}
+			return false;
+		}
 		if (over[0] || over[1])
 		{
 			conn = both[over[0]];
@@ -758,17 +782,30 @@ race(Conn *both[2], uint64 id, uint16 type, AuFrame *frame, int64 deadline_ms)
 	}
 }
 
+/* Who may be asked as well as the current node: alive as far as is known, and
+ * not just left. */
+static uint64
+hedge_with(void)
+{
+	uint64		others = among & aurora_nodes_alive() & ~(UINT64CONST(1) << conn->node);
+
+	return others & ~avoided(aurora_now_ms());
+}
+
 bool
 aurora_conn_receive_hedged(uint64 id, uint16 type, const uint8 *request, size_t len,
-						   AuFrame *frame, int64 late_ms, int64 deadline_ms)
+						   AuFrame *frame, int64 late_ms, int64 deadline_ms,
+						   instr_time *asked_at)
 {
 	Conn	   *both[2] = {conn, NULL};
-	uint64		others = among & ~(UINT64CONST(1) << conn->node);
+	uint64		others = hedge_with();
 	AuMsgHelloOk hello;
 	AuMsgError	refusal;
 	Awaited		first;
 	uint64		all = among;
 	bool		asked;
+	instr_time	second_at;
+	int64		bound;
 
 	if (others == 0 || late_ms >= deadline_ms)
 		return aurora_conn_receive(id, frame, deadline_ms);
@@ -779,20 +816,28 @@ aurora_conn_receive_hedged(uint64 id, uint16 type, const uint8 *request, size_t 
 		return aurora_conn_receive(id, frame, deadline_ms);
 	aurora_node_hedged(conn->node, (uint64) (aurora_hedge_ms() * 1000));
 	among = others;
-	asked = aurora_conn_open(deadline_ms, &hello, &refusal) && hello.volume_known &&
-		aurora_conn_send(request, len, deadline_ms);
+	bound = Min(deadline_ms, aurora_now_ms() + HEDGE_OPEN_MS);
+	asked = aurora_conn_open(bound, &hello, &refusal) && hello.volume_known;
+	INSTR_TIME_SET_CURRENT(second_at);
+	asked = asked && aurora_conn_send(request, len, bound);
 	among = all;
 	both[1] = conn;
 	if (!asked || both[0] == both[1] || both[0]->fd < 0)
 	{
 		/* nobody else can help, or the first one had to give way */
 		conn = asked ? both[1] : both[0];
+		if (asked)
+			*asked_at = second_at;
 		return conn->fd >= 0 && receive_answer(id, frame, deadline_ms);
 	}
 	if (!race(both, id, type, frame, deadline_ms))
 		return false;
 	if (conn == both[1])
-		aurora_node_hedge_won(conn->node);
+	{
+		*asked_at = second_at;
+		if (frame->type == type)
+			aurora_node_hedge_won(conn->node);
+	}
 	return true;
 }
 
@@ -1109,14 +1154,7 @@ exchange_hello(int64 deadline_ms, AuMsgError *refusal)
 static int
 choose_node(uint64 nodes, int64 now)
 {
-	uint64		avoid = 0;
-
-	if (wanted >= 0)
-		return wanted;
-	for (int i = 0; i < aurora_nodes_count(); i++)
-		if (avoid_until[i] > now)
-			avoid |= UINT64CONST(1) << i;
-	return aurora_node_choose(nodes, avoid);
+	return wanted >= 0 ? wanted : aurora_node_choose(nodes, avoided(now));
 }
 
 /* Open, not left half-way by an error, and its node is still where it was. */

@@ -36,6 +36,7 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "portability/instr_time.h"
 
 #include "common/au_wire.h"
 
@@ -67,11 +68,14 @@ extern bool aurora_conn_receive(uint64 id, AuFrame *frame, int64 deadline_ms);
  * The same, but if there is no answer by late_ms another one of the nodes that
  * may be asked gets the request as well (aurora.hedge_delay, and only a small
  * part of all requests); the first answer of this type counts, and its node's
- * connection is the current one then.
+ * connection is the current one then.  Only nodes that seem well are asked, and
+ * no more than HEDGE_OPEN_MS are spent on a connection to one: meanwhile the first
+ * one's answer is not looked at.  *asked_at is moved to when that node was asked.
  */
 extern bool aurora_conn_receive_hedged(uint64 id, uint16 type, const uint8 *request,
 									   size_t len, AuFrame *frame,
-									   int64 late_ms, int64 deadline_ms);
+									   int64 late_ms, int64 deadline_ms,
+									   instr_time *asked_at);
 
 /*
  * Answers that are taken later.  aurora_conn_keep is called before the
