@@ -304,7 +304,9 @@ rejoin(AuView *v, AuViewNode *known, const AuViewNode *n, bool *changed)
 
 	set_places_of_node(known, n);
 	known->up = 1;
-	*changed = memcmp(&old, known, sizeof(old)) != 0;
+	*changed = old.up != known->up || strcmp(old.address, known->address) != 0 ||
+		strcmp(old.meta_address, known->meta_address) != 0 ||
+		strcmp(old.http, known->http) != 0 || strcmp(old.zone, known->zone) != 0;
 	if (strcmp(old.zone, known->zone) != 0)
 		plan_moves(v, 0);
 }
@@ -540,6 +542,7 @@ apply_one(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t er
 AuStatus
 au_view_apply(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t errlen)
 {
+	const AuView old = *v;
 	AuStatus	status;
 	char		why[128] = "";
 
@@ -553,6 +556,13 @@ au_view_apply(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_
 	(void) au_view_groups_tend(v);
 	v->epoch++;
 	if (!au_view_valid(v, why, sizeof(why)))
-		assert(!"the view keeps its invariants");
+	{
+		/* A mistake of ours.  The command is in the log of all nodes for good:
+		 * to end here would be to end all of them, at each start. */
+		*v = old;
+		*changed = false;
+		return au_view_refuse(AU_CORRUPT, err, errlen,
+							  "the command would break the view (%s); please report this", why);
+	}
 	return AU_OK;
 }

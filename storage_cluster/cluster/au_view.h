@@ -19,7 +19,7 @@
  * so (SLICES_READY); when all targets are ready they are the owners.  So a
  * slice always has owners that have everything, whatever stops half way.
  *
- * Invariants (asserted by au_view_valid, after each command):
+ * Invariants (looked at by au_view_valid, after each command):
  *  1. The epoch grows by one with each command that changed something.
  *  2. Node numbers are never used twice.
  *  3. Each slice has min(rf, nodes that ever joined and are not gone) owners
@@ -219,7 +219,8 @@ typedef struct AuViewCommand
 /*
  * Take a command.  AU_OK: *changed tells whether the view is another one now.
  * AU_REFUSED, AU_FULL, AU_INVALID: it is the same, err says why and what to do.
- * A joined node's number: au_view_node_by_id.
+ * A joined node's number: au_view_node_by_id.  AU_CORRUPT: as those, but it is a
+ * mistake in this code: the view that came of it broke an invariant.
  */
 AuStatus	au_view_apply(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t errlen);
 bool		au_view_valid(const AuView *v, char *why, size_t whylen);

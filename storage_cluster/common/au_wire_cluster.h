@@ -33,7 +33,7 @@ typedef struct AuMsgView
  * passes it on (hops tells how often that was done; at AU_CLUSTER_HOPS_MAX
  * it is refused).  CLUSTER_OK when it is committed: the view's epoch then, and
  * the number of the node it was about (a node that joined: its own).  ERROR:
- * it was refused and nothing has changed (AU_REFUSED, AU_INVALID, AU_FULL), or
+ * it was refused and nothing has changed (AU_REFUSED, AU_INVALID, AU_FULL, AU_CORRUPT), or
  * nobody knows (AU_IO: there is no leader, or it went away): ask again, all
  * commands may be repeated.
  */

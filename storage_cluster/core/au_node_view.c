@@ -110,7 +110,7 @@ au_c_command(AuNode *n, AuConn *c, const AuFrame *f)
 		slot++;
 	if (slot == AU_NODE_COMMANDS_MAX)
 	{
-		au_n_error(n, c, f->id, AU_FULL, "Try again.",
+		au_n_error(n, c, f->id, AU_IO, "Try again.",
 				   "%d commands for the cluster are under way already", AU_NODE_COMMANDS_MAX);
 		return;
 	}

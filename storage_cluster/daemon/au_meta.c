@@ -307,7 +307,8 @@ poll_view(AuMeta *m, uint64_t now)
 	uint64_t	node_id = 0;
 	AuWriter	w;
 
-	m->next_poll = now + (m->leader != 0 && m->state == META_MEMBER ? META_POLL_MS : META_POLL_LOST_MS);
+	m->next_poll = now + (m->state == META_REMOVED ? META_POLL_REMOVED_MS :
+						  m->leader != 0 && m->state == META_MEMBER ? META_POLL_MS : META_POLL_LOST_MS);
 	if (m->polling)
 		return;
 	for (int i = 0; i < m->view.nnodes; i++)

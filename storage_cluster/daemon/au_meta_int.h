@@ -21,6 +21,7 @@
 
 #define META_TICK_MS 100
 #define META_POLL_MS 2000		/* asking others for a newer view, to be sure */
+#define META_POLL_REMOVED_MS 10000
 #define META_POLL_LOST_MS 400	/* ... while there is no leader to be seen */
 #define META_ASK_MS 2000		/* wait for an answer of another node */
 #define META_RETRY_MS 300		/* a command that nobody took */

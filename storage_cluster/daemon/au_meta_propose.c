@@ -115,7 +115,8 @@ on_answer(void *ctx, const AuFrame *f, const char *why)
 		au_meta_heard(p->meta, ok.epoch, NULL);
 	}
 	else if (f != NULL && au_dec_error(f, &e) &&
-			 (e.status == AU_REFUSED || e.status == AU_INVALID || e.status == AU_UNSUPPORTED))
+			 (e.status == AU_REFUSED || e.status == AU_INVALID || e.status == AU_UNSUPPORTED ||
+			  e.status == AU_FULL || e.status == AU_CORRUPT))
 	{
 		p->busy = false;
 		set_result(p, (AuStatus) e.status, e.message, e.hint);

@@ -88,7 +88,7 @@ run_commands(const uint8_t *p, size_t size)
 		c.node.weight = (uint16_t) (c.type == AU_VIEW_WEIGHT ? p[6] * 50 : 100);
 		c.epoch = v.epoch - p[2] % 2;
 		memset(&c.slices, p[4], sizeof(c.slices));
-		(void) au_view_apply(&v, &c, &changed, text, sizeof(text));
+		CHECK(au_view_apply(&v, &c, &changed, text, sizeof(text)) != AU_CORRUPT);
 		CHECK(au_view_valid(&v, text, sizeof(text)));
 	}
 	size = au_view_encode(&v, out, sizeof(out));

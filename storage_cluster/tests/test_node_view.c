@@ -255,11 +255,11 @@ test_command_bound(void **state)
 	for (int i = 0; i < AU_NODE_COMMANDS_MAX; i++)
 		send_command(&c, 100 + (uint64_t) i, &drain);
 	send_command(&other, 7, &drain);
-	expect_error(&other, 7, AU_FULL, "under way");
+	expect_error(&other, 7, AU_IO, "under way");
 	/* who goes away is not answered, but what it asked for is still under way */
 	fake_conn_end(&H, &c);
 	send_command(&other, 8, &drain);
-	expect_error(&other, 8, AU_FULL, "under way");
+	expect_error(&other, 8, AU_IO, "under way");
 	au_node_command_done(H.node, H.ticket, &ok);
 	send_command(&other, 9, &drain);
 	assert_int_equal(other.out_len, 0);

@@ -31,6 +31,7 @@ try(AuView *v, AuViewCommand c, bool *changed)
 	status = au_view_apply(v, &c, changed, err, sizeof(err));
 	if (!au_view_valid(v, why, sizeof(why)))
 		fail_msg("command %u made a view that is not valid: %s", c.type, why);
+	assert_int_not_equal(status, AU_CORRUPT);
 	assert_int_equal(v->epoch, before->epoch + *changed);
 	assert_int_equal(status == AU_OK, err[0] == '\0');
 	if (!*changed)
@@ -299,6 +300,28 @@ test_drain_remove(void **state)
 		if (i != 2)
 			apply(&v, view_about(AU_VIEW_DRAIN, i));
 	refused(&v, view_about(AU_VIEW_DRAIN, 5), AU_REFUSED, "the only one that keeps slices");
+}
+
+/* A command that would break the view, here because it is broken already: no
+ * node takes it, and none ends. */
+static void
+test_broken(void **state)
+{
+	static AuView v,
+				before;
+	AuViewCommand c = view_about(AU_VIEW_WEIGHT, 2);
+	char		why[256];
+	bool		changed;
+
+	(void) state;
+	make_cluster(&v, 3);
+	v.next_number = 2;
+	before = v;
+	c.node.weight = 50;
+	assert_int_equal(au_view_apply(&v, &c, &changed, why, sizeof(why)), AU_CORRUPT);
+	assert_false(changed);
+	assert_non_null(strstr(why, "would break the view"));
+	assert_memory_equal(&v, &before, sizeof(v));
 }
 
 static void
@@ -845,6 +868,7 @@ main(void)
 		cmocka_unit_test(test_stale_ready),
 		cmocka_unit_test(test_drain_remove),
 		cmocka_unit_test(test_remove_by_force),
+		cmocka_unit_test(test_broken),
 		cmocka_unit_test(test_group),
 		cmocka_unit_test(test_drain_leaves_groups),
 		cmocka_unit_test(test_mending),

@@ -136,6 +136,8 @@ commit(Simc *s, const AuViewCommand *c)
 	before = s->head;
 	status = au_view_apply(&s->head, c, &changed, err, sizeof(err));
 	s->commands[s->ncommands++] = *c;
+	if (status == AU_CORRUPT)
+		simc_fail(s, "%s", err);
 	s->hash[s->ncommands] = simc_hash(&s->head);
 	s->figures.commands++;
 	s->figures.changes += changed;
