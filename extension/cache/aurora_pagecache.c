@@ -224,8 +224,12 @@ pin_or_zero(const RelFileNode *rnode, BlockNumber blk,
 	{
 		if (aurora_last_written_get(rnode, blk) <= complete_to)
 		{
+			/* looked at when it is ours: nobody else writes there any more */
 			memcpy(BufferGetPage(*buf), page, BLCKSZ);
-			*from_page = filled = true;
+			*from_page = filled =
+				aurora_client_page_usable((uint8 *) BufferGetPage(*buf), complete_to);
+			if (!filled)
+				MemSet(BufferGetPage(*buf), 0, BLCKSZ);
 		}
 		else
 			aurora_cache_pending.stale_retries++;

@@ -300,7 +300,6 @@ answered_page(AuroraAheadWindow *w, const RelFileNode *rnode, const Entry *e,
 			  XLogRecPtr *complete_to)
 {
 	Run		   *run;
-	const uint8 *page;
 
 	if (e->run == NO_RUN)
 		return NULL;
@@ -327,8 +326,7 @@ answered_page(AuroraAheadWindow *w, const RelFileNode *rnode, const Entry *e,
 		return NULL;
 	*complete_to = XLogRecPtrIsInvalid(run->read_lsn) ?
 		run->pages.as_of : run->read_lsn;
-	page = run->pages.page[e->place];
-	return aurora_client_page_usable(page, *complete_to) ? page : NULL;
+	return run->pages.page[e->place];
 }
 
 /* The block is not cached; find out what an answer says about it. */

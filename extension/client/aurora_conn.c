@@ -620,12 +620,15 @@ next_frame(uint64 id, AuFrame *frame)
 		if (frame->id != 0 && conn->unanswered > 0)
 			conn->unanswered--;
 		k = frame->id == 0 ? NULL : find_kept(frame->id);
+		/* what a node says of another one's question, or says again, is nothing */
+		if (k != NULL && k->conn != conn)
+			k = NULL;
 		if (k != NULL && k->state == KEPT_AWAITED)
 			keep_frame(k, frame, used);
 		else
 		{
 			conn->in_done = used;
-			if (conn->share != NULL)
+			if (conn->share != NULL && k == NULL)
 				aurora_share_done(conn->share, frame->id);
 		}
 		if (id != 0 && frame->id == id)
@@ -920,13 +923,14 @@ release_spare(void)
 			kept[i].memory = NULL;
 			kept[i].cap = 0;
 		}
-	if (conn->in != NULL && conn->in_cap > SPARE_BUFFER_BYTES && conn->in_len == 0)
-	{
-		pfree(conn->in);
-		conn->in = NULL;
-		conn->in_cap = 0;
-		reserve_input(0);
-	}
+	for (int i = 0; i < CONNS_MAX; i++)
+		if (conns[i].in_cap > SPARE_BUFFER_BYTES && conns[i].in_len == 0)
+		{
+			pfree(conns[i].in);
+			conns[i].in = NULL;
+			conns[i].in_cap = 0;
+			conns[i].in_done = 0;
+		}
 }
 
 static void

@@ -13,12 +13,31 @@
 
 #define SHARE_BYTES ((size_t) AURORA_SHARE_SLOTS * AURORA_SHARE_SLOT_PAGES * BLCKSZ)
 
+#define ALLOCATE_TRIES 10
+
 struct AuroraShare
 {
 	uint8	   *base;
 	int			users;
 	uint64		request[AURORA_SHARE_SLOTS];	/* 0: free */
 };
+
+/*
+ * All of it is allocated here, by us: a page that the node were the first to write
+ * could not be had at that moment, which would end the node (SIGBUS), or count as its
+ * memory.  A signal may come in between.
+ */
+static bool
+allocate(int fd)
+{
+	int			rc = EINTR;
+
+	if (ftruncate(fd, SHARE_BYTES) != 0)
+		return false;
+	for (int i = 0; i < ALLOCATE_TRIES && rc == EINTR; i++)
+		rc = posix_fallocate(fd, 0, SHARE_BYTES);
+	return rc == 0;
+}
 
 AuroraShare *
 aurora_share_new(int *fd)
@@ -29,7 +48,7 @@ aurora_share_new(int *fd)
 	*fd = memfd_create("aurora pages", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (*fd < 0)
 		return NULL;
-	if (ftruncate(*fd, SHARE_BYTES) == 0 &&
+	if (allocate(*fd) &&
 		fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
 		base = mmap(NULL, SHARE_BYTES, PROT_READ, MAP_SHARED, *fd, 0);
 	share = base == MAP_FAILED ? NULL :

@@ -36,10 +36,12 @@ au_share_open(long pid, uint32_t fd, uint32_t pages)
 	m->base = MAP_FAILED;
 	if (here >= 0)
 	{
-		/* fails for what is no memfd */
+		/* fails for what is no memfd; all of it there: no write can fail for lack of
+		 * memory, which would be SIGBUS */
 		seals = fcntl(here, F_GET_SEALS);
 		if (seals >= 0 && (seals & F_SEAL_SHRINK) != 0 && fstat(here, &st) == 0 &&
-			st.st_size >= 0 && (uint64_t) st.st_size >= m->len)
+			st.st_size >= 0 && (uint64_t) st.st_size >= m->len &&
+			(uint64_t) st.st_blocks * 512 >= m->len)
 			m->base = mmap(NULL, m->len, PROT_READ | PROT_WRITE, MAP_SHARED, here, 0);
 		close(here);
 	}

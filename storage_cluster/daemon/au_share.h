@@ -4,7 +4,9 @@
  * are put.
  *
  * The client may write there at any time, so nothing is ever read from it.  It
- * cannot take the memory away: it is refused unless sealed against shrinking.
+ * cannot take the memory away: it is refused unless sealed against shrinking.  And
+ * it has allocated all of it: a node must not be killed, or charged, because a
+ * client's memory has run out.
  * Any thread may write; open and close are the loop thread's.
  */
 #ifndef AU_SHARE_H

@@ -26,14 +26,21 @@
 #define REL 16384
 
 static int
-sealed_memory(uint32_t pages, int seals)
+some_memory(uint32_t pages, uint32_t there, int seals)
 {
 	int			fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, (off_t) pages * AU_PAGE_SIZE), 0);
+	assert_int_equal(posix_fallocate(fd, 0, (off_t) there * AU_PAGE_SIZE), 0);
 	assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
 	return fd;
+}
+
+static int
+sealed_memory(uint32_t pages, int seals)
+{
+	return some_memory(pages, pages, seals);
 }
 
 /* How many pages the daemon takes. */
@@ -211,6 +218,9 @@ test_refused(void **state)
 	assert_int_equal(offer(&r, fd, PAGES), 0);	/* it is not open */
 	fd = open(tn.log, O_RDWR);
 	assert_int_equal(offer(&r, fd, 1), 0);	/* an ordinary file */
+	close(fd);
+	fd = some_memory(PAGES, PAGES / 2, F_SEAL_SHRINK);
+	assert_int_equal(offer(&r, fd, PAGES), 0);	/* not allocated yet: the node would do it */
 	close(fd);
 	fd = sealed_memory(PAGES, F_SEAL_SHRINK);
 	assert_int_equal(offer(&r, fd, PAGES + 1), 0);	/* larger than it is */
