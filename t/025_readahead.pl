@@ -319,5 +319,14 @@ cmp_ok($t, '<', 20, sprintf('5 cursors that stand still are opened in %.1f s', $
 is($_->query_safe('MOVE ALL IN c; COMMIT'), '', 'and go on') foreach @idle;
 $_->quit foreach @idle;
 check_all($node, 'at the end', no_pgbench => 1, tiny_cache => 1);
+# A bulk write's ring is 16 MB; while nobody needs the other buffers, a larger
+# table that was just filled is all there, and an index is built without storage.
+$node->append_conf('postgresql.conf', "shared_buffers = 128MB\n");
+$node->restart;
+sql("CREATE TABLE filled USING aurora AS SELECT g, repeat('x', 1000) FROM generate_series(1, 21000) g");
+my $misses = sql('SELECT misses FROM aurora.cache');
+sql('CREATE INDEX ON filled (g)');
+cmp_ok(sql("SELECT aurora.relation_size('filled')"), '>', 20_000_000, 'more than a ring holds');
+is(sql('SELECT misses FROM aurora.cache'), $misses, 'is in memory after a bulk write into free buffers');
 $node->stop;
 done_testing();

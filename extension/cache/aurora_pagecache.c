@@ -450,6 +450,14 @@ extend_remote(Relation rel, BufferAccessStrategy strategy)
 				 errmsg("cannot extend relation \"%s\" beyond %u blocks",
 						RelationGetRelationName(rel), MaxBlockNumber)));
 
+	/*
+	 * A bulk write's ring of buffers spares what others have in memory, and
+	 * the pages it gives up have to come back from storage, whom we would keep
+	 * busy with what it has just been given.  As long as there are buffers
+	 * that nobody uses, none need be given up.
+	 */
+	if (strategy != NULL && have_free_buffer())
+		strategy = NULL;
 	buf = ReadBufferWithoutRelcache(rel->rd_node, MAIN_FORKNUM, blk,
 									RBM_ZERO_AND_LOCK, strategy, true);
 	if (!PageIsNew(BufferGetPage(buf)))
