@@ -138,6 +138,32 @@ ok($node->poll_query_until('postgres', "SELECT count(*) = 4 AND count(*) FILTER 
 			"node number $n has caught up");
 	}
 	is(sql("SELECT shipping FROM aurora.storage_nodes() WHERE address = '$address[2]'"), 'follows', 'the node that was lost follows now');
+
+	# ---- its landing log is damaged: it does not start, and says what to do; that works
+	signal_storage('TERM', 2);
+	my ($file) = sort glob "$dir/node2/volumes/*/log/*.log";
+	open(my $f, '+<:raw', $file) or die "$file: $!";
+	seek($f, 20000, 0);
+	print $f pack('N', int(rand(0xffffffff))) x 4;
+	close $f;
+	my $text = '';
+	ok(!IPC::Run::run([ bindir() . '/aurora_storaged', '--dir', "$dir/node2", '--listen', $address[2],
+				'--meta-listen', "127.0.0.1:$meta[2]" ], '<', \undef, '>', \$text, '2>&1', IPC::Run::timeout(60)),
+		'a node whose landing log is damaged does not start');
+	like($text, qr/landing log "\Q$file\E" is damaged.*let a new node take this one's place, see "A node's landing log is damaged"/,
+		'... and says which file it is, and what to do');
+	ok(IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], 'node', 'list' ], '>', \$list), 'the others go on');
+	for (1 .. 100)
+	{
+		($ok, $said) = ctl(0, 'node', 'remove', $lost, '--force');
+		last if $ok;
+		sleep 0.2;
+	}
+	ok($ok, '... and give it up') or diag $said;
+	system('rm', '-rf', "$dir/node2");
+	start_storage(2);
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM aurora.nodes n, aurora.shipper s WHERE n.address = '$address[2]' AND n.state = 'ok' AND n.applied_lsn >= s.durable_lsn - 8192"),
+		'a new one with an empty directory takes its place') or diag slurp("$dir/daemon2.log");
 }
 
 # ---- the cluster has no view for a moment: nothing of it is needed to go on

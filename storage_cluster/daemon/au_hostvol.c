@@ -71,10 +71,25 @@ free_volume(AuHostVolume *v)
 	free(v);
 }
 
+/* Log that was acknowledged is not here: the node may have nothing to say any
+ * more when the log is agreed on, so it cannot go on with what is left. */
+static void
+tell_way_out(bool others, char *err, size_t errlen)
+{
+	size_t		len = strlen(err);
+
+	snprintf(err + len, errlen - len, "; %s", others ?
+			 "other nodes keep this log, too: let a new node take this one's place, see \"A node's landing log is damaged\" in docs/operation.md" :
+			 "restore the node's directory from a backup");
+}
+
 AuStatus
 au_volume_open_files(AuHostVolume *v, bool others, char *err, size_t errlen)
 {
 	AuStatus	status = au_log_open(v, err, errlen);
+
+	if (status == AU_CORRUPT)
+		tell_way_out(others, err, errlen);
 
 	if (status == AU_OK && !au_mend_finish(v, err, errlen))
 		status = AU_IO;

@@ -461,9 +461,8 @@ recover_segments(Recovery *r)
 		 * damage; a first segment that did not get so far is not here. */
 		landing_segment_name(name, r->found[0]);
 		return landing_error(AU_CORRUPT, r->err, r->errlen,
-							 "landing log \"%s/%s\" has no valid header; "
-							 "restore the directory or remove it and start "
-							 "anew from a backup", l->dir_name, name);
+							 "landing log \"%s/%s\" has no valid header",
+							 l->dir_name, name);
 	}
 	end = l->segs[l->nsegs - 1].end;
 	if (r->is_broken)
@@ -475,12 +474,16 @@ recover_segments(Recovery *r)
 	if (r->cut != 0 && r->mark > r->cut)
 		r->mark = r->cut;
 	if (r->mark > end)
+	{
+		char		name[SEG_NAME_LEN + 1];
+
+		landing_segment_name(name, r->found[r->is_broken ? r->break_seg : r->nfound - 1]);
 		return landing_error(AU_CORRUPT, r->err, r->errlen,
-							 "landing log \"%s\" is damaged or incomplete at "
-							 "%X/%X, but was durable up to %X/%X; restore the "
-							 "directory or remove it and start anew from a "
-							 "backup", l->dir_name, AU_LSN_ARGS(end),
+							 "landing log \"%s/%s\" is damaged or incomplete "
+							 "at %X/%X, but the log was durable up to %X/%X",
+							 l->dir_name, name, AU_LSN_ARGS(end),
 							 AU_LSN_ARGS(r->mark));
+	}
 	return r->is_broken ? remove_beyond_break(r) : AU_OK;
 }
 
@@ -527,8 +530,7 @@ begin_log(Recovery *r, AuLsn start)
 	if (r->mark > start)
 		return landing_error(AU_CORRUPT, r->err, r->errlen,
 							 "landing log \"%s\" has lost its segments: it was "
-							 "durable up to %X/%X; restore the directory or "
-							 "remove it and start anew from a backup",
+							 "durable up to %X/%X",
 							 l->dir_name, AU_LSN_ARGS(r->mark));
 	if (start == AU_LSN_INVALID)
 		return landing_error(AU_INVALID, r->err, r->errlen,
