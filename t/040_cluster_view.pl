@@ -337,7 +337,7 @@ my $t0 = time();
 		my $v = node_in($_[0], $number->{$lead});
 		return $_[0]{leader} != $number->{$lead} && $_[0]{leader} > 0 && !$v->{up} && !$v->{voter} && voters($_[0]) == 3;
 	});
-note(sprintf('after %.1f s', time() - $t0));
+note(sprintf('MEASURED the leader is replaced and DOWN after %.1f s', time() - $t0));
 same_views('without the old leader', @c);
 ctl_ok('the cluster can change', $others[0], 'node', 'weight', $number->{$others[1]}, '110');
 start_node($lead);

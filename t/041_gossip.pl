@@ -132,6 +132,7 @@ eval { $handle[3]->finish; };
 my $took = wait_until('all say that a killed node does not answer', [ 0 .. 2 ], sub { member($_[0], 3)->{state} ne 'alive' }, 15);
 $took += wait_until('the view says down', [ 0 .. 2 ], sub { defined in_view($_[0], 3)->{up} && !in_view($_[0], 3)->{up} }, 15);
 cmp_ok($took, '<', 15, 'within seconds');
+note(sprintf('MEASURED a killed node is DOWN after %.1f s', $took));
 wait_until('all hold it for dead', [ 0 .. 2 ], sub { member($_[0], 3)->{state} eq 'dead' }, 20);
 like(ctl(2, 'status'), qr/at \Q@{[address(3)]}\E: dead for/, '... and auroractl status says so');
 start_node(3);
@@ -141,8 +142,9 @@ cmp_ok(member(status_of(0), 3)->{incarnation}, '>', $before, '... in a new incar
 # ---- one stands still --------------------------------------------------
 my $dead_before = status_of(2)->{gossip}{deaths};
 $handle[2]->signal('STOP');
-wait_until('the view says that a node which stands still is down', [ 0, 1, 3 ],
+$took = wait_until('the view says that a node which stands still is down', [ 0, 1, 3 ],
 	sub { member($_[0], 2)->{state} ne 'alive' && !in_view($_[0], 2)->{up} }, 20);
+note(sprintf('MEASURED a node that stands still is DOWN after %.1f s', $took));
 wait_until('... and it seems dead', [ 0, 1, 3 ], sub { member($_[0], 2)->{state} eq 'dead' }, 20);
 $handle[2]->signal('CONT');
 wait_until('it goes on, objects, and is up', [ 0 .. 3 ], sub { all_alive($_[0], 0 .. 3) && in_view($_[0], 2)->{up} });
