@@ -308,6 +308,7 @@ typedef struct AuNodeOptions
 	uint64_t	hold_limit_bytes;	/* log a hold may keep; 0: any */
 	uint64_t	mend_bytes_per_s;	/* taken from other nodes for a new page store */
 	uint64_t	sync_bytes_per_s;	/* pages read for comparing replicas; 0: never */
+	uint64_t	sync_rest_us;	/* between two comparisons; 0: AU_NODE_SYNC_REST_US */
 	uint64_t	move_bytes_per_s;	/* slices that come in; 0: as fast as may be */
 	uint64_t	drop_grace_us;	/* 0: AU_NODE_DROP_GRACE_US */
 } AuNodeOptions;

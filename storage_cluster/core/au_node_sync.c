@@ -31,6 +31,7 @@
 #include <stdio.h>
 
 #include "cluster/au_view.h"
+#include "core/au_plant.h"
 
 #define ANSWER_US ((uint64_t) 10 * 1000000)
 #define LATER_US ((uint64_t) 50 * 1000)
@@ -227,7 +228,7 @@ go_on(AuVolume *v, uint64_t now)
 				 v->meta.system_identifier, s->skipped, AU_SLICES);
 	s->skipped = 0;
 	v->stats.sync_passes++;
-	rest(v, now + AU_NODE_SYNC_REST_US);
+	rest(v, now + (v->node->opt.sync_rest_us != 0 ? v->node->opt.sync_rest_us : AU_NODE_SYNC_REST_US));
 }
 
 static void
@@ -362,9 +363,9 @@ judge(AuVolume *v, const AuPageId *extent, uint16_t i, const AuSyncPeer *p, cons
 		report(v, &page, p, "the other one is damaged");
 	else if (said(&s->ours, extent, i, &hash) == AU_CORRUPT)
 		report(v, &page, p, "this one is damaged");
-	else if (three && same(&third->answer, &s->ours, extent, i))
+	else if (three && same(&third->answer, &s->ours, extent, i) && !AU_PLANTED(AU_PLANT_MEND_BLIND))
 		report(v, &page, p, "the other one is wrong, a third node has what is here");
-	else if (three && same(&third->answer, &p->answer, extent, i))
+	else if ((three && same(&third->answer, &p->answer, extent, i)) || AU_PLANTED(AU_PLANT_MEND_BLIND))
 	{
 		report(v, &page, p, "this one is wrong, a third node has what the other one has");
 		au_md_damaged(v, "a page is not what two other nodes have");

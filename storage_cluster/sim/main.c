@@ -3,7 +3,7 @@
  * main.c: au_simulate, the command: runs seeds, says which fail.
  *
  *   au_simulate [--seeds N] [--from SEED] [--plant NAME] [--seconds S]
- *               [--groups always|never]
+ *               [--groups always|never] [--repair always|never]
  *   au_simulate --seed SEED [--plant NAME] [-v]     one run, told in full
  *
  * Without --from it begins at a seed nobody has seen.  Each hundredth seed is
@@ -73,6 +73,8 @@ run_one(const SimOptions *opt, SimFigures *sum, bool twice)
 	sum->damaged += f.damaged;
 	sum->lost += f.lost;
 	sum->regroups += f.regroups;
+	sum->spoiled += f.spoiled;
+	sum->repairs += f.repairs;
 	return ok;
 }
 
@@ -109,6 +111,8 @@ main(int argc, char **argv)
 			opt.plant = plant_of(value);
 		else if (strcmp(argv[i], "--groups") == 0)
 			opt.groups = strcmp(value, "always") == 0 ? 1 : strcmp(value, "never") == 0 ? -1 : 0;
+		else if (strcmp(argv[i], "--repair") == 0)
+			opt.repair = strcmp(value, "always") == 0 ? 1 : strcmp(value, "never") == 0 ? -1 : 0;
 		else if (strcmp(argv[i], "--seconds") == 0)
 			opt.fault_us = strtoull(value, NULL, 10) * 1000000;
 		else
@@ -135,8 +139,10 @@ main(int argc, char **argv)
 	printf("%" PRIu64 " seeds from %" PRIu64 ", %.1f seeds/s: %" PRIu64 " faults, %" PRIu64
 		   " records acknowledged, %" PRIu64 " pages read, %" PRIu64 " promises, %" PRIu64
 		   " logs cut, %" PRIu64 " writers fenced, %" PRIu64 " refused, %" PRIu64
-		   " disks spoiled, %" PRIu64 " noticed, %" PRIu64 " log groups changed; %" PRIu64 " seeds failed\n",
+		   " disks spoiled, %" PRIu64 " noticed, %" PRIu64 " log groups changed, %" PRIu64
+		   " page versions spoiled, %" PRIu64 " stores repaired; %" PRIu64 " seeds failed\n",
 		   done, from, (double) done / (seconds() - began), sum.faults, sum.acked_records, sum.reads,
-		   sum.terms, sum.cuts, sum.fenced, sum.refused, sum.damaged, sum.lost, sum.regroups, failed);
+		   sum.terms, sum.cuts, sum.fenced, sum.refused, sum.damaged, sum.lost, sum.regroups,
+		   sum.spoiled, sum.repairs, failed);
 	return failed != 0;
 }

@@ -15,7 +15,7 @@ AuPlant		au_planted;
 const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
 	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once",
-	"no-objection", "gossip-stale"
+	"no-objection", "gossip-stale", "mend-old", "mend-blind"
 };
 
 /* ---- chance: xoshiro256**, seeded by splitmix64 (Blackman and Vigna) --- */
@@ -133,6 +133,17 @@ choose_swarm(Sim *s)
 	s->groups.on = s->opt.plant == SIM_PLANT_OLD_EPOCH || s->opt.plant == SIM_PLANT_TWO_AT_ONCE ||
 		(s->opt.plant == SIM_PLANT_NONE &&
 		 (s->opt.groups > 0 || (s->opt.groups == 0 && (s->opt.seed * UINT64_C(0x9e3779b97f4a7c15)) >> 63)));
+	s->groups.on = s->groups.on && s->opt.repair <= 0;
+	s->repair = s->nnodes > 1 && !s->groups.on &&
+		(s->opt.plant == SIM_PLANT_MEND_OLD || s->opt.plant == SIM_PLANT_MEND_BLIND ||
+		 (s->opt.plant == SIM_PLANT_NONE &&
+		  (s->opt.repair > 0 || (s->opt.repair == 0 && (s->opt.seed * UINT64_C(0xda942042e4dd58b5)) >> 61 == 0))));
+	if (s->repair)
+	{
+		/* one thing that spoils data at a time: a good copy must be left */
+		s->swarm.damage = 0;
+		s->swarm.spoil = 300 + sim_below(s, 2000);
+	}
 	sim_group_init(s, s->nnodes, s->quorum);
 }
 
@@ -237,6 +248,8 @@ inject(Sim *s)
 		s->figures.faults++;
 	}
 	if (sim_one_in(s, w->damage) && sim_disk_damage(some_node(s)))
+		s->figures.faults++;
+	if (sim_one_in(s, w->spoil) && sim_repair_damage(some_node(s)))
 		s->figures.faults++;
 	if (sim_one_in(s, w->copy))
 	{
@@ -345,7 +358,9 @@ sim_run(Sim *s, const SimOptions *opt)
 		opt->plant == SIM_PLANT_OLD_EPOCH ? AU_PLANT_OLD_EPOCH :
 		opt->plant == SIM_PLANT_TWO_AT_ONCE ? AU_PLANT_TWO_AT_ONCE :
 		opt->plant == SIM_PLANT_NO_OBJECTION ? AU_PLANT_NO_OBJECTION :
-		opt->plant == SIM_PLANT_GOSSIP_STALE ? AU_PLANT_GOSSIP_STALE : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_GOSSIP_STALE ? AU_PLANT_GOSSIP_STALE :
+		opt->plant == SIM_PLANT_MEND_OLD ? AU_PLANT_MEND_OLD :
+		opt->plant == SIM_PLANT_MEND_BLIND ? AU_PLANT_MEND_BLIND : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);
@@ -361,7 +376,8 @@ sim_run(Sim *s, const SimOptions *opt)
 		tick(s);
 	if (!s->broken)
 		calm(s);
-	end = s->now + opt->quiet_us;
+	/* a repair that failed is tried again after a while */
+	end = s->now + opt->quiet_us * (s->repair ? 5 : 1);
 	while (s->now < end && !s->broken && missing != NULL)
 	{
 		for (int i = 0; i < 20 && !s->broken; i++)

@@ -105,7 +105,16 @@ typedef struct SimRecord
 	uint32_t	blk;
 	uint32_t	len;
 	size_t		ops;			/* offset into bytes */
+	bool		rot;			/* it is damaged, and its checksum tells */
 } SimRecord;
+
+/* Damage of a block that no checksum tells: from a version on. */
+typedef enum SimWrong
+{
+	SIM_SOUND,
+	SIM_WRONG,					/* other bytes */
+	SIM_STALE					/* changes are lost: older bytes */
+} SimWrong;
 
 typedef struct SimStore
 {
@@ -115,14 +124,19 @@ typedef struct SimStore
 	uint8_t    *bytes;
 	size_t		bytes_len;
 	size_t		bytes_cap;
+	SimWrong	wrong[SIM_BLOCKS];
+	AuLsn		wrong_from[SIM_BLOCKS];
 } SimStore;
 
 AuStatus	sim_store_apply(SimStore *st, const AuWalRecord *rec);
-/* Page as of lsn; AU_NOT_FOUND if nothing changed it. */
+void		sim_store_add(SimStore *st, AuLsn end, uint32_t blk, const uint8_t *ops, uint32_t len);
+/* Page as of lsn; AU_NOT_FOUND if nothing changed it; AU_CORRUPT. */
 AuStatus	sim_store_read(const SimStore *st, uint32_t blk, AuLsn lsn, uint8_t *page);
 void		sim_store_cut(SimStore *st, AuLsn lsn);	/* forget records ending above */
 void		sim_store_copy(SimStore *to, const SimStore *from, AuLsn upto);	/* to is empty */
 void		sim_store_free(SimStore *st);
+
+typedef struct SimDigest SimDigest;
 
 #define SIM_OPINIONS_MAX 64
 
@@ -188,6 +202,25 @@ typedef struct SimNode
 	bool		writing;
 	bool		write_persist;
 	uint64_t	write_due;
+	AuLsn		written;		/* by the last write, in files or not */
+	AuLsn		written_restart;
+
+	/* Repair (sim_repair.c) */
+	SimDigest  *digest;			/* whose step is under way */
+	uint64_t	digest_due;
+	int			digests;
+	AuExportJob *exports[AU_NODE_EXPORTS_MAX];
+	uint64_t	export_due[AU_NODE_EXPORTS_MAX];
+	SimStore	fresh;			/* the store that is made anew */
+	AuLsn		fresh_applied;
+	AuLsn		fresh_restart;
+	AuPlace		fresh_place;
+	bool		fresh_all;
+	bool		fresh_ready;
+	uint8_t    *chunk;			/* to be taken */
+	size_t		chunk_len;
+	uint64_t	chunk_due;
+	uint64_t	wrong_at;		/* a wrong version was there to be read last */
 } SimNode;
 
 void		sim_node_init(Sim *s, int index);
@@ -211,6 +244,20 @@ void		sim_node_wipe(SimNode *n);
 bool		sim_node_adopt(SimNode *n, const SimNode *from, const AuGroup *group);
 /* One that was in no group yet goes on with what was committed. */
 void		sim_node_follow(SimNode *n);
+
+/* ---- damaged pages, and their repair (sim_repair.c) --------------------- */
+
+void		sim_repair_init(SimNode *n);
+void		sim_repair_tick(SimNode *n);
+void		sim_repair_crash(SimNode *n);
+/* The store that was made anew takes the old one's place; false: there is none. */
+bool		sim_repair_switch(SimNode *n);
+/* A version goes wrong; false: not now. */
+bool		sim_repair_damage(SimNode *n);
+/* NULL: nothing is damaged, nothing is being repaired. */
+const char *sim_repair_missing(const SimNode *n);
+/* Of the tree over all pages as of lsn. */
+uint64_t	sim_repair_root(const SimNode *n, AuLsn lsn);
 
 /* ---- the log group (sim_group.c) -------------------------------------- */
 
@@ -338,6 +385,8 @@ typedef enum SimPlant
 	SIM_PLANT_TWO_AT_ONCE,		/* two nodes of a group are replaced at once */
 	SIM_PLANT_NO_OBJECTION,		/* a node that is suspected keeps silent */
 	SIM_PLANT_GOSSIP_STALE,		/* the opinion heard last counts */
+	SIM_PLANT_MEND_OLD,			/* a repair brings old versions back */
+	SIM_PLANT_MEND_BLIND,		/* a repair takes the damaged copy for the good one */
 	SIM_PLANTS
 } SimPlant;
 
@@ -352,6 +401,7 @@ typedef struct SimOptions
 	bool		verbose;
 	int			groups;			/* log groups change: 1 always, -1 never, 0 as the
 								 * seed says */
+	int			repair;			/* pages are damaged and repaired: likewise */
 } SimOptions;
 
 /* How often each kind of trouble comes, drawn from the seed: 0 never, else
@@ -370,6 +420,7 @@ typedef struct SimSwarm
 	uint64_t	sync_error;
 	uint64_t	io_error;
 	uint64_t	damage;
+	uint64_t	spoil;			/* page versions; with repair only */
 	uint64_t	twice;
 	uint64_t	copy;
 	bool		clock_skew;
@@ -393,6 +444,8 @@ typedef struct SimFigures
 	uint64_t	damaged;
 	uint64_t	lost;			/* nodes whose damage was noticed */
 	uint64_t	regroups;
+	uint64_t	spoiled;		/* page versions */
+	uint64_t	repairs;
 } SimFigures;
 
 struct Sim
@@ -406,6 +459,9 @@ struct Sim
 	uint8_t		quorum;			/* of the first group */
 	SimGroups	groups;
 	bool		quiet;
+	bool		repair;			/* replicas are compared and repaired */
+	uint64_t	end_root;		/* of the digest that all must have in the end */
+	uint64_t	hurt_at;		/* some node was damaged, or being repaired */
 	SimNode		nodes[SIM_NODES_MAX];
 	SimWriter	writers[SIM_WRITERS_MAX];
 	SimReader	readers[SIM_READERS];

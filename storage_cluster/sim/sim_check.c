@@ -12,6 +12,8 @@
  *     spoiled and who noticed: they stay down.
  *     Gossip of each node holds the others for what they are; before, what a
  *     node is held for only moves up (sim_node.c).
+ *     With repair: no page version is damaged then, none is lost, none is there
+ *     that is not committed; and the digests of all nodes are the same.
  *  5. Log that is read from a disk is what was written to it (sim_disk.c).
  */
 #include "sim/sim.h"
@@ -80,6 +82,10 @@ sim_check_page(Sim *s, int node, uint32_t blk, AuLsn as_of, AuStatus status, con
 	AuStatus	want;
 
 	sim_trace(s, blk, as_of);
+	/* What is wrong and cannot be seen is shown until it is compared; an answer
+	 * may be late. */
+	if (s->nodes[node].wrong_at != 0 && s->now < s->nodes[node].wrong_at + 5000000)
+		return;
 	if (as_of > truth_end(s))
 	{
 		/*
@@ -201,6 +207,8 @@ sim_check_quiet(Sim *s)
 			return wrong;
 		if (n->lost || !sim_group_has(sim_group(s, 0), n))
 			continue;
+		if ((wrong = sim_repair_missing(n)) != NULL)
+			return wrong;
 		if (!n->up || n->log_durable < end || n->applied < pages)
 		{
 			snprintf(text, sizeof(text), "node %u %s, has log up to %X/%X, pages up to %X/%X of %X/%X", i,
@@ -212,12 +220,35 @@ sim_check_quiet(Sim *s)
 	return NULL;
 }
 
+/* Each committed version is there, as it is, and no other. */
+static void
+check_versions(Sim *s, const SimNode *n)
+{
+	const SimStore *a = &n->store;
+	const SimStore *b = &s->model;
+
+	for (size_t i = 0; i < a->n || i < b->n; i++)
+		if (i >= a->n || i >= b->n || a->records[i].end != b->records[i].end ||
+			a->records[i].blk != b->records[i].blk || a->records[i].len != b->records[i].len ||
+			a->records[i].rot || memcmp(a->bytes + a->records[i].ops, b->bytes + b->records[i].ops,
+											   b->records[i].len) != 0)
+		{
+			sim_fail(s, "node %d has other page versions than were committed: %zu, not %zu, the first at %X/%X",
+					 n->index, a->n, b->n, AU_LSN_ARGS(i < b->n ? b->records[i].end : a->records[i].end));
+			return;
+		}
+	if (s->repair && sim_repair_root(n, truth_end(s)) != s->end_root)
+		sim_fail(s, "node %d has another digest", n->index);
+}
+
 void
 sim_check_end(Sim *s)
 {
 	uint8_t		page[AU_PAGE_SIZE];
+	SimNode		truth = {.store = s->model};
 
 	check_held(s, true);
+	s->end_root = sim_repair_root(&truth, truth_end(s));
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		SimNode    *n = &s->nodes[i];
@@ -238,5 +269,7 @@ sim_check_end(Sim *s)
 
 			sim_check_page(s, (int) i, blk, truth_end(s), status, page);
 		}
+		if (n->up)
+			check_versions(s, n);
 	}
 }

@@ -214,7 +214,8 @@ static AuStatus
 store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 {
 	(void) ctx;
-	(void) vol;
+	if (sim_repair_switch(vol))
+		return AU_OK;
 	snprintf(err, errlen, "cannot reopen");
 	return AU_IO;
 }
@@ -280,9 +281,21 @@ store_read(void *ctx, void *vol, AuPageBatch *b)
 {
 	(void) ctx;
 	b->status = AU_OK;
-	for (; b->done < b->nblocks; b->done++)
-		au_pages_add(&b->answer, sim_store_read(&((SimNode *) vol)->store, b->blocks[b->done],
-												b->lsn, au_pages_slot(&b->answer)));
+	for (; b->done < b->nblocks && b->status == AU_OK; b->done++)
+	{
+		AuStatus	status = sim_store_read(&((SimNode *) vol)->store, b->blocks[b->done], b->lsn,
+											au_pages_slot(&b->answer));
+
+		if (status == AU_CORRUPT)
+			b->status = status;
+		else
+			au_pages_add(&b->answer, status);
+	}
+	if (b->status != AU_OK)
+	{
+		snprintf(b->err, sizeof(b->err), "a version's checksum is wrong");
+		return true;
+	}
 	if (!au_frame_end(&b->answer))
 		abort();
 	return true;
@@ -351,6 +364,8 @@ sim_node_init(Sim *s, int index)
 	};
 	n->clock_ahead = s->swarm.clock_skew ? sim_below(s, 1u << 30) : 0;
 	n->clock_permille = s->swarm.clock_skew ? 900 + sim_below(s, 200) : 1000;
+	if (s->repair)
+		sim_repair_init(n);
 	sim_disk_init(n);
 }
 
@@ -395,13 +410,18 @@ start_gossip(SimNode *n)
 void
 sim_node_start(SimNode *n)
 {
-	AuNodeOptions opt = {.node_id = sim_node_id(n),.alone = true};
+	AuNodeOptions opt = {
+		.node_id = sim_node_id(n),.alone = true,.mend_bytes_per_s = 64 << 20,
+		.sync_bytes_per_s = n->sim->repair ? 64 << 20 : 0,.sync_rest_us = 500000
+	};
 	char		err[512];
 
 	if (!sim_disk_open(n))
 		return;
 	n->failed = false;
 	n->writing = false;
+	n->written = n->persisted_applied;
+	n->written_restart = n->persisted_restart;
 	n->node = au_node_new(&n->host, &opt);
 	if (n->node == NULL)
 		abort();
@@ -456,7 +476,10 @@ sim_node_crash(SimNode *n)
 				au_node_conn_closed(n->node, side->conn);
 		}
 	sim_net_cut(s, n->index);
+	sim_repair_crash(n);
 	au_node_free(n->node);
+	if (n->digests != 0)
+		sim_fail(s, "node %d leaks %d digests", n->index, n->digests);
 	n->node = NULL;
 	n->up = false;
 	n->start_at = s->now + 1000 + sim_below(s, 3000000);
@@ -531,9 +554,13 @@ sim_node_tick(SimNode *n)
 		return;
 	finish_closes(n);
 	sim_disk_tick(n);
+	if (s->repair)
+		sim_repair_tick(n);
 	if (n->writing && s->now >= n->write_due)
 	{
 		n->writing = false;
+		n->written = n->frozen_applied;
+		n->written_restart = n->frozen_restart;
 		if (n->write_persist)
 		{
 			n->persisted_applied = n->frozen_applied;

@@ -9,34 +9,37 @@
 
 #include "common/au_page.h"
 
+void
+sim_store_add(SimStore *st, AuLsn end, uint32_t blk, const uint8_t *ops, uint32_t len)
+{
+	if (st->n == st->cap)
+	{
+		st->cap = st->cap * 2 + 256;
+		st->records = realloc(st->records, st->cap * sizeof(*st->records));
+	}
+	if (st->bytes_len + len > st->bytes_cap)
+	{
+		st->bytes_cap = (st->bytes_len + len) * 2 + 4096;
+		st->bytes = realloc(st->bytes, st->bytes_cap);
+	}
+	if (st->records == NULL || st->bytes == NULL)
+		abort();
+	memcpy(st->bytes + st->bytes_len, ops, len);
+	st->records[st->n++] = (SimRecord)
+	{
+		end, blk, len, st->bytes_len, false
+	};
+	st->bytes_len += len;
+}
+
 AuStatus
 sim_store_apply(SimStore *st, const AuWalRecord *rec)
 {
 	if (rec->kind != AU_WAL_OURS)
 		return AU_OK;
 	for (int i = 0; i < rec->nblocks; i++)
-	{
-		const AuWalBlock *b = &rec->blocks[i];
-
-		if (st->n == st->cap)
-		{
-			st->cap = st->cap * 2 + 256;
-			st->records = realloc(st->records, st->cap * sizeof(*st->records));
-		}
-		if (st->bytes_len + b->data_len > st->bytes_cap)
-		{
-			st->bytes_cap = (st->bytes_len + b->data_len) * 2 + 4096;
-			st->bytes = realloc(st->bytes, st->bytes_cap);
-		}
-		if (st->records == NULL || st->bytes == NULL)
-			abort();
-		memcpy(st->bytes + st->bytes_len, b->data, b->data_len);
-		st->records[st->n++] = (SimRecord)
-		{
-			rec->end, b->page.blk, b->data_len, st->bytes_len
-		};
-		st->bytes_len += b->data_len;
-	}
+		sim_store_add(st, rec->end, rec->blocks[i].page.blk, rec->blocks[i].data,
+					  rec->blocks[i].data_len);
 	return AU_OK;
 }
 
@@ -47,13 +50,19 @@ sim_store_read(const SimStore *st, uint32_t blk, AuLsn lsn, uint8_t *page)
 	AuStatus	status;
 
 	/* each record of a page begins it anew: the newest one is enough */
+	if (st->wrong[blk] == SIM_STALE && lsn >= st->wrong_from[blk])
+		lsn = st->wrong_from[blk] - 1;
 	while (i > 0 && (st->records[i - 1].end > lsn || st->records[i - 1].blk != blk))
 		i--;
 	memset(page, 0, AU_PAGE_SIZE);
 	if (i == 0)
 		return AU_NOT_FOUND;
+	if (st->records[i - 1].rot)
+		return AU_CORRUPT;
 	status = au_page_apply(page, st->bytes + st->records[i - 1].ops, st->records[i - 1].len, NULL);
 	au_page_set_lsn(page, st->records[i - 1].end);
+	if (st->wrong[blk] == SIM_WRONG && lsn >= st->wrong_from[blk])
+		page[AU_PAGE_SIZE - 1] ^= 0x55;
 	return status;
 }
 
@@ -62,6 +71,9 @@ sim_store_cut(SimStore *st, AuLsn lsn)
 {
 	while (st->n > 0 && st->records[st->n - 1].end > lsn)
 		st->bytes_len = st->records[--st->n].ops;
+	for (uint32_t blk = 0; blk < SIM_BLOCKS; blk++)
+		if (st->wrong_from[blk] > lsn)
+			st->wrong[blk] = SIM_SOUND;
 }
 
 void

@@ -14,11 +14,11 @@ failed=0
 while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
 	for groups in never always; do
-		"$simulate" --seed "$seed" --groups $groups >/dev/null ||
+		"$simulate" --seed "$seed" --groups $groups --repair never >/dev/null ||
 			{ echo "seed $seed, which failed before, FAILED (--groups $groups)"; failed=1; }
 	done
 done <"$here/seeds"
-for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale; do
+for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale mend-old mend-blind; do
 	"$simulate" --from 1 --seeds 300 --plant $plant || failed=1
 done
 while read -r seed _; do
