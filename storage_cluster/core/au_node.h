@@ -393,6 +393,8 @@ bool		au_node_stopped(const AuNode *node);
 	X(PERSIST, "persist", "a sync of the landing log") \
 	X(DECODE, "decode", "a piece of log cut into records") \
 	X(APPLY, "apply", "the records of a piece of log put into the page store") \
+	X(TURN, "apply_turn", "pieces of log decoded and applied before requests are looked at") \
+	X(GC, "gc", "a step of removing what was dropped, truncated or given away") \
 	X(WRITE, "write", "a generation of changes written to RocksDB") \
 	X(READ, "read", "a request, from when it can be answered until it is") \
 	X(READ_WAIT, "read_wait", "a read waiting for log to be applied") \

@@ -711,10 +711,36 @@ persist_if_due(AuVolume *v, uint64_t now, uint64_t *wait)
 	(void) start_write(v, true);
 }
 
+/* true: there is more to apply now. */
+static bool
+apply_pieces(AuVolume *v, uint64_t now)
+{
+	AuLsn		before = v->next_feed;
+	bool		more = apply_piece(v);
+
+	for (int i = 1; more && i < AU_NODE_SLICE_PIECES && now_us(v) - now < AU_NODE_SLICE_US; i++)
+		more = apply_piece(v);
+	if (v->next_feed != before)
+		au_hist_add(&v->latency[AU_STAGE_TURN], now_us(v) - now);
+	return more;
+}
+
+/* true: there is more to remove now. */
+static bool
+gc_step(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+	uint64_t	start = now_us(v);
+	bool		more = h->store_gc_step(h->ctx, v->handle);
+
+	if (more)
+		au_hist_add(&v->latency[AU_STAGE_GC], now_us(v) - start);
+	return more;
+}
+
 uint64_t
 au_v_run(AuVolume *v)
 {
-	const AuNodeHost *h = &v->node->host;
 	uint64_t	now = now_us(v);
 	uint64_t	wait = UINT64_MAX;
 	bool		more;
@@ -734,14 +760,12 @@ au_v_run(AuVolume *v)
 	if (v->node->dead)
 		return UINT64_MAX;
 	now = now_us(v);
-	more = apply_piece(v);
-	for (int i = 1; more && i < AU_NODE_SLICE_PIECES && now_us(v) - now < AU_NODE_SLICE_US; i++)
-		more = apply_piece(v);
+	more = apply_pieces(v, now);
 	if (v->store_state == AU_STORE_OK && v->cut == 0 && !v->failed)
 	{
 		persist_if_due(v, now, &wait);
 		trim(v);
-		more = h->store_gc_step(h->ctx, v->handle) || more;
+		more = gc_step(v) || more;
 	}
 	return more ? 0 : wait;
 }

@@ -45,6 +45,10 @@ typedef struct AuHostVolume
 	AuLsn		persisted_applied;	/* known also while store is NULL */
 	AuLsn		persisted_restart;
 
+	uv_work_t	remove_work;	/* files of log that was trimmed */
+	bool		removing;
+	bool		remove_again;	/* there came more meanwhile */
+	char		remove_err[512];
 	uv_work_t	sync_work;
 	AuStatus	sync_status;
 	char		sync_err[512];
@@ -117,6 +121,10 @@ struct AuDaemon
 	bool		stopping;
 	bool		failed;
 	AuSnapshot	snapshot;
+	AuHist		turns;			/* of the loop, without its waiting for events */
+	AuHist		snapshots;
+	uint64_t	turned_ns;		/* the last one's end, and the loop's idle time then */
+	uint64_t	turned_idle_ns;
 	void	   *http;			/* au_http.c */
 	struct AuMeta *meta;		/* NULL: in no cluster */
 	bool		telling_ready;	/* SLICES_READY is under way */

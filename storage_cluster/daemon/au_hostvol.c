@@ -332,11 +332,57 @@ host_log_read(void *ctx, void *vol, AuLsn lsn, uint8_t *buf, size_t cap, size_t 
 	return au_landing_read(((AuHostVolume *) vol)->landing, lsn, buf, cap, got, err, errlen);
 }
 
+static void
+remove_work(uv_work_t *work)
+{
+	AuHostVolume *v = work->data;
+
+	v->remove_err[0] = '\0';
+	(void) au_landing_remove(v->landing, v->remove_err, sizeof(v->remove_err));
+}
+
+static void remove_start(AuHostVolume *v);
+
+static void
+remove_done(uv_work_t *work, int status)
+{
+	AuHostVolume *v = work->data;
+
+	(void) status;
+	v->daemon->work--;
+	v->removing = false;
+	if (v->remove_err[0] != '\0')
+		au_log(v->daemon, AU_LOG_WARNING, "volume %" PRIu64 ": could not trim the landing log: %s",
+			   v->system_identifier, v->remove_err);
+	else if (v->remove_again)
+		remove_start(v);
+	au_wake(v->daemon);
+}
+
+/* A file of 64 MB takes tens of milliseconds: too long for the loop. */
+static void
+remove_start(AuHostVolume *v)
+{
+	v->remove_again = v->removing;
+	if (v->removing)
+		return;
+	v->removing = true;
+	v->remove_work.data = v;
+	v->daemon->work++;
+	uv_queue_work(v->daemon->loop, &v->remove_work, remove_work, remove_done);
+}
+
 static AuStatus
 host_log_trim(void *ctx, void *vol, AuLsn lsn, char *err, size_t errlen)
 {
+	AuHostVolume *v = vol;
+	bool		more = false;
+	AuStatus	status = au_landing_forget(v->landing, lsn, &more, err, errlen);
+
 	(void) ctx;
-	return au_landing_trim(((AuHostVolume *) vol)->landing, lsn, err, errlen);
+	if (more)
+		remove_start(v);
+	return status;
 }
 
 static AuStatus

@@ -36,6 +36,7 @@ au_snapshot_make(AuDaemon *d)
 {
 	AuSnapshot *s = &d->snapshot;
 	bool		healthy = false;
+	uint64_t	start = uv_hrtime();
 	char	   *json = au_status_json(d, &healthy);
 	char	   *metrics = au_status_metrics(d);
 
@@ -54,6 +55,7 @@ au_snapshot_make(AuDaemon *d)
 		free(json);
 		free(metrics);
 	}
+	au_hist_add(&d->snapshots, (uv_hrtime() - start) / 1000);
 	s->serial++;
 	pthread_cond_broadcast(&s->made);
 	pthread_mutex_unlock(&s->lock);

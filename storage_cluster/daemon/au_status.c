@@ -307,6 +307,8 @@ au_status_json(AuDaemon *d, bool *healthy)
 						json_integer((json_int_t) (d->config.disk_limit_mb * 1024 * 1024)));
 	json_object_set_new(root, "disk_free_bytes",
 						json_integer((json_int_t) au_disk_free(d->config.dir)));
+	json_object_set_new(root, "loop", json_pack("{s:o,s:o}", "turn", au_latency_json(&d->turns),
+												"snapshot", au_latency_json(&d->snapshots)));
 	json_object_set_new(root, "volumes", volumes);
 	if (d->meta != NULL)
 		json_object_set_new(root, "cluster", au_meta_json(d->meta));
@@ -409,6 +411,10 @@ au_status_metrics(AuDaemon *d)
 	for (uint32_t i = 0; i < count; i++)
 		for (int k = 0; k < STAGES; k++)
 			add_latency(&t, &f[i], k);
+	au_text_add(&t, "# HELP aurora_storaged_loop_seconds turns of the thread that takes all messages, without waiting; snapshots it makes for status and metrics\n"
+				"# TYPE aurora_storaged_loop_seconds histogram\n");
+	au_text_histogram(&t, "loop", "part=\"turn\"", &d->turns);
+	au_text_histogram(&t, "loop", "part=\"snapshot\"", &d->snapshots);
 	au_kv_metrics(d, &t);
 	au_gossip_metrics(d, &t);
 	if (d->meta != NULL)

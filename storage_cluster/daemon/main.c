@@ -132,6 +132,19 @@ stop_step(AuDaemon *d)
 		uv_stop(d->loop);
 }
 
+/* From one look at the node to the next, less the time nothing was to be done. */
+static void
+count_turn(AuDaemon *d)
+{
+	uint64_t	now = uv_hrtime();
+	uint64_t	idle = uv_metrics_idle_time(d->loop);
+
+	if (d->turned_ns != 0)
+		au_hist_add(&d->turns, (now - d->turned_ns - (idle - d->turned_idle_ns)) / 1000);
+	d->turned_ns = now;
+	d->turned_idle_ns = idle;
+}
+
 static void
 on_check(uv_check_t *check)
 {
@@ -156,6 +169,7 @@ on_check(uv_check_t *check)
 		else
 			uv_timer_start(&d->timer, on_timer, wait / 1000 + 1, 0);
 	}
+	count_turn(d);
 }
 
 static void
@@ -337,6 +351,7 @@ main(int argc, char **argv)
 	umask(0077);
 	setvbuf(stderr, NULL, _IOLBF, 4096);
 	d->loop = uv_default_loop();
+	(void) uv_loop_configure(d->loop, UV_METRICS_IDLE_TIME);
 	d->started_ms = uv_hrtime() / 1000000;
 	pthread_mutex_init(&d->snapshot.lock, NULL);
 	pthread_cond_init(&d->snapshot.made, NULL);

@@ -596,6 +596,7 @@ au_landing_close(AuLanding *l)
 	pthread_mutex_destroy(&l->lock);
 	pthread_mutex_destroy(&l->sync_lock);
 	free(l->segs);
+	free(l->gone);
 	free(l->window.buf);
 	free(l->dir_name);
 	free(l);

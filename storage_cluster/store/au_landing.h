@@ -26,7 +26,7 @@
  *     later ones, or of the file "durable") lies above that place: writes that
  *     were not synced may reach the disk in any order.  Otherwise bytes that
  *     were durable are damaged: AU_CORRUPT, never a silent cut.
- *  4. Segment files are deleted only by au_landing_trim and
+ *  4. Segment files are deleted only by au_landing_remove and
  *     au_landing_truncate, and in opening as 3 says.
  *
  * What 3 does not notice: on ordinary files, damage to what the very last sync
@@ -34,7 +34,7 @@
  * persistent memory there is no such gap.
  *
  * Threads: one appends, reads, trims and truncates; another may sync, so that
- * a group of appends shares one sync.  But if au_landing_sync_inline(), the
+ * a group of appends shares one sync; a third may remove trimmed files.  But if au_landing_sync_inline(), the
  * sync must be called by the thread that appends: it waits for that thread's
  * own stores.
  */
@@ -105,8 +105,16 @@ const char *au_landing_kind(const AuLanding *l);	/* "file" or "pmem" */
 AuStatus	au_landing_read(AuLanding *l, AuLsn lsn, uint8_t *buf, size_t cap,
 							size_t *got, char *err, size_t errlen);
 
-/* Forget whole segments that end at or below lsn and are durable.  The newest
- * one stays.  Call from the thread that appends and reads. */
+/*
+ * Forget whole segments that end at or below lsn and are durable.  The newest
+ * one stays.  Call from the thread that appends and reads; it waits for no
+ * disk.  *more: files are to be removed by au_landing_remove.
+ */
+AuStatus	au_landing_forget(AuLanding *l, AuLsn lsn, bool *more, char *err, size_t errlen);
+/* Remove the files of what was forgotten, which takes tens of milliseconds each:
+ * any thread, but one at a time.  After a failure the next call goes on. */
+AuStatus	au_landing_remove(AuLanding *l, char *err, size_t errlen);
+/* Both. */
 AuStatus	au_landing_trim(AuLanding *l, AuLsn lsn, char *err, size_t errlen);
 
 /* Cut off everything at and above lsn (log that was never acknowledged),

@@ -2,7 +2,9 @@
 /*
  * au_landing_cut.c: shortening the landing log at either end.
  *
- * Trimming removes whole segments, oldest first.  Truncating:
+ * Trimming removes whole segments, oldest first: from memory by the thread that
+ * appends, their files later by another one, for that may wait for the disk.
+ * Truncating:
  *
  *   copy of the entry that is cut in two ──▶ TMP_NAME, durable
  *   mark lowered, with "cut at lsn"      ──▶ durable: from here on the cut is
@@ -24,7 +26,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Removes a segment's file, durably. */
+/* Removes a segment's file, durably; nobody reads it. */
 static AuStatus
 remove_segment_file(AuLanding *l, AuLsn first, char *err, size_t errlen)
 {
@@ -32,7 +34,6 @@ remove_segment_file(AuLanding *l, AuLsn first, char *err, size_t errlen)
 	int			e;
 
 	landing_segment_name(name, first);
-	landing_read_forget(l);
 	e = l->io->file_remove(l->dir, name);
 	if (e != 0 && e != ENOENT)	/* gone after an earlier attempt is fine */
 		return landing_os_error(l, e, "remove", name, err, errlen);
@@ -56,8 +57,37 @@ segment_cut(AuLanding *l, LandingSegment *seg, AuLsn lsn, uint64_t off)
 	atomic_fetch_sub(&l->bytes, before - off);
 }
 
+/* The oldest segment's file is to be removed; false: out of memory. */
+static bool
+forget_oldest(AuLanding *l)
+{
+	LandingSegment *seg = &l->segs[0];
+	bool		ok = true;
+
+	pthread_mutex_lock(&l->lock);
+	if (l->ngone == l->gone_cap)
+	{
+		size_t		cap = l->gone_cap == 0 ? 8 : 2 * l->gone_cap;
+		LandingGone *bigger = realloc(l->gone, cap * sizeof(*bigger));
+
+		ok = bigger != NULL;
+		if (ok)
+		{
+			l->gone = bigger;
+			l->gone_cap = cap;
+		}
+	}
+	if (ok)
+		l->gone[l->ngone++] = (LandingGone)
+		{
+			seg->first, landing_segment_space(seg)
+		};
+	pthread_mutex_unlock(&l->lock);
+	return ok;
+}
+
 AuStatus
-au_landing_trim(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
+au_landing_forget(AuLanding *l, AuLsn lsn, bool *more, char *err, size_t errlen)
 {
 	AuLsn		limit = atomic_load(&l->durable_lsn);
 	AuStatus	status = landing_check_usable(l, err, errlen);
@@ -69,16 +99,53 @@ au_landing_trim(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
 	while (status == AU_OK && l->nsegs > 1 && l->segs[0].end <= limit &&
 		   l->segs[0].end < atomic_load(&l->durable_lsn))
 	{
-		status = remove_segment_file(l, l->segs[0].first, err, errlen);
-		if (status != AU_OK)
+		if (!forget_oldest(l))
+		{
+			status = landing_error(AU_NOMEM, err, errlen, "out of memory");
 			break;
-		atomic_fetch_sub(&l->bytes, landing_segment_space(&l->segs[0]));
+		}
+		landing_read_forget(l);
 		free(l->segs[0].places);
 		l->nsegs--;
 		memmove(l->segs, l->segs + 1, l->nsegs * sizeof(l->segs[0]));
 		atomic_store(&l->start_lsn, l->segs[0].first);
 	}
+	pthread_mutex_lock(&l->lock);
+	*more = l->ngone > 0;
+	pthread_mutex_unlock(&l->lock);
 	return status;
+}
+
+AuStatus
+au_landing_remove(AuLanding *l, char *err, size_t errlen)
+{
+	AuStatus	status = AU_OK;
+
+	pthread_mutex_lock(&l->lock);
+	while (status == AU_OK && l->ngone > 0)
+	{
+		LandingGone oldest = l->gone[0];
+
+		pthread_mutex_unlock(&l->lock);
+		status = remove_segment_file(l, oldest.first, err, errlen);
+		pthread_mutex_lock(&l->lock);
+		if (status != AU_OK)
+			break;
+		l->ngone--;
+		memmove(l->gone, l->gone + 1, l->ngone * sizeof(l->gone[0]));
+		atomic_fetch_sub(&l->bytes, oldest.space);
+	}
+	pthread_mutex_unlock(&l->lock);
+	return status;
+}
+
+AuStatus
+au_landing_trim(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
+{
+	bool		more;
+	AuStatus	status = au_landing_forget(l, lsn, &more, err, errlen);
+
+	return status == AU_OK && more ? au_landing_remove(l, err, errlen) : status;
 }
 
 /*
@@ -233,6 +300,7 @@ truncate_locked(AuLanding *l, AuLsn lsn, char *err, size_t errlen)
 		return landing_os_error(l, e, "write", MARK_NAME, err, errlen);
 
 	l->broken = true;			/* until all is done */
+	landing_read_forget(l);
 	while (l->nsegs > i + 1)
 	{
 		status = remove_segment_file(l, l->segs[l->nsegs - 1].first, err, errlen);

@@ -132,10 +132,18 @@ typedef struct LandingWindow
 	LandingEntry last;			/* found last; length 0: none, or moved away */
 } LandingWindow;
 
+/* A segment that was trimmed; its file is still there. */
+typedef struct LandingGone
+{
+	AuLsn		first;
+	uint64_t	space;
+} LandingGone;
+
 /*
- * Threads: one appends, reads, trims and truncates; one syncs; any may ask
- * for the positions.  `lock` guards what the syncing thread takes over from
- * the appending one; `sync_lock` is held for a whole sync, and is taken first.
+ * Threads: one appends, reads, trims and truncates; one syncs; one removes
+ * files of trimmed segments; any may ask for the positions.  `lock` guards what
+ * the others take over from the appending one; `sync_lock` is held for a whole
+ * sync, and is taken first.
  */
 struct AuLanding
 {
@@ -173,6 +181,9 @@ struct AuLanding
 	void	   *unsynced[UNSYNCED_MAX];
 	int			n_unsynced;
 	bool		dir_unsynced;	/* a segment was created */
+	LandingGone *gone;			/* oldest first */
+	size_t		ngone;
+	size_t		gone_cap;
 };
 
 /* Formats the message, returns the status. */

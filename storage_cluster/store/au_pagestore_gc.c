@@ -23,7 +23,8 @@
 #include <stdlib.h>
 
 
-#define GC_KEYS_PER_STEP 2000
+#define GC_KEYS_PER_STEP 2000	/* or AU_PS_STEP_US, after GC_KEYS_LEAST */
+#define GC_KEYS_LEAST 32
 
 bool
 au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event)
@@ -72,6 +73,14 @@ au_ps_gc_sort(AuPageStore *ps)
 		qsort(ps->gc, ps->gc_count, sizeof(*ps->gc), compare_events);
 }
 
+/* The step has lasted long enough. */
+static bool
+step_over(int n, uint64_t since_us)
+{
+	return n >= GC_KEYS_PER_STEP ||
+		(n > 0 && n % GC_KEYS_LEAST == 0 && au_ps_now_us() - since_us >= AU_PS_STEP_US);
+}
+
 /* false: RocksDB is busy or in trouble; nothing was deleted. */
 static bool
 write_gc(AuPageStore *ps, rocksdb_writebatch_t *batch)
@@ -88,18 +97,21 @@ write_gc(AuPageStore *ps, rocksdb_writebatch_t *batch)
 
 /*
  * The relation's last event is this drop, it has not come back, and its pages
- * are deleted: what is left under its name goes.
+ * are deleted: what is left under its name goes.  *done: all of it is gone.
  */
 static bool
-delete_relation(AuPageStore *ps, const AuRelId *rel)
+delete_relation(AuPageStore *ps, const AuRelId *rel, bool *done)
 {
+	uint64_t	since_us = au_ps_now_us();
 	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
 	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
 	AuPageId	first = {.rel = *rel,.blk = 0};
 	uint8_t		from[AU_KEY_LEN];
 	uint8_t		to[AU_KEY_LEN];
 	bool		ok;
+	int			n = 0;
 
+	*done = true;
 	au_key_encode(from, AU_KS_SIZE, &first, AU_LSN_MAX);
 	au_ps_next_relation_key(to, AU_KS_SIZE, rel);
 	for (rocksdb_iter_seek(it, (const char *) from, AU_KEY_LEN); rocksdb_iter_valid(it);
@@ -110,13 +122,18 @@ delete_relation(AuPageStore *ps, const AuRelId *rel)
 
 		if (klen != AU_KEY_LEN || memcmp(key, to, AU_KEY_LEN) >= 0)
 			break;
+		if (step_over(n++, since_us))
+		{
+			*done = false;
+			break;
+		}
 		rocksdb_writebatch_delete(batch, key, klen);
 	}
 	rocksdb_iter_destroy(it);
 	ok = write_gc(ps, batch);
 	rocksdb_writebatch_destroy(batch);
-	if (!ok)
-		return false;
+	if (!ok || !*done)
+		return ok;
 	for (uint8_t ks = AU_KS_PAGE; ks <= AU_KS_SIZE; ks++)
 	{
 		char	   *dberr = NULL;
@@ -147,6 +164,7 @@ delete_versions(AuPageStore *ps, const AuGcEvent *event, bool *done)
 	AuPageId	start = {.rel = event->rel,.blk = event->cut};
 	uint8_t		cursor[AU_KEY_LEN];
 	uint64_t	deleted = 0;
+	uint64_t	since_us = au_ps_now_us();
 	bool		ok = true;
 	int			n = 0;
 
@@ -168,7 +186,7 @@ delete_versions(AuPageStore *ps, const AuGcEvent *event, bool *done)
 			!au_rel_id_equal(&page.rel, &event->rel))
 			break;
 		memcpy(cursor, key, AU_KEY_LEN);
-		if (n++ >= GC_KEYS_PER_STEP)
+		if (step_over(n++, since_us))
 		{
 			*done = false;
 			break;
@@ -187,7 +205,7 @@ delete_versions(AuPageStore *ps, const AuGcEvent *event, bool *done)
 		return false;
 	ps->stats.gc_keys += deleted;
 	memcpy(ps->gc_cursor, cursor, AU_KEY_LEN);
-	ps->gc_started = !*done;
+	ps->gc_started = true;		/* until the event is through */
 	return true;
 }
 
@@ -212,7 +230,7 @@ au_pagestore_gc_step(AuPageStore *ps)
 			rel->last_event == event->lsn;
 
 		if (!delete_versions(ps, event, &done) ||
-			(done && gone && !delete_relation(ps, &event->rel)))
+			(done && gone && !delete_relation(ps, &event->rel, &done)))
 			return false;
 		if (done && !gone)
 			au_rel_forget_events(rel, event->lsn);

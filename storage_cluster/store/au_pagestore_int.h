@@ -341,7 +341,10 @@ struct AuPageStore
 	char		error[512];
 };
 
-uint64_t	au_ps_now_us(void);	/* monotonic, for histograms */
+uint64_t	au_ps_now_us(void);	/* monotonic, for histograms and AU_PS_STEP_US */
+
+/* What is done in steps by the thread that reads wait for ends a step after so long. */
+#define AU_PS_STEP_US 500
 
 /* au_pagestore.c */
 void		au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt);

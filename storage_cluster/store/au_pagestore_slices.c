@@ -470,9 +470,10 @@ find_extents(AuPageStore *ps, rocksdb_writebatch_t *batch, bool *done)
 	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
 	char	   *dberr = NULL;
 	uint32_t	left = KEYS_PER_STEP;
+	uint64_t	since_us = au_ps_now_us();
 
 	*done = false;
-	for (int n = 0; n < EXTENTS_PER_STEP; n++)
+	for (int n = 0; n < EXTENTS_PER_STEP && (n == 0 || au_ps_now_us() - since_us < AU_PS_STEP_US); n++)
 	{
 		size_t		klen;
 		const uint8_t *key;

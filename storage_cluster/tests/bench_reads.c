@@ -4,8 +4,10 @@
  * and by what the node does meanwhile:
  *
  *   quiet     nothing else
- *   ingest    a writer sends log as fast as the node takes it: decode, apply,
- *             write, flush and compaction run all the time
+ *   ingest    a writer sends log as fast as the node takes it
+ *   compact   a writer sends COMPACT_MB_S of page changes for three times as
+ *             long: generations are written, flushed and compacted all the time,
+ *             also what --retention-mb 64 lets compactions drop
  *   after     the second that follows: writing and compaction go on
  *
  *     make bench-reads
@@ -13,7 +15,11 @@
  *
  * AU_BENCH_MEMORY is the node's --memory, 128 by default.
  *
- * Not a test: it compares nothing but the pages' status.
+ * Behind each phase: what compactions read and wrote in it.  At the end: the
+ * steps of the thread that requests wait for, since the pages were there.
+ *
+ * Not a test: it compares nothing but the pages' status.  It fails if the
+ * phase "compact" had no compaction.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,6 +39,7 @@
 #define BLOCKS 12000u
 #define HOT 128u				/* blocks that stay in memory */
 #define PATCH 3000
+#define COMPACT_MB_S 40
 
 typedef enum Kind
 {
@@ -139,6 +146,64 @@ ship(Client *w, uint64_t term, AuLsn from, AuLsn end)
 	}
 }
 
+/* ---- the node's figures ----------------------------------------------- */
+
+static char status_text[1 << 16];
+
+static void
+ask_status(void)
+{
+	Client		c;
+	AuMsgHelloOk hello;
+	AuFrame		f;
+	AuWriter	w;
+
+	testnode_hello(&c, AU_ROLE_READER, SYSID, &hello);
+	au_writer_start(&w, c.out, CLIENT_BUF);
+	assert_true(au_enc_empty(&w, AU_MSG_STATUS, ++c.id) && client_send_raw(&c, w.data, w.len));
+	testnode_expect(&c, &f, AU_MSG_STATUS_OK, "STATUS");
+	assert_true(f.length < sizeof(status_text));
+	memcpy(status_text, f.payload, f.length);
+	status_text[f.length] = '\0';
+	client_close(&c);
+}
+
+/* The number behind "name": behind "within":, of the answer of ask_status. */
+static uint64_t
+figure(const char *within, const char *name)
+{
+	char		key[64];
+	const char *p;
+
+	snprintf(key, sizeof(key), "\"%s\":", within);
+	p = strstr(status_text, key);
+	snprintf(key, sizeof(key), "\"%s\":", name);
+	p = p != NULL ? strstr(p, key) : NULL;
+	if (p == NULL)
+		fail_msg("the status has no %s of %s", name, within);
+	return strtoull(p + strlen(key), NULL, 10);
+}
+
+static uint64_t
+compacted(void)
+{
+	ask_status();
+	return figure("volumes", "compaction_read_bytes") + figure("volumes", "compaction_write_bytes");
+}
+
+static void
+print_steps(void)
+{
+	static const char *const steps[] = {"turn", "apply_turn", "decode", "apply", "gc", "snapshot"};
+
+	ask_status();
+	printf("\n%-27s %8s %8s %8s %26s\n", "step", "count", "p50", "p99", "longest   (us)");
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+		printf("%-27s %8lu %8lu %8lu %17lu\n", steps[i],
+			   (unsigned long) figure(steps[i], "count"), (unsigned long) figure(steps[i], "p50_us"),
+			   (unsigned long) figure(steps[i], "p99_us"), (unsigned long) figure(steps[i], "max_us"));
+}
+
 static void
 start_readers(Reader *r)
 {
@@ -151,9 +216,14 @@ start_readers(Reader *r)
 	}
 }
 
-static void
+/* Bytes that compactions moved during the phase. */
+static uint64_t
 end_readers(Reader *r, const char *phase)
 {
+	static uint64_t before;
+	uint64_t	now,
+				moved;
+
 	stop = true;
 	for (int k = 0; k < KINDS; k++)
 	{
@@ -166,6 +236,43 @@ end_readers(Reader *r, const char *phase)
 			   (unsigned long) au_hist_quantile_us(&r[k].hist, 999),
 			   (unsigned long) r[k].hist.max_us);
 	}
+	now = compacted();
+	moved = now - before;
+	before = now;
+	printf("%-8s compactions read and wrote %lu MB\n", phase, (unsigned long) (moved / 1000000));
+	return moved;
+}
+
+/* At COMPACT_MB_S. */
+static void
+ship_slowly(Client *w, uint64_t term, AuLsn from, AuLsn end)
+{
+	uint64_t	start = now_us();
+	AuLsn		first = from;
+
+	while (from < end)
+	{
+		AuLsn		to = end - from < (1 << 20) ? end : from + (1 << 20);
+		uint64_t	due;
+
+		ship(w, term, from, to);
+		from = to;
+		due = start + (from - first) / COMPACT_MB_S;
+		if (now_us() < due)
+			usleep((useconds_t) (due - now_us()));
+	}
+}
+
+static void
+start_node(void)
+{
+	char	   *args[] = {
+		"--dir", tn.dir, "--socket", tn.sock, "--memory", getenv("AU_BENCH_MEMORY"),
+		"--retention-mb", "64", "--retention-seconds", "1", NULL
+	};
+
+	tn.pid = daemon_start(args, tn.log);
+	assert_true(tn.pid > 0 && daemon_wait_socket(tn.sock));
 }
 
 static void
@@ -186,13 +293,18 @@ bench(void **state)
 	testnode_term(&w, &t);
 	end = walmake_pos(&tn.wal);
 	ship(&w, t.term, tn.wal_start, end);
-	sleep(2);
+	client_close(&w);
+	/* from here on: making the volume is no step that a reader waits for */
+	assert_int_equal(testnode_end(SIGTERM), 0);
+	start_node();
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &t);
 
 	printf("%-8s %-18s %8s %8s %8s %8s %8s   (us)\n", "phase", "read", "count", "p50", "p99",
 		   "p999", "longest");
 	start_readers(readers);
 	usleep((useconds_t) (seconds * 1e6));
-	end_readers(readers, "quiet");
+	(void) end_readers(readers, "quiet");
 
 	from = end;
 	add_log((uint32_t) (seconds * 20000));
@@ -201,11 +313,19 @@ bench(void **state)
 	start = now_us();
 	ship(&w, t.term, from, end);
 	start = now_us() - start;
-	end_readers(readers, "ingest");
+	(void) end_readers(readers, "ingest");
+	printf("%-8s %.0f MB/s of log\n", "ingest", (double) (end - from) / (double) start);
+
+	from = end;
+	add_log((uint32_t) (3 * seconds * COMPACT_MB_S * 1e6 / (PATCH + 100)));
+	end = walmake_pos(&tn.wal);
+	start_readers(readers);
+	ship_slowly(&w, t.term, from, end);
+	assert_true(end_readers(readers, "compact") > 0);
 	start_readers(readers);
 	sleep(1);
-	end_readers(readers, "after");
-	printf("ingest: %.0f MB/s\n", (double) (end - from) / (double) start);
+	(void) end_readers(readers, "after");
+	print_steps();
 	client_close(&w);
 	assert_int_equal(testnode_end(SIGTERM), 0);
 }
@@ -217,7 +337,7 @@ setup(void **state)
 	tn.rng = 5;
 	if (testnode_setup("bench_reads", "") != 0)
 		return -1;
-	testnode_start("--memory", getenv("AU_BENCH_MEMORY"));
+	start_node();
 	return 0;
 }
 

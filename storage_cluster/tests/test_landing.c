@@ -361,6 +361,91 @@ test_trim(void **state)
 	au_landing_close(l);
 }
 
+static int removals;			/* files and directories a disk had to do with */
+
+static int
+counted_remove(void *d, const char *name)
+{
+	removals++;
+	return au_landing_file_io.file_remove(d, name);
+}
+
+static int
+counted_sync(void *d)
+{
+	removals++;
+	return au_landing_file_io.dir_sync(d);
+}
+
+/* NULL: all went well. */
+static void *
+remove_all(void *l)
+{
+	static char why[512];
+
+	for (int i = 0; i < 200; i++)
+		if (au_landing_remove(l, why, sizeof(why)) != AU_OK)
+			return why;
+	return NULL;
+}
+
+/* Who appends and reads forgets log without touching a disk; files go later, in
+ * another thread meanwhile, and a crash in between only leaves some. */
+static void
+test_forget(void **state)
+{
+	AuLandingIo counted = au_landing_file_io;
+	AuLanding  *l;
+	AuLsn		middle = START + 100000;
+	uint64_t	before;
+	pthread_t	thread;
+	void	   *failed;
+	bool		more = true;
+
+	(void) state;
+	counted.file_remove = counted_remove;
+	counted.dir_sync = counted_sync;
+	io = &counted;
+	l = new_log();
+	assert_ok(au_landing_forget(l, START, &more, err, sizeof(err)));
+	assert_false(more);
+	for (int i = 0; i < 200; i++)
+		assert_ok(append(l, 1000));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	before = au_landing_bytes(l);
+	removals = 0;
+	assert_ok(au_landing_forget(l, middle, &more, err, sizeof(err)));
+	assert_true(more);
+	assert_int_equal(removals, 0);
+	assert_true(au_landing_start(l) > START);
+	check_contents(l, 5000, 0);
+	/* the room is not free yet */
+	assert_int_equal(au_landing_bytes(l), before);
+	assert_int_equal(before, bytes_on_disk(dir));
+	au_landing_close(l);		/* a crash, to what is on the disk */
+	l = open_dir(dir);
+	assert_int_equal(au_landing_start(l), START);
+	check_contents(l, 5000, 0);
+
+	assert_int_equal(pthread_create(&thread, NULL, remove_all, l), 0);
+	for (int i = 0; i < 190; i++)
+	{
+		AuLsn		lsn = START + (AuLsn) i * 1000;
+
+		assert_ok(append(l, 1000));
+		assert_ok(au_landing_sync(l, err, sizeof(err)));
+		assert_ok(au_landing_forget(l, lsn, &more, err, sizeof(err)));
+	}
+	pthread_join(thread, &failed);
+	assert_null(failed);
+	assert_ok(au_landing_remove(l, err, sizeof(err)));
+	assert_true(removals > 0);
+	assert_int_equal(au_landing_bytes(l), bytes_on_disk(dir));
+	check_contents(l, 5000, 0);
+	au_landing_close(l);
+	io = &au_landing_file_io;
+}
+
 static void
 test_truncate(void **state)
 {
@@ -1067,6 +1152,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_wrong_appends),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_forget),
 		cmocka_unit_test(test_truncate),
 		cmocka_unit_test(test_every_prefix),
 		cmocka_unit_test(test_flipped_bits),

@@ -317,6 +317,10 @@ test_metrics(void **state)
 	assert_true(check_histogram("read") == 10);
 	assert_true(check_histogram("read_execute") == 10);
 	assert_true(check_histogram("send") > 10);
+	assert_true(check_histogram("apply_turn") >= 1);
+	(void) check_histogram("gc");
+	assert_true(check_histogram_of("loop", "part=\"turn\"") > 10);
+	(void) check_histogram_of("loop", "part=\"snapshot\"");
 	(void) check_histogram("read_wait");
 	(void) check_histogram("write");
 	(void) check_histogram("materialise");

@@ -528,6 +528,65 @@ test_gc(void **state)
 	log_free(&log);
 }
 
+/* A relation with thousands of versions goes in steps of at most 2,000; then
+ * nothing is left of it. */
+static void
+test_gc_steps(void **state)
+{
+	enum
+	{
+		VERSIONS = 7000
+	};
+	AuPageStore *ps;
+	AuPageStoreStats stats;
+	AuPageStoreCheck check;
+	AuLsn		end = START;
+	uint8_t		memory[AU_OPS_MAX];
+	AuOps		ops;
+	Rec			put = {.kind = 0,.nblocks = 1};
+	Rec			drop = {.kind = 2};
+	uint64_t	keys = 0;
+	int			steps = 0;
+	char		err[512];
+
+	(void) state;
+	testdir_remove(dir);
+	ps = store_open(100 * STEP);
+	au_ops_start(&ops, memory, sizeof(memory));
+	au_ops_init(&ops, 0);
+	put.ops[0] = ops.data;
+	put.len[0] = (uint16_t) ops.len;
+	for (uint32_t i = 0; i < VERSIONS; i++)
+	{
+		put.end = end += STEP;
+		put.blk[0] = i;
+		assert_int_equal(store_take(ps, &put), AU_OK);
+		if (i % 700 == 699)
+			teststore_write(ps, end, true);
+	}
+	drop.end = end += STEP;
+	assert_int_equal(store_take(ps, &drop), AU_OK);
+	end += 1000 * STEP;
+	teststore_write(ps, end, true);
+	for (bool more = true; more;)
+	{
+		more = au_pagestore_gc_step(ps);
+		au_pagestore_stats(ps, &stats);
+		assert_true(stats.gc_keys - keys <= 2000);
+		keys = stats.gc_keys;
+		steps += more;
+	}
+	assert_true(steps >= VERSIONS / 2000);
+	assert_int_equal(stats.gc_keys, VERSIONS);
+	assert_int_equal(stats.relations, 0);
+	assert_int_equal(stats.gc_waiting, 0);
+	teststore_write(ps, end + STEP, true);
+	au_pagestore_close(ps);
+	assert_int_equal(au_pagestore_check(dir, check_problem, NULL, &check, err, sizeof(err)), AU_OK);
+	assert_int_equal(check.versions, 0);
+	assert_int_equal(check.problems, 0);
+}
+
 /* A clean store passes the offline check and counts what is there. */
 static void
 test_check(void **state)
@@ -693,6 +752,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_reads_while_writing),
 		cmocka_unit_test(test_kill),
 		cmocka_unit_test(test_gc),
+		cmocka_unit_test(test_gc_steps),
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_refusals),
