@@ -306,6 +306,50 @@ view_seeds(void)
 	seed("fuzz_view", "commands", commands, sizeof(commands));
 }
 
+/* ---- fuzz_raft -------------------------------------------------------- */
+
+static size_t
+put_words(uint8_t *b, size_t at, const uint64_t *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		au_put_u64(b + at + 8 * i, words[i]);
+	return at + 8 * n;
+}
+
+/* A configuration of one server: 24 bytes. */
+static size_t
+put_server(uint8_t *b, size_t at)
+{
+	memset(b + at, 0, 24);
+	b[at] = 1;
+	b[at + 1] = 1;
+	b[at + 9] = 1;
+	memcpy(b + at + 17, "a:1", 3);
+	return at + 24;
+}
+
+static void
+raft_seeds(void)
+{
+	static const uint64_t hello[] = {1, 2, 56};
+	static const uint64_t vote[] = {3, 40, 6, 2, 10, 5, 1};
+	/* term, index, its term, commit, entries; a command of 8 bytes, and a change */
+	static const uint64_t append[] = {
+		1, 80, 6, 10, 5, 9, 2, 5, UINT64_C(8) << 32 | 1, 5, UINT64_C(24) << 32 | 3, 0, 77
+	};
+	static const uint64_t snapshot[] = {5, 80, 6, 100, 5, 1, 24};
+	static const uint64_t data[] = {16, 0, 1, 2};
+	uint8_t		b[256] = {0};
+	size_t		at = put_words(b, 0, hello, 3);
+
+	memcpy(b + at, "127.0.0.1:7101/00000000000000C1/0000000000000009", 49);
+	seed("fuzz_raft", "hello", b, at + 56);
+	seed("fuzz_raft", "vote", b, put_words(b, 0, vote, 7));
+	seed("fuzz_raft", "append", b, put_server(b, put_words(b, 0, append, 13)));
+	at = put_server(b, put_words(b, 0, snapshot, 7));
+	seed("fuzz_raft", "snapshot", b, put_words(b, at, data, 4));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -321,5 +365,6 @@ main(int argc, char **argv)
 	view_seeds();
 	page_seeds();
 	landing_seeds();
+	raft_seeds();
 	return 0;
 }
