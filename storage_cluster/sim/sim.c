@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "core/au_plant.h"
+#include "sim/sim_random.h"
 
 AuPlant		au_planted;
 
@@ -18,41 +19,10 @@ const char *const sim_plant_names[SIM_PLANTS] = {
 	"no-objection", "gossip-stale", "mend-old", "mend-blind"
 };
 
-/* ---- chance: xoshiro256**, seeded by splitmix64 (Blackman and Vigna) --- */
-
-static uint64_t
-rotl(uint64_t x, int k)
-{
-	return (x << k) | (x >> (64 - k));
-}
-
 uint64_t
 sim_random(Sim *s)
 {
-	uint64_t   *r = s->rng;
-	uint64_t	result = rotl(r[1] * 5, 7) * 9;
-	uint64_t	t = r[1] << 17;
-
-	r[2] ^= r[0];
-	r[3] ^= r[1];
-	r[1] ^= r[2];
-	r[0] ^= r[3];
-	r[2] ^= t;
-	r[3] = rotl(r[3], 45);
-	return result;
-}
-
-static void
-seed_random(Sim *s, uint64_t seed)
-{
-	for (int i = 0; i < 4; i++)
-	{
-		uint64_t	z = (seed += 0x9e3779b97f4a7c15);
-
-		z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-		z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-		s->rng[i] = z ^ (z >> 31);
-	}
+	return sim_random_next(s->rng);
 }
 
 void
@@ -348,7 +318,7 @@ sim_run(Sim *s, const SimOptions *opt)
 	s->opt = *opt;
 	s->now = 1000000;
 	s->visible = SIM_BASE;
-	seed_random(s, opt->seed);
+	sim_random_seed(s->rng, opt->seed);
 	choose_swarm(s);
 	au_planted = opt->plant == SIM_PLANT_QUORUM ? AU_PLANT_QUORUM :
 		opt->plant == SIM_PLANT_STALE_TERM ? AU_PLANT_STALE_TERM :

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "core/au_plant.h"
+#include "sim/sim_random.h"
 
 #define FAULTS_US 40000000
 #define QUIET_US 180000000
@@ -21,28 +22,10 @@ const char *const simc_plant_names[SIMC_PLANTS] = {
 	"no-objection", "gossip-decides"
 };
 
-/* ---- chance: xoshiro256**, seeded by splitmix64 (Blackman and Vigna) --- */
-
-static uint64_t
-rotl(uint64_t x, int k)
-{
-	return (x << k) | (x >> (64 - k));
-}
-
 uint64_t
 simc_random(Simc *s)
 {
-	uint64_t   *r = s->rng;
-	uint64_t	result = rotl(r[1] * 5, 7) * 9;
-	uint64_t	t = r[1] << 17;
-
-	r[2] ^= r[0];
-	r[3] ^= r[1];
-	r[1] ^= r[2];
-	r[0] ^= r[3];
-	r[2] ^= t;
-	r[3] = rotl(r[3], 45);
-	return result;
+	return sim_random_next(s->rng);
 }
 
 void
@@ -412,11 +395,9 @@ static void
 begin(Simc *s)
 {
 	AuViewCommand init = {.type = AU_VIEW_INIT};
-	uint64_t	z = s->seed;
 	uint64_t	nodes;
 
-	for (int i = 0; i < 4; i++)
-		s->rng[i] = au_mix64(z += UINT64_C(0x9e3779b97f4a7c15));
+	sim_random_seed(s->rng, s->seed);
 	s->now = 1000000;
 	s->leader = -1;
 	s->loss = simc_one_in(s, 2) ? 0 : simc_below(s, 100);
