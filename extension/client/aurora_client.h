@@ -3,7 +3,8 @@
  * aurora_client.h: a backend's questions to the storage nodes.
  *
  * One connection a process, opened at first use and again after a failure,
- * closed at exit; blocking calls on WaitLatchOrSocket.  Every wait ends with
+ * closed at exit; blocking calls on WaitLatchOrSocket.  Every wait (but that for
+ * a name server, see aurora_client_hurry_resolver) ends with
  * the answer, with the user's cancel (also while an LWLock holds off
  * interrupts: QueryCancelPending and ProcDiePending are looked at directly),
  * or after aurora.storage_timeout.  A node that cannot be reached, does not
@@ -117,6 +118,12 @@ extern void aurora_client_administers(void);
 extern const char *aurora_client_target(void);
 /* A connected, non-blocking, close-on-exec socket; -1 with *err (palloc'd). */
 extern int	aurora_client_open_unix(const char *path, char **err);
+/*
+ * Names are looked up by getaddrinfo, which can be neither cancelled nor given a
+ * deadline: from now on it waits a second for each name server that /etc/resolv.conf
+ * lists (three at most) and search domain, once, instead of 5 s twice.
+ */
+extern void aurora_client_hurry_resolver(void);
 /* Without them it works as well: no error. */
 extern void aurora_client_tcp_options(int fd);
 /* Take "host:port" (also "[v6]:port") apart; false: not of that form. */

@@ -27,6 +27,9 @@
 #include "client/aurora_share.h"
 #include "module/aurora_guc.h"
 
+/* Last: its _res is a macro, and a variable in headers of the server. */
+#include <resolv.h>
+
 /* No wait is longer than this before the deadline is looked at again. */
 #define WAIT_SLICE_MS 1000
 #define FIRST_BUFFER_BYTES (16 * 1024)
@@ -253,11 +256,21 @@ aurora_client_tcp_options(int fd)
 						  &options[i].value, sizeof(int));
 }
 
+void
+aurora_client_hurry_resolver(void)
+{
+	static bool done = false;
+
+	if (!done && res_init() == 0)
+		_res.retrans = _res.retry = 1;
+	done = true;
+}
+
 static int
 open_tcp(const char *node, int64 deadline_ms, char **err)
 {
+	static struct addrinfo *list = NULL;	/* one that an error left is freed */
 	struct addrinfo hints = {.ai_family = AF_UNSPEC,.ai_socktype = SOCK_STREAM};
-	struct addrinfo *list = NULL;
 	char		host[NI_MAXHOST];
 	char		port[NI_MAXSERV];
 	int			rc;
@@ -267,9 +280,14 @@ open_tcp(const char *node, int64 deadline_ms, char **err)
 		*err = psprintf("\"%s\" is not of the form host:port", node);
 		return -1;
 	}
+	if (list != NULL)
+		freeaddrinfo(list);
+	list = NULL;
+	aurora_client_hurry_resolver();
 	rc = getaddrinfo(host, port, &hints, &list);
 	if (rc != 0)
 	{
+		list = NULL;
 		*err = psprintf("could not look up \"%s\": %s", node, gai_strerror(rc));
 		return -1;
 	}
@@ -299,6 +317,7 @@ open_tcp(const char *node, int64 deadline_ms, char **err)
 		}
 	}
 	freeaddrinfo(list);
+	list = NULL;
 	if (half_open_fd < 0 && *err == NULL)
 		*err = psprintf("\"%s\" has no address", node);
 	rc = half_open_fd;

@@ -32,9 +32,6 @@
 #include "ship/aurora_ship_host.h"
 #include "ship/aurora_ship_state.h"
 
-/* Last: its _res is a macro, and a variable in headers of the server. */
-#include <resolv.h>
-
 #define OUT_FIRST_BYTES (64 * 1024)
 #define OUT_MAX_BYTES (AU_PROPOSER_OUT_MAX + 2 * AU_WIRE_APPEND_MAX)
 #define IN_BYTES (16 * 1024)
@@ -329,8 +326,7 @@ aurora_ship_host_create(void)
 	for (int i = 0; i < AU_GROUP_MAX; i++)
 		h->nodes[i].fd = -1;
 	/* A name server that is away must not hold up the nodes that are here. */
-	if (res_init() == 0)
-		_res.retrans = _res.retry = 1;
+	aurora_client_hurry_resolver();
 	return h;
 }
 
