@@ -68,9 +68,11 @@
  * is more, asks others. */
 #define AU_NODE_STARVED_US ((uint64_t) 100 * 1000)
 #define AU_NODE_COMMANDS_MAX 32	/* for the cluster's view, under way */
-/* Trees and lists of page hashes at hand, for others and our own comparing;
- * those that nobody asked for again go after a while. */
-#define AU_NODE_DIGESTS_MAX 8
+/* Trees and lists of page hashes at hand (a tree: 60 kB), for others and our own
+ * comparing; those that nobody asked for again go after a while.  Of each volume
+ * its own and those of two peers: with fewer all may wait for a place that
+ * another one waits in. */
+#define AU_NODE_DIGESTS_MAX (3 * AU_NODE_VOLUMES_MAX)
 #define AU_NODE_DIGEST_IDLE_US ((uint64_t) 30 * 1000000)
 /* Between two comparisons of everything. */
 #define AU_NODE_SYNC_REST_US ((uint64_t) 10 * 60 * 1000000)

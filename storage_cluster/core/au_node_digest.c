@@ -186,7 +186,8 @@ au_node_digested(AuNode *n, void *vol, AuStatus status, const AuDigestPage *page
 	AuDigestJob *job = n->digests;
 
 	assert(n->digesting);
-	while (job->vol == NULL || job->state != AU_DIGEST_READS)
+	while (job < n->digests + AU_NODE_DIGESTS_MAX &&
+		   (job->vol == NULL || job->state != AU_DIGEST_READS))
 		job++;
 	assert(job < n->digests + AU_NODE_DIGESTS_MAX && job->vol->handle == vol);
 	(void) vol;

@@ -142,6 +142,28 @@ connect_in_time(int fd, const struct addrinfo *a)
 	return error == 0;
 }
 
+/* A name may have several addresses: the first that answers. */
+static int
+connect_one_of(const struct addrinfo *list)
+{
+	int			fd = -1;
+
+	for (const struct addrinfo *a = list; a != NULL && fd < 0; a = a->ai_next)
+	{
+		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (fd >= 0 && !connect_in_time(fd, a))
+		{
+			int			saved = errno;
+
+			close(fd);
+			errno = saved;
+			fd = -1;
+		}
+	}
+	return fd;
+}
+
+/* "host:port", "[address]:port" */
 static int
 connect_tcp(const char *address)
 {
@@ -155,6 +177,11 @@ connect_tcp(const char *address)
 	errno = EINVAL;
 	if (len >= sizeof(host))
 		return -1;
+	if (len > 2 && address[0] == '[' && colon[-1] == ']')
+	{
+		address++;
+		len -= 2;
+	}
 	memcpy(host, address, len);
 	host[len] = '\0';
 	if (getaddrinfo(host, colon + 1, &hints, &list) != 0)
@@ -162,15 +189,7 @@ connect_tcp(const char *address)
 		errno = EADDRNOTAVAIL;
 		return -1;
 	}
-	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && !connect_in_time(fd, list))
-	{
-		int			saved = errno;
-
-		close(fd);
-		errno = saved;
-		fd = -1;
-	}
+	fd = connect_one_of(list);
 	freeaddrinfo(list);
 	return fd;
 }
