@@ -69,6 +69,7 @@ sub logged
 my $node = new_node('main', no_start => 1, conf => <<"CONF");
 aurora.storage_nodes = '$address[1]'
 aurora.storage_timeout = 20s
+aurora.write_quorum = 1
 synchronous_standby_names = 'aurora'
 CONF
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -87,6 +88,10 @@ ok($node->poll_query_until('postgres', "SELECT last_error LIKE '%$address[1]%no 
   or diag sql('SELECT state, last_error FROM aurora.shipper');
 unlike(slurp("$dir/node1.log"), qr/created volume/, '... no volume is made outside of the cluster');
 member(0, '--cluster-init', '--replicas', '1');
+ok($node->poll_query_until('postgres', "SELECT last_error LIKE 'could not register%quorum of 1 among 2 nodes%' FROM aurora.shipper"),
+	'a setting that the cluster cannot take is told by the view, too') or diag sql('SELECT last_error FROM aurora.shipper');
+$node->append_conf('postgresql.conf', "aurora.write_quorum = 0\n");
+$node->restart;
 ok($node->poll_query_until('postgres', "SELECT count(*) = 2 AND bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
 	'the cluster keeps the log, on both of its nodes, as soon as there is one')
   or diag sql('SELECT * FROM aurora.storage_nodes()');

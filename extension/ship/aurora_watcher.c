@@ -95,6 +95,8 @@ complain(Watcher *w, const char *what, const char *why)
 	int			i;
 
 	snprintf(text, sizeof(text), "%s: %s", what, why);
+	if (w->map.state == AURORA_CLUSTER_UNKNOWN)
+		aurora_nodes_say(text);	/* nothing is shipped before that is mended */
 	for (i = 0; i < COMPLAINTS; i++)
 		if (strcmp(text, w->complaints[i].text) == 0)
 			break;
