@@ -253,7 +253,9 @@ answer(FakeConn *c, int node, const AuFrame *f)
 		ok = (AuMsgExportOk)
 		{
 			.start_lsn = BASE,.log_lsn = BASE,.segment_size = WALMAKE_SEGMENT,.timeline = 1,
-			.position = {world.upto, world.upto, BASE, BASE}
+			.position = {
+				.applied = world.upto,.restart = world.upto,.horizon = BASE,.gc_done = BASE
+			}
 		};
 		SEND(c, au_enc_export_ok, f->id, &ok);
 	}
