@@ -281,14 +281,16 @@ typedef struct AuNodeHost
 	 * that was not ended goes.
 	 * want: what EXPORT is to ask for next; false: all is in.  take: copies
 	 * the chunk, au_node_mended follows; nothing else of these is called until
-	 * then.  end: the next store_reopen puts it in the place of the old one.
+	 * then.  end: the next store_reopen puts it in the place of the old one, and
+	 * with log_start an empty log that begins there in the place of the log; AU_FULL
+	 * of it then: neither has happened.
 	 */
 	AuStatus	(*mend_begin) (void *ctx, void *vol, const AuStorePosition *position,
 							   bool all_slices, char *err, size_t errlen);
 	bool		(*mend_want) (void *ctx, void *vol, uint8_t *what, AuPlace *place,
 							  AuSliceSet *slices);
 	void		(*mend_take) (void *ctx, void *vol, const uint8_t *chunk, size_t len);
-	AuStatus	(*mend_end) (void *ctx, void *vol, char *err, size_t errlen);
+	AuStatus	(*mend_end) (void *ctx, void *vol, AuLsn log_start, char *err, size_t errlen);
 	void		(*mend_drop) (void *ctx, void *vol);
 	/* The store that was replaced is kept aside until this: the new one has all
 	 * that it is to have.  Also called when there is none. */

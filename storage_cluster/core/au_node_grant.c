@@ -37,8 +37,8 @@ wait_because(AuVolume *v, const char *why)
 	AuMend	   *m = &v->mend;
 	char		text[sizeof(m->waits)];
 
-	snprintf(text, sizeof(text), "the page store is damaged, and is kept as it is until it may be made anew: %.290s",
-			 why);
+	snprintf(text, sizeof(text), "the page store is %s, and is kept as it is until it may be made anew: %.290s",
+			 m->behind ? "left behind" : "damaged", why);
 	if (strcmp(text, m->waits) == 0)
 		return;
 	memcpy(m->waits, text, sizeof(text));

@@ -191,6 +191,8 @@ typedef struct AuMend
 	AuLsn		restart;
 	AuLsn		horizon;
 	uint64_t	bytes;
+	bool		behind;			/* nothing is damaged: others keep no log for it */
+	AuLsn		relog;			/* SWITCHES: the log begins here then; 0: it stays */
 	char		waits[400];		/* why nothing can be done, "": it is being done */
 	/* in a cluster, see au_node_grant.c */
 	bool		granted;		/* the old store may go */
@@ -504,6 +506,10 @@ void	   *au_m_handle(const AuShare *s);
 void		au_md_damaged(AuVolume *v, const char *why);
 void		au_md_not_opened(AuVolume *v, const char *why);
 void		au_md_reopened(AuVolume *v);
+/* Nobody keeps the log that is needed next (au_p_log_gone). */
+void		au_md_log_gone(AuVolume *v);
+/* The store may be opened again now. */
+bool		au_md_may_switch(AuVolume *v);
 bool		au_md_keeps_log(const AuVolume *v, AuLsn *from);
 uint64_t	au_md_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 

@@ -21,6 +21,11 @@
  * another node.  Then the new one takes its place and the log is applied from
  * its position on.
  *
+ * A follower in a cluster that was away for longer than anybody keeps log (its
+ * log ends at X) goes the same way.  Its log is exchanged, too, for an empty one
+ * that begins at the new store's restart position R > X: what lies below R was
+ * held by a quorum, and is the same everywhere.
+ *
  * Invariants:
  *  1. One volume's store is made anew by one import at a time, at a bounded
  *     rate; chunks come from any node that can give the next one.
@@ -62,14 +67,11 @@ mendable(const AuVolume *v)
 		 v->meta.group.n > 1);
 }
 
-void
-au_md_damaged(AuVolume *v, const char *why)
+static void
+begin(AuVolume *v, uint64_t now, const char *why)
 {
 	AuMend	   *m = &v->mend;
-	uint64_t	now = v->node->host.now_us(v->node->host.ctx);
 
-	if (m->stage != AU_MEND_WELL || !mendable(v))
-		return;
 	m->stage = AU_MEND_HURT;
 	m->clean = false;
 	m->tried = 0;
@@ -78,6 +80,35 @@ au_md_damaged(AuVolume *v, const char *why)
 	if (m->at < now)
 		m->at = now;
 	snprintf(m->why, sizeof(m->why), "%s", why);
+}
+
+/* Only where this node has no vote: what a member claims of its log counts. */
+void
+au_md_log_gone(AuVolume *v)
+{
+	AuMend	   *m = &v->mend;
+	uint64_t	now = v->node->host.now_us(v->node->host.ctx);
+
+	if (m->stage != AU_MEND_WELL || now < m->at || !v->node->in_cluster || !mendable(v) ||
+		!au_o_follows(v) || v->store_closed)
+		return;
+	begin(v, now, "it is older than the log that other nodes keep");
+	m->behind = true;
+	au_n_log(v->node, AU_LOG_ERROR,
+			 "volume %" PRIu64 ": its log ends at %X/%X, from where no other node keeps it: pages and log are made anew from theirs",
+			 v->meta.system_identifier, AU_LSN_ARGS(au_v_received(v)));
+}
+
+void
+au_md_damaged(AuVolume *v, const char *why)
+{
+	AuMend	   *m = &v->mend;
+	uint64_t	now = v->node->host.now_us(v->node->host.ctx);
+
+	if (m->stage != AU_MEND_WELL || !mendable(v))
+		return;
+	begin(v, now, why);
+	m->behind = false;
 	v->stats.mend_damages++;
 	au_n_log(v->node, AU_LOG_ERROR,
 			 "volume %" PRIu64 ": its page store is damaged and will be made anew from other nodes; sound pages are served meanwhile: %s",
@@ -121,8 +152,8 @@ peer_failed(AuVolume *v, const char *why)
 	m->stage = AU_MEND_HURT;
 	m->tried = 0;
 	m->at += AGAIN_US;
-	snprintf(m->waits, sizeof(m->waits), "the page store is damaged, and no node can give what a new one needs; it is tried again every 30 s: %s",
-			 why);
+	snprintf(m->waits, sizeof(m->waits), "the page store is %s, and no node can give what a new one needs; it is tried again every 30 s: %.250s",
+			 m->behind ? "left behind" : "damaged", why);
 	au_n_log(v->node, AU_LOG_ERROR, "volume %" PRIu64 ": %s", v->meta.system_identifier, m->waits);
 }
 
@@ -146,9 +177,12 @@ got_position(AuVolume *v, const AuFrame *f)
 	const AuNodeHost *h = &n->host;
 	AuMsgExportOk *ok = h->alloc(h->ctx, sizeof(*ok));
 	char		err[512] = "malformed position";
+	bool		known = ok != NULL && au_dec_export_ok(f, ok);
 	AuStatus	status = AU_INVALID;
 
-	if (ok != NULL && au_dec_export_ok(f, ok))
+	if (known && m->behind && ok->position.restart <= au_v_received(v))
+		snprintf(err, sizeof(err), "it is no further");
+	else if (known)
 		/* In a cluster slices come as to a node that is new (au_node_move.c). */
 		status = h->mend_begin(h->ctx, v->handle, &ok->position, !n->in_cluster, err,
 							   sizeof(err));
@@ -295,16 +329,46 @@ au_node_mended(AuNode *n, void *handle, AuStatus status, const char *err)
 
 /* ---- taking its place ---------------------------------------------------- */
 
+/*
+ * Where the log is to begin anew, with the new store; 0: it stays.  A quorum held
+ * all that is below, and this node holds nothing above.
+ */
+static AuLsn
+log_to_begin(const AuVolume *v)
+{
+	return v->node->in_cluster && au_o_follows(v) && au_p_log_gone(v) != NULL &&
+		v->mend.restart > au_v_received(v) ? v->mend.restart : 0;
+}
+
+/* Somebody gave log after all: nothing is to be made anew. */
+static void
+log_came(AuVolume *v)
+{
+	AuMend	   *m = &v->mend;
+
+	v->node->host.mend_drop(v->node->host.ctx, v->handle);
+	m->stage = AU_MEND_WELL;
+	m->behind = false;
+	m->relog = 0;
+	m->why[0] = m->waits[0] = '\0';
+}
+
 static void
 catch_up(AuVolume *v, uint64_t now)
 {
 	AuMend	   *m = &v->mend;
 	const AuNodeHost *h = &v->node->host;
+	AuLsn		relog = log_to_begin(v);
 	char		err[512];
 
 	if (m->upto > v->wanted)
 		v->wanted = m->upto;
-	if (h->log_start(h->ctx, v->handle) > m->restart)
+	if (m->behind && relog == 0)
+	{
+		log_came(v);
+		return;
+	}
+	if (relog == 0 && h->log_start(h->ctx, v->handle) > m->restart)
 	{
 		h->mend_drop(h->ctx, v->handle);
 		m->stage = AU_MEND_HURT;
@@ -316,11 +380,12 @@ catch_up(AuVolume *v, uint64_t now)
 	}
 	/* What is durable here need not be what a quorum held there: a writer or a
 	 * peer of its term has to vouch for it. */
-	if (au_v_durable(v) < m->upto || (!au_v_alone(v) && v->commit < m->upto) ||
+	if ((relog == 0 &&
+		 (au_v_durable(v) < m->upto || (!au_v_alone(v) && v->commit < m->upto))) ||
 		v->store_state == AU_STORE_WRITING || v->cut != 0 || v->importing ||
 		!au_gr_granted(v, now))
 		return;
-	if (h->mend_end(h->ctx, v->handle, err, sizeof(err)) != AU_OK)
+	if (h->mend_end(h->ctx, v->handle, relog, err, sizeof(err)) != AU_OK)
 	{
 		m->stage = AU_MEND_HURT;
 		m->at = now + AGAIN_US;
@@ -328,9 +393,25 @@ catch_up(AuVolume *v, uint64_t now)
 		return;
 	}
 	m->stage = AU_MEND_SWITCHES;
+	m->relog = relog;
 	v->store_state = AU_STORE_STALLED;
 	v->retry_at = now;
 	snprintf(v->problem, sizeof(v->problem), "the page store is exchanged for one made anew");
+}
+
+bool
+au_md_may_switch(AuVolume *v)
+{
+	AuMend	   *m = &v->mend;
+
+	if (m->stage != AU_MEND_SWITCHES || m->relog == 0)
+		return true;
+	if (log_to_begin(v) == 0)
+	{
+		log_came(v);			/* the old store is opened again */
+		return true;
+	}
+	return !v->syncing && au_v_received(v) == au_v_durable(v);
 }
 
 void
@@ -360,8 +441,17 @@ au_md_reopened(AuVolume *v)
 	v->stats.mends++;
 	m->waits[0] = '\0';
 	au_n_log(v->node, AU_LOG_INFO,
-			 "volume %" PRIu64 ": the page store was made anew from other nodes: %" PRIu64 " MB in %" PRIu64 " s; it was damaged: %s",
-			 v->meta.system_identifier, m->bytes >> 20, (now - m->since) / 1000000, m->why);
+			 "volume %" PRIu64 ": the page store was made anew from other nodes: %" PRIu64 " MB in %" PRIu64 " s; it was %s: %s",
+			 v->meta.system_identifier, m->bytes >> 20, (now - m->since) / 1000000,
+			 m->behind ? "left behind" : "damaged", m->why);
+	if (m->relog != 0)
+	{
+		v->trimmed = v->wanted = v->caught_up = 0;
+		if (v->peer != NULL)
+			au_n_close(v->node, v->peer);
+	}
+	m->behind = false;
+	m->relog = 0;
 }
 
 bool

@@ -202,7 +202,10 @@ note_gone(AuVolume *v, const AuConn *c, const AuMsgError *e)
 		return;					/* it is known, and was logged */
 	v->gone_at = au_v_received(v);
 	snprintf(v->gone_why, sizeof(v->gone_why),
-			 "this node was away for longer than the others keep log, and cannot catch up; make a new node of it (docs/operation.md, \"was away\"): %.250s",
+			 "this node was away for longer than the others keep log; %s: %.250s",
+			 !v->node->in_cluster ? "it cannot catch up, and needs a newer copy of its directory" :
+			 au_o_follows(v) ? "its pages and its log are made anew from theirs" :
+			 "have another one take its place in the log group (auroractl group replace), then it is made anew by itself",
 			 e->message);
 	au_n_log(v->node, AU_LOG_WARNING, "volume %" PRIu64 ": no log from %s: %s",
 			 v->meta.system_identifier, c->name, e->message);
@@ -429,6 +432,8 @@ au_p_run(AuVolume *v, uint64_t now)
 {
 	uint64_t	since = now - v->fed_at;
 
+	if (au_p_log_gone(v) != NULL)
+		au_md_log_gone(v);
 	if (v->node->stopping || (v->meta.group.n <= 1 && !au_o_follows(v)))
 		return UINT64_MAX;
 	if (v->peer != NULL && v->peer_asked)

@@ -637,7 +637,7 @@ reopen(AuVolume *v)
 	/* Reads under way hold on to the store: let them end, start none. */
 	v->draining = v->reading.count > 0;
 	v->draining = au_d_end_all(v) || v->draining;
-	if (v->draining)
+	if (v->draining || !au_md_may_switch(v))
 		return;
 	status = h->store_reopen(h->ctx, v->handle, err, sizeof(err));
 	if (status != AU_FULL)
@@ -802,15 +802,15 @@ au_v_state(const AuVolume *v, const char **state, const char **problem)
 		*state = "disk full";
 		*problem = v->full_why;
 	}
+	else if (au_p_log_gone(v) != NULL)
+	{
+		*state = "left behind";
+		*problem = v->mend.waits[0] != '\0' ? v->mend.waits : au_p_log_gone(v);
+	}
 	else if (v->mend.waits[0] != '\0')
 	{
 		*state = "damaged";
 		*problem = v->mend.waits;
-	}
-	else if (au_p_log_gone(v) != NULL)
-	{
-		*state = "left behind";
-		*problem = au_p_log_gone(v);
 	}
 	else
 		*state = "ok";

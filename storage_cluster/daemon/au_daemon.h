@@ -18,6 +18,7 @@
 #include "core/au_node.h"
 #include "daemon/au_config.h"
 #include "daemon/au_readers.h"
+#include "daemon/au_relog.h"
 #include "rdma/transport.h"
 #include "store/au_landing.h"
 #include "store/au_pagestore.h"
@@ -66,6 +67,7 @@ typedef struct AuHostVolume
 	AuRebuild  *rebuild;		/* NULL: none */
 	AuSliceSet	rebuild_slices;
 	bool		mended;			/* it is complete: it takes the other's place */
+	AuLsn		relog;			/* ... and an empty log that begins here the log's; 0: no */
 	uv_work_t	mend_work;
 	uint8_t    *mend_chunk;
 	size_t		mend_len;
@@ -149,6 +151,8 @@ bool		au_logs_choose(AuDaemon *d, char *err, size_t errlen);
 AuStatus	au_log_make(AuDaemon *d, const char *dir, const AuVolumeMeta *meta,
 						char *err, size_t errlen);
 AuStatus	au_log_open(AuHostVolume *v, char *err, size_t errlen);
+/* What au_relog.h needs; good as long as v. */
+void		au_log_relog(AuHostVolume *v, AuRelog *r);
 
 /* au_hostvol.c: volumes */
 bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);

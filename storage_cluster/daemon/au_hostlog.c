@@ -96,6 +96,17 @@ au_log_make(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, char *err, s
 	}
 }
 
+void
+au_log_relog(AuHostVolume *v, AuRelog *r)
+{
+	AuDaemon   *d = v->daemon;
+
+	au_log_path(v->log_dir, sizeof(v->log_dir), d->config.log_dir, v->dir, d->node_id,
+				v->system_identifier);
+	r->dir = v->dir;
+	r->log = log_options(d, v->log_dir, v->system_identifier, AU_LSN_INVALID);
+}
+
 AuStatus
 au_log_open(AuHostVolume *v, char *err, size_t errlen)
 {

@@ -86,11 +86,17 @@ tell_way_out(bool others, char *err, size_t errlen)
 AuStatus
 au_volume_open_files(AuHostVolume *v, bool others, char *err, size_t errlen)
 {
-	AuStatus	status = au_log_open(v, err, errlen);
+	AuRelog		relog;
+	AuStatus	status;
 
-	if (status == AU_CORRUPT)
-		tell_way_out(others, err, errlen);
-
+	au_log_relog(v, &relog);
+	status = au_relog_roll(&relog, err, errlen);
+	if (status == AU_OK)
+	{
+		status = au_log_open(v, err, errlen);
+		if (status == AU_CORRUPT)
+			tell_way_out(others, err, errlen);
+	}
 	if (status == AU_OK && !au_mend_finish(v, err, errlen))
 		status = AU_IO;
 	if (status == AU_OK)
@@ -470,6 +476,33 @@ host_store_write_start(void *ctx, void *vol, bool persist)
 	uv_queue_work(d->loop, &v->write_work, write_work, write_done);
 }
 
+/* Log and page store are exchanged together.  AU_FULL: nothing has happened.
+ * Once it is begun there is no way back: a start brings it to its end. */
+static AuStatus
+exchange_all(AuHostVolume *v, char *err, size_t errlen)
+{
+	AuDaemon   *d = v->daemon;
+	AuRelog		r;
+	AuStatus	status;
+
+	au_log_relog(v, &r);
+	if (au_relog_begin(&r, v->relog, err, errlen) != AU_OK)
+		return AU_FULL;
+	if (v->store != NULL)
+		au_pagestore_close(v->store);
+	v->store = NULL;
+	au_landing_close(v->landing);
+	v->landing = NULL;
+	status = au_relog_roll(&r, err, errlen);
+	if (status == AU_OK)
+		status = au_log_open(v, err, errlen);
+	if (status != AU_OK)
+		d->host.fatal(d, err);
+	v->relog = 0;
+	v->mended = false;
+	return status;
+}
+
 static AuStatus
 host_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 {
@@ -490,6 +523,12 @@ host_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 		snprintf(err, errlen, "only %" PRIu64 " MB are free on \"%s\", %" PRIu64 " MB are wanted; make room",
 				 free_mb, v->dir, d->config.disk_reserve_mb);
 		return AU_FULL;
+	}
+	if (v->relog != 0)
+	{
+		status = exchange_all(v, err, errlen);
+		if (status != AU_OK)
+			return status;
 	}
 	if (v->store != NULL)
 		au_pagestore_close(v->store);

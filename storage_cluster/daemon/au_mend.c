@@ -217,6 +217,7 @@ host_mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all_
 	au_rebuild_end(v->rebuild);
 	v->rebuild = NULL;
 	v->mended = false;
+	v->relog = 0;
 	memset(&v->rebuild_slices, all_slices ? 0xFF : 0, sizeof(v->rebuild_slices));
 	snprintf(dir, sizeof(dir), "%s/pages.new", v->dir);
 	if (!au_remove_tree(dir, err, errlen))
@@ -282,7 +283,7 @@ host_mend_take(void *ctx, void *vol, const uint8_t *chunk, size_t len)
 }
 
 static AuStatus
-host_mend_end(void *ctx, void *vol, char *err, size_t errlen)
+host_mend_end(void *ctx, void *vol, AuLsn log_start, char *err, size_t errlen)
 {
 	AuHostVolume *v = vol;
 	AuPlace		place;
@@ -297,6 +298,7 @@ host_mend_end(void *ctx, void *vol, char *err, size_t errlen)
 	au_rebuild_end(v->rebuild);
 	v->rebuild = NULL;
 	v->mended = true;
+	v->relog = log_start;
 	return AU_OK;
 }
 
@@ -311,6 +313,7 @@ host_mend_drop(void *ctx, void *vol)
 	au_rebuild_end(v->rebuild);
 	v->rebuild = NULL;
 	v->mended = false;
+	v->relog = 0;
 	snprintf(dir, sizeof(dir), "%s/pages.new", v->dir);
 	if (!au_remove_tree(dir, err, sizeof(err)))
 		au_log(v->daemon, AU_LOG_WARNING, "%s", err);

@@ -56,6 +56,7 @@ typedef struct CnVolume
 	AuRebuild  *rebuild;
 	AuSliceSet	rebuild_slices;
 	bool		mended;			/* the new store takes the old one's place */
+	AuLsn		relog;			/* ... and an empty log from here on; 0: no */
 	uint8_t    *mend;			/* a chunk for it */
 	size_t		mend_len;
 	bool		aside;			/* what was replaced is still there */
@@ -479,6 +480,11 @@ cn_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 		testdir_remove(v->dir);
 		assert_int_equal(rename(v->anew, v->dir), 0);
 		v->aside = true;
+		if (v->relog != 0)
+		{
+			assert_false(v->syncing);
+			v->log_start = v->log_end = v->log_durable = v->relog;
+		}
 	}
 	v->mended = false;
 	cn_open_store(v);
@@ -753,7 +759,7 @@ cn_mend_take(void *ctx, void *vol, const uint8_t *chunk, size_t len)
 }
 
 static inline AuStatus
-cn_mend_end(void *ctx, void *vol, char *err, size_t errlen)
+cn_mend_end(void *ctx, void *vol, AuLsn log_start, char *err, size_t errlen)
 {
 	CnVolume   *v = vol;
 
@@ -763,6 +769,7 @@ cn_mend_end(void *ctx, void *vol, char *err, size_t errlen)
 	au_rebuild_end(v->rebuild);
 	v->rebuild = NULL;
 	v->mended = true;
+	v->relog = log_start;
 	return AU_OK;
 }
 
@@ -774,6 +781,7 @@ cn_mend_drop(void *ctx, void *vol)
 	(void) ctx;
 	au_rebuild_end(v->rebuild);
 	v->rebuild = NULL;
+	v->mended = false;
 }
 
 /* What was replaced goes: then all must be here that is owned. */

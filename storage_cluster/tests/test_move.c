@@ -594,6 +594,16 @@ test_elected_at_once(void **state)
 	end();
 }
 
+static uint64_t
+times_mended(int i)
+{
+	AuVolumeStats stats;
+	void	   *vol;
+
+	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
+	return stats.mends;
+}
+
 static const char *
 state_of(int i, const char **problem)
 {
@@ -611,6 +621,7 @@ static void
 test_left_behind(void **state)
 {
 	const char *problem;
+	AuLsn		begins;
 	int			steps = 0;
 
 	(void) state;
@@ -641,10 +652,56 @@ test_left_behind(void **state)
 		assert_true(++steps < 3000);
 		step();
 	}
-	assert_non_null(strstr(problem, "make a new node of it"));
+	assert_non_null(strstr(problem, "are made anew from theirs"));
 	assert_non_null(strstr(problem, "is no longer kept"));
 	assert_string_equal(state_of(1, &problem), "ok");
+	begins = cn.nodes[2].vol.log_end;
+	settle();
+	assert_string_equal(state_of(2, &problem), "ok");
+	assert_true(cn.nodes[2].vol.log_start > begins);
+	assert_int_equal(times_mended(2), 1);
+	assert_true(compare_all() > 3000);
 	end();
+}
+
+/* ... and crashes meanwhile, while log comes, and others move on. */
+static void
+test_left_behind_crashes(void **state)
+{
+	AuLsn		begins;
+	uint64_t	mended = 0;
+
+	(void) state;
+	for (uint64_t seed = 0; seed < 6; seed++)
+	{
+		begin(91 + seed, seed % 2 == 0 ? CN_RETENTION : 100000);
+		make_cluster(3);
+		load(500);
+		settle();
+		cn_crash(2);
+		begins = cn.nodes[2].vol.log_end;
+		load(1500);
+		settle();
+		forget_log(0);
+		forget_log(1);
+		cn_start(2);
+		for (int round = 0; round < 12; round++)
+		{
+			load((int) cn_random(120));
+			for (uint32_t k = cn_random(400); k > 0; k--)
+				step();
+			mended += times_mended(2);
+			cn_crash(2);
+			load((int) cn_random(20));
+			cn_start(2);
+		}
+		settle();
+		mended += times_mended(2);
+		assert_true(cn.nodes[2].vol.log_start > begins);
+		assert_true(compare_all() > 500);
+		end();
+	}
+	assert_true(mended >= 6);
 }
 
 /* Bytes of all page versions of a store, as they are sent. */
@@ -893,16 +950,6 @@ test_messages(void **state)
 
 /* ---- damage ------------------------------------------------------------ */
 
-static uint64_t
-times_mended(int i)
-{
-	AuVolumeStats stats;
-	void	   *vol;
-
-	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
-	return stats.mends;
-}
-
 /* Somewhere each slice is whole, whatever is emptied elsewhere. */
 static void
 check_not_lost(void)
@@ -1073,6 +1120,7 @@ main(void)
 		cmocka_unit_test(test_damaged_crashes),
 		cmocka_unit_test(test_elected_at_once),
 		cmocka_unit_test(test_left_behind),
+		cmocka_unit_test(test_left_behind_crashes),
 		cmocka_unit_test(test_join_moves_a_quarter),
 		cmocka_unit_test(test_volume_nobody_has),
 		cmocka_unit_test(test_history_is_held),

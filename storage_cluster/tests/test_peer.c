@@ -92,10 +92,11 @@ mend_want(void *ctx, void *vol, uint8_t *what, AuPlace *place, AuSliceSet *slice
 }
 
 static AuStatus
-mend_end(void *ctx, void *vol, char *err, size_t errlen)
+mend_end(void *ctx, void *vol, AuLsn log_start, char *err, size_t errlen)
 {
 	FakeVolume *v = vol;
 
+	assert_int_equal(log_start, 0);
 	(void) ctx;
 	(void) err;
 	(void) errlen;
