@@ -197,6 +197,7 @@ foreach my $i (1, 2)
 like(slurp("$dir/daemon1.log") . slurp("$dir/daemon2.log"),
 	qr/kept as it is until it may be made anew: node \d+ makes its pages anew, and shares slice/, 'one waited for the other');
 wait_settled('all have all', 3 * 256, 0 .. 2);
+ok(!(grep { $_->{mending} } @{ status(0)->{cluster}{nodes} }), 'and the cluster knows it');
 kill_storage('KILL', 0);
 evict_all($node);
 check_all($node, 'from those that were damaged');

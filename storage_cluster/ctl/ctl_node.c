@@ -67,12 +67,13 @@ print_nodes(json_t *cluster)
 
 		if (ctl_number_of(n, "slices_incoming") > 0)
 			snprintf(incoming, sizeof(incoming), " +%" PRId64, ctl_number_of(n, "slices_incoming"));
-		printf("  %4" PRId64 "  %-24s %-9s %-5s %-8s %-12s %6" PRId64 " %7" PRId64 "%s\n",
+		printf("  %4" PRId64 "  %-24s %-9s %-5s %-8s %-12s %6" PRId64 " %7" PRId64 "%s%s\n",
 			   ctl_number_of(n, "number"), ctl_text_of(n, "address"), ctl_text_of(n, "state"),
 			   json_is_true(json_object_get(n, "up")) ? "up" : "DOWN",
 			   ctl_number_of(n, "number") == leader ? "leader" : voter ? "voter" : "-",
 			   ctl_text_of(n, "zone")[0] ? ctl_text_of(n, "zone") : "-",
-			   ctl_number_of(n, "weight"), ctl_number_of(n, "slices_owned"), incoming);
+			   ctl_number_of(n, "weight"), ctl_number_of(n, "slices_owned"), incoming,
+			   json_is_true(json_object_get(n, "mending")) ? " (being repaired)" : "");
 	}
 }
 

@@ -46,6 +46,7 @@ node_json(const AuMeta *m, int index, const AuRingLoad *load)
 	json_object_set_new(o, "state", json_string(state_name(n->state)));
 	json_object_set_new(o, "up", json_boolean(n->up));
 	json_object_set_new(o, "voter", json_boolean(n->voter));
+	json_object_set_new(o, "mending", json_boolean(n->mending != 0));
 	json_object_set_new(o, "slices_owned", json_integer(load->owned[index]));
 	json_object_set_new(o, "slices_incoming", json_integer(coming));
 	json_object_set_new(o, "slices_wanted", json_integer(load->wanted[index]));
