@@ -12,8 +12,8 @@ import os
 import shutil
 import time
 
-from .probe import Root
-from .server import Node, Server, free_port, run, wait_until
+from .probe import Root, cpu_of, kind_of
+from .server import Node, Server, descendants, free_port, run, wait_until
 
 # Settings of all servers, standbys included; a session adds its own
 # (shared_buffers, checkpoint_timeout).  What is not here is at its default:
@@ -160,6 +160,7 @@ class HeapAny2(Peer):
 class Aurora(Peer):
     """What aurora's peers have in common."""
     am = "aurora"
+    nodes = ()                      # those that the server does not run itself
     extra = {"shared_preload_libraries": "aurora",
              "default_table_access_method": "aurora"}
 
@@ -178,15 +179,24 @@ class Aurora(Peer):
         wait_until("shipping of " + server.name, 300, lambda: server.sql(
             "SELECT state FROM aurora.shipper") == "streaming")
 
+    def daemons_cpu(self, server):
+        """Seconds that storage daemons have worked."""
+        pids = [p for p in descendants(server.pid) if kind_of(p) == "storaged"]
+        return sum((cpu_of(p) or (0,))[0] for p in pids + [n.pid for n in self.nodes])
+
     def settle(self, server):
-        """Storage has applied what there is, and its files have stopped changing."""
+        """
+        Storage has applied what there is, its files have stopped changing, and
+        none are being merged: the daemons need less than a tenth of a processor.
+        """
         server.sql("CHECKPOINT", "SELECT aurora.sync('10 minutes')")
         quiet = self.options.settle
-        last, since, waited = None, 0.0, 0.0
+        last, cpu, since, waited = None, 0.0, 0.0, 0.0
         while since < quiet and waited < 12 * quiet:
             now = server.sql("SELECT store_bytes FROM aurora.nodes ORDER BY 1")
-            since = since + 0.5 if now == last else 0.0
-            last = now
+            used = self.daemons_cpu(server)
+            since = since + 0.5 if now == last and used < cpu + 0.05 else 0.0
+            last, cpu = now, used
             waited += 0.5
             time.sleep(0.5)
 
