@@ -341,14 +341,6 @@ setup(void **state)
 	return 0;
 }
 
-static int
-teardown(void **state)
-{
-	(void) state;
-	testnode_teardown();
-	return 0;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -360,5 +352,5 @@ main(int argc, char **argv)
 		seconds = atof(argv[1]);
 	setenv("AU_BENCH_MEMORY", "128", 0);
 	signal(SIGPIPE, SIG_IGN);
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, testnode_fixture_teardown);
 }

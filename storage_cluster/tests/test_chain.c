@@ -17,6 +17,7 @@
 #include "common/au_page.h"
 #include "store/au_pagestore_int.h"
 #include "tests/testdir.h"
+#include "tests/testfixture.h"
 #include "tests/teststore.h"
 
 #define START ((AuLsn) 0x1000)
@@ -25,7 +26,6 @@
 #define RECORDS 40000
 #define SYSID 9
 
-static char dir[256];
 static uint8_t model[PAGES][AU_PAGE_SIZE];
 static uint32_t crc_of[RECORDS];
 static uint32_t page_of[RECORDS];
@@ -217,22 +217,6 @@ test_restarts(void **state)
 	au_pagestore_close(ps);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "/tmp/au_chain.%ld", (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(void)
 {
@@ -242,5 +226,5 @@ main(void)
 		cmocka_unit_test(test_restarts),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testfixture_setup, testfixture_teardown);
 }

@@ -250,14 +250,6 @@ setup(void **state)
 	return 0;
 }
 
-static int
-teardown(void **state)
-{
-	(void) state;
-	testnode_teardown();
-	return 0;
-}
-
 int
 main(void)
 {
@@ -269,5 +261,5 @@ main(void)
 		cmocka_unit_test(test_log_without_volume),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, testnode_fixture_teardown);
 }

@@ -213,21 +213,6 @@ test_flipped_byte(void **state)
 	assert_int_equal(testnode_end(SIGTERM), 0);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	return testnode_setup("damage", "");
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testnode_teardown();
-	return 0;
-}
-
 int
 main(void)
 {
@@ -236,5 +221,5 @@ main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN);
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testnode_fixture_setup, testnode_fixture_teardown);
 }

@@ -208,21 +208,6 @@ test_limit(void **state)
 	assert_int_equal(testnode_end(SIGTERM), 0);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	return testnode_setup("disklimit", "");
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testnode_teardown();
-	return 0;
-}
-
 int
 main(void)
 {
@@ -231,5 +216,5 @@ main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN);
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testnode_fixture_setup, testnode_fixture_teardown);
 }

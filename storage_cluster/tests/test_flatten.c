@@ -16,6 +16,7 @@
 #include "common/au_page.h"
 #include "store/au_bundle.h"
 #include "tests/testdir.h"
+#include "tests/testfixture.h"
 #include "tests/teststore.h"
 
 #define SYSID 4243
@@ -24,7 +25,6 @@
 #define PAGES 3
 #define RECORDS (PAGES * 3)
 
-static char dir[64];
 static uint8_t versions[RECORDS][AU_PAGE_SIZE];
 
 static AuPageId
@@ -167,27 +167,11 @@ test_flatten(void **state)
 	}
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "/tmp/au_flatten.%ld", (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_flatten, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_flatten, testfixture_setup, testfixture_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

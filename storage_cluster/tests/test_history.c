@@ -21,6 +21,7 @@
 #include "common/au_crc32c.h"
 #include "common/au_page.h"
 #include "tests/testdir.h"
+#include "tests/testfixture.h"
 #include "tests/teststore.h"
 
 #define RELS 3
@@ -32,7 +33,6 @@
 #define SAMPLES 6000
 #define SYSID 77
 
-static char dir[256];
 
 typedef struct Sample
 {
@@ -239,20 +239,10 @@ run_child(uint64_t seed, int upto)
 	char		seed_text[32];
 	char		upto_text[32];
 	char	   *args[] = {"test_history", "child", dir, seed_text, upto_text, NULL};
-	pid_t		pid;
-	int			st;
 
 	snprintf(seed_text, sizeof(seed_text), "%u", (unsigned) seed);
 	snprintf(upto_text, sizeof(upto_text), "%d", upto);
-	pid = fork();
-	if (pid == 0)
-	{
-		execv("/proc/self/exe", args);
-		_exit(10);
-	}
-	assert_true(pid > 0);
-	assert_int_equal(waitpid(pid, &st, 0), pid);
-	assert_true(WIFSIGNALED(st) && WTERMSIG(st) == SIGKILL);
+	testfixture_run_child(args);
 }
 
 static void
@@ -297,22 +287,6 @@ test_history(void **state)
 		history(seed);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "/tmp/au_history.%ld", (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -325,5 +299,5 @@ main(int argc, char **argv)
 		snprintf(dir, sizeof(dir), "%s", argv[2]);
 		child(strtoull(argv[3], NULL, 10), atoi(argv[4]));
 	}
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testfixture_setup, testfixture_teardown);
 }

@@ -353,14 +353,6 @@ setup(void **state)
 	return 0;
 }
 
-static int
-teardown(void **state)
-{
-	(void) state;
-	testnode_teardown();
-	return 0;
-}
-
 int
 main(void)
 {
@@ -369,5 +361,5 @@ main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN);
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, testnode_fixture_teardown);
 }

@@ -21,6 +21,7 @@
 #include "common/au_page.h"
 #include "store/au_bundle.h"
 #include "tests/testdir.h"
+#include "tests/testfixture.h"
 #include "tests/teststore.h"
 
 #define RELS 3
@@ -237,7 +238,6 @@ compare_all(AuPageStore *ps, const Log *log, AuLsn lsn)
 
 /* ---- driving the store ------------------------------------------------ */
 
-static char dir[256];
 
 static AuPageStore *
 store_open(uint64_t retention)
@@ -401,20 +401,10 @@ run_child(uint64_t seed, int upto)
 	char		seed_text[32];
 	char		upto_text[32];
 	char	   *args[] = {"test_pagestore", "child", dir, seed_text, upto_text, NULL};
-	pid_t		pid;
-	int			st;
 
 	snprintf(seed_text, sizeof(seed_text), "%u", (unsigned) seed);
 	snprintf(upto_text, sizeof(upto_text), "%d", upto);
-	pid = fork();
-	if (pid == 0)
-	{
-		execv("/proc/self/exe", args);
-		_exit(10);
-	}
-	assert_true(pid > 0);
-	assert_int_equal(waitpid(pid, &st, 0), pid);
-	assert_true(WIFSIGNALED(st) && WTERMSIG(st) == SIGKILL);
+	testfixture_run_child(args);
 }
 
 static void
@@ -727,23 +717,6 @@ test_refusals(void **state)
 	log_free(&log);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "%s/au_pagestore.%ld", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp",
-			 (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -763,5 +736,5 @@ main(int argc, char **argv)
 		snprintf(dir, sizeof(dir), "%s", argv[2]);
 		child(strtoull(argv[3], NULL, 10), atoi(argv[4]));
 	}
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testfixture_setup, testfixture_teardown);
 }

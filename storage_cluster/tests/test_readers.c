@@ -18,7 +18,7 @@
 #include "common/au_page.h"
 #include "common/au_wire.h"
 #include "daemon/au_readers.h"
-#include "tests/testdir.h"
+#include "tests/testfixture.h"
 #include "tests/teststore.h"
 
 #define SYSID 4244
@@ -28,7 +28,6 @@
 #define PATIENCE_S 60
 
 static const AuRelId rel = {1663, 5, 16384, 0};
-static char dir[64];
 static AuPageStore *store;
 static uint64_t finished;
 
@@ -190,27 +189,11 @@ test_where(void **state)
 	au_pagestore_close(store);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "/tmp/au_readers.%ld", (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_where, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_where, testfixture_setup, testfixture_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,7 @@
 #include "common/au_page.h"
 #include "store/au_timemap.h"
 #include "tests/testdir.h"
+#include "tests/testfixture.h"
 #include "tests/teststore.h"
 
 #define START ((AuLsn) 0x1000)
@@ -23,7 +24,6 @@
 #define T0 (700000000 * SECOND)
 #define RECORDS 2000
 
-static char dir[256];
 static const AuRelId rel = {1663, 5, 16384, 0};
 
 static AuLsn
@@ -248,22 +248,6 @@ test_hold(void **state)
 	au_pagestore_close(ps);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "/tmp/au_retention.%ld", (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(void)
 {
@@ -274,5 +258,5 @@ main(void)
 		cmocka_unit_test(test_hold),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testfixture_setup, testfixture_teardown);
 }

@@ -19,6 +19,7 @@
 #include "common/au_page.h"
 #include "store/au_bundle.h"
 #include "tests/testdir.h"
+#include "tests/testfixture.h"
 #include "tests/teststore.h"
 
 #define START ((AuLsn) 0x1000)
@@ -26,7 +27,6 @@
 #define BLOCKS 300
 #define SYSID 3
 
-static char dir[256];
 static uint32_t rng;
 static uint8_t model[BLOCKS][AU_PAGE_SIZE];
 static bool born[BLOCKS];
@@ -477,22 +477,6 @@ test_compression(void **state)
 	(void) state;
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "/tmp/au_scrub.%ld", (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(void)
 {
@@ -505,5 +489,5 @@ main(void)
 		cmocka_unit_test(test_compression),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testfixture_setup, testfixture_teardown);
 }

@@ -20,12 +20,12 @@
 
 #include "tests/slices.h"
 #include "tests/testdir.h"
+#include "tests/testfixture.h"
 
 #define RECORDS 6000
 #define RETENTION (4000 * SL_STEP)
 #define BUDGET 20000			/* of a chunk: many of them */
 
-static char dir[200];
 
 /* Two stores that keep all, bundled differently, and one whose slices come
  * and go.  `rng` is of what is done; the load has its own. */
@@ -302,21 +302,11 @@ run_child(uint64_t seed, uint64_t actions, int upto)
 {
 	char		texts[3][32];
 	char	   *args[] = {"test_slices", "child", dir, texts[0], texts[1], texts[2], NULL};
-	pid_t		pid;
-	int			st;
 
 	snprintf(texts[0], sizeof(texts[0]), "%u", (unsigned) seed);
 	snprintf(texts[1], sizeof(texts[1]), "%u", (unsigned) actions);
 	snprintf(texts[2], sizeof(texts[2]), "%d", upto);
-	pid = fork();
-	if (pid == 0)
-	{
-		execv("/proc/self/exe", args);
-		_exit(10);
-	}
-	assert_true(pid > 0);
-	assert_int_equal(waitpid(pid, &st, 0), pid);
-	assert_true(WIFSIGNALED(st) && WTERMSIG(st) == SIGKILL);
+	testfixture_run_child(args);
 }
 
 static void
@@ -836,22 +826,6 @@ test_founding(void **state)
 	free(position);
 }
 
-static int
-setup(void **state)
-{
-	(void) state;
-	snprintf(dir, sizeof(dir), "/tmp/au_slices.%ld", (long) getpid());
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	testdir_remove(dir);
-	return 0;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -871,5 +845,5 @@ main(int argc, char **argv)
 		snprintf(dir, sizeof(dir), "%s", argv[2]);
 		child(strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10), atoi(argv[5]));
 	}
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, testfixture_setup, testfixture_teardown);
 }

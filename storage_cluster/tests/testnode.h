@@ -8,6 +8,7 @@
 #ifndef AU_TEST_TESTNODE_H
 #define AU_TEST_TESTNODE_H
 
+#include <errno.h>
 #include <sys/stat.h>
 
 #include "tests/testdir.h"
@@ -66,6 +67,22 @@ testnode_teardown(void)
 	}
 	testdir_remove(tn.root);
 	free(tn.wal.buf);
+}
+
+/* For cmocka, with the program's name as NAME. */
+static inline int
+testnode_fixture_setup(void **state)
+{
+	(void) state;
+	return testnode_setup(program_invocation_short_name, "");
+}
+
+static inline int
+testnode_fixture_teardown(void **state)
+{
+	(void) state;
+	testnode_teardown();
+	return 0;
 }
 
 /* Start with one more option and its value (or NULL), wait for the socket. */
