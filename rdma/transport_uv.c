@@ -23,6 +23,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/au_base.h"
+
 #define BACKLOG 256
 
 struct AuListener
@@ -541,27 +543,18 @@ unix_connect(uv_loop_t *loop, const char *path, const AuTransportEvents *events,
 static bool
 resolve(const char *address, bool passive, struct sockaddr_storage *out, char *err, size_t errlen)
 {
-	const char *colon = strrchr(address, ':');
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,.ai_flags = passive ? AI_PASSIVE : 0};
 	struct addrinfo *list = NULL;
 	char		host[256];
-	size_t		len;
+	const char *port;
 	int			rc;
 
-	len = colon != NULL ? (size_t) (colon - address) : 0;
-	if (colon == NULL || colon[1] == '\0' || len >= sizeof(host))
+	if (!au_split_address(address, host, sizeof(host), &port))
 	{
 		snprintf(err, errlen, "\"%s\" is not of the form HOST:PORT", address);
 		return false;
 	}
-	memcpy(host, address, len);
-	host[len] = '\0';
-	if (len >= 2 && host[0] == '[' && host[len - 1] == ']')
-	{
-		memmove(host, host + 1, len - 2);
-		host[len - 2] = '\0';
-	}
-	rc = getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, &list);
+	rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
 	if (rc != 0)
 	{
 		snprintf(err, errlen, "could not resolve \"%s\": %s", address, gai_strerror(rc));

@@ -9,6 +9,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
 use IO::Socket::INET;
+use IO::Socket::IP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -19,13 +20,13 @@ my $ctl = bindir() . '/auroractl';
 my $top = PostgreSQL::Test::Utils::tempdir();
 my $dir = "$top/c";
 
-# A port with five more free ones behind it.
+# A port with seven more free ones behind it.
 sub free_ports
 {
 	for (1 .. 100)
 	{
 		my $p = 20000 + int(rand(10000));
-		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 5;
+		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 7;
 		return $p if @s == grep { defined } @s;
 	}
 	die 'no ports';
@@ -95,7 +96,7 @@ succeeds('stop again', qr/node 3 does not run/, 'stop', '--dir', $dir);
 sub members
 {
 	my $out = '';
-	IPC::Run::run([ $ctl, '--node', "127.0.0.1:$port", 'node', 'list' ], '<', \undef, '>', \$out, '2>&1');
+	IPC::Run::run([ $ctl, @_ ? @_ : ('--node', "127.0.0.1:$port"), 'node', 'list' ], '<', \undef, '>', \$out, '2>&1');
 	return $out;
 }
 
@@ -112,6 +113,25 @@ succeeds('start after that', qr/node 1 started/, 'start', '--dir', $dir);
 	my $limit = time() + 60;
 	sleep 0.2 while time() < $limit && members() !~ /(?:127\.0\.0\.1:\d+\s.*){3}/s;
 	like(members(), qr/127\.0\.0\.1:$port.*127\.0\.0\.1:${\($port + 2)}.*127\.0\.0\.1:${\($port + 4)}/s, 'the nodes are a cluster') or diag members();
+}
+
+# ---- other ways to write an address
+# (No host is this machine: ::1 first, where nobody listens, then 127.0.0.1.)
+like(members('--node', ":$port"), qr/127\.0\.0\.1:$port/, 'all addresses of a name are tried');
+SKIP:
+{
+	my $v6 = $port + 6;
+	my $free = eval { IO::Socket::IP->new(LocalHost => '::1', LocalPort => $v6, Listen => 1) };
+	skip 'no IPv6 here', 2 unless $free;
+	close $free;
+	my $daemon = IPC::Run::start([ bindir() . '/aurora_storaged', '--dir', "$top/v6", '--listen', "[::1]:$v6",
+			'--http', '[::1]:' . ($v6 + 1) ], '<', \undef, '>', "$top/v6.log", '2>&1');
+	my ($out, $limit) = ('', time() + 30);
+	do { sleep 0.1; $out = members('--node', "[::1]:$v6"); } until $out =~ /in no cluster/ || time() > $limit;
+	like($out, qr/in no cluster/, 'an address of IPv6 in brackets') or diag $out . slurp("$top/v6.log");
+	like(members('--http', '[::1]:' . ($v6 + 1)), qr/in no cluster/, '... and over HTTP');
+	$daemon->signal('TERM');
+	$daemon->finish;
 }
 
 # ---- rolling restart under load

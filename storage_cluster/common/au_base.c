@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * au_base.c: names of the status codes.
+ * au_base.c: names of the status codes; addresses taken apart.
  *
  * Invariant: every AuStatus has a name, and any other number has one too, so
  * that a status read from a peer may be printed without looking at it first.
@@ -41,4 +41,25 @@ au_status_name(AuStatus status)
 			return "moved";
 	}
 	return "unknown status";
+}
+
+bool
+au_split_address(const char *address, char *host, size_t hostlen, const char **port)
+{
+	const char *colon = strrchr(address, ':');
+	size_t		len = colon != NULL ? (size_t) (colon - address) : 0;
+
+	if (colon == NULL || colon[1] == '\0')
+		return false;
+	*port = colon + 1;
+	if (len >= 2 && address[0] == '[' && address[len - 1] == ']')
+	{
+		address++;
+		len -= 2;
+	}
+	if (len >= hostlen)
+		return false;
+	memcpy(host, address, len);
+	host[len] = '\0';
+	return true;
 }

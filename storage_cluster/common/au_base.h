@@ -48,6 +48,10 @@ typedef enum AuStatus
 /* Short lower-case name of a status, never NULL. */
 const char *au_status_name(AuStatus status);
 
+/* host:port, [v6]:port, :port: the host without brackets goes to `host`, *port
+ * points into address.  False: it is not of that form, or does not fit. */
+bool		au_split_address(const char *address, char *host, size_t hostlen, const char **port);
+
 /* Identity of a relation fork within a volume (a volume is one PostgreSQL
  * cluster, named by its system identifier). */
 typedef struct AuRelId

@@ -142,7 +142,8 @@ connect_in_time(int fd, const struct addrinfo *a)
 	return error == 0;
 }
 
-/* A name may have several addresses: the first that answers. */
+/* A name may have several addresses: the first that answers.  "localhost" may be
+ * ::1 first, and the node listen on 127.0.0.1 only. */
 static int
 connect_one_of(const struct addrinfo *list)
 {
@@ -163,28 +164,19 @@ connect_one_of(const struct addrinfo *list)
 	return fd;
 }
 
-/* "host:port", "[address]:port" */
 static int
 connect_tcp(const char *address)
 {
-	const char *colon = strrchr(address, ':');
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *list;
 	char		host[256];
-	size_t		len = colon != NULL ? (size_t) (colon - address) : sizeof(host);
+	const char *port;
 	int			fd;
 
 	errno = EINVAL;
-	if (len >= sizeof(host))
+	if (!au_split_address(address, host, sizeof(host), &port))
 		return -1;
-	if (len > 2 && address[0] == '[' && colon[-1] == ']')
-	{
-		address++;
-		len -= 2;
-	}
-	memcpy(host, address, len);
-	host[len] = '\0';
-	if (getaddrinfo(host, colon + 1, &hints, &list) != 0)
+	if (getaddrinfo(host[0] ? host : NULL, port, &hints, &list) != 0)
 	{
 		errno = EADDRNOTAVAIL;
 		return -1;

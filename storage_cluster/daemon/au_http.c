@@ -210,21 +210,19 @@ static bool
 serve_tcp(AuDaemon *d, Http *h, char *err, size_t errlen)
 {
 	const char *address = d->config.http;
-	const char *colon = strrchr(address, ':');
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,.ai_flags = AI_PASSIVE};
 	struct addrinfo *list = NULL;
 	char		host[256];
+	const char *port;
 	bool		ok;
 	int			rc;
 
-	if (colon == NULL)
+	if (!au_split_address(address, host, sizeof(host), &port))
 	{
 		snprintf(err, errlen, "\"%s\" is not of the form HOST:PORT", address);
 		return false;
 	}
-	memcpy(host, address, (size_t) (colon - address));
-	host[colon - address] = '\0';
-	rc = getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, &list);
+	rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
 	if (rc != 0)
 	{
 		snprintf(err, errlen, "could not resolve \"%s\": %s", address, gai_strerror(rc));

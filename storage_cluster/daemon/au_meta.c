@@ -29,25 +29,10 @@ meta_now(void)
 
 /* ---- addresses -------------------------------------------------------- */
 
-/* The host of "host:port", without the brackets of [v6]. */
-static bool
-split(const char *address, char *host, size_t hostlen, const char **port)
-{
-	const char *colon = strrchr(address, ':');
-	size_t		len = colon != NULL ? (size_t) (colon - address) : 0;
-
-	if (colon == NULL || colon[1] == '\0' || len >= hostlen)
-		return false;
-	memcpy(host, address, len);
-	host[len] = '\0';
-	*port = colon + 1;
-	return true;
-}
-
 static bool
 is_any(const char *host)
 {
-	return host[0] == '\0' || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "[::]") == 0 ||
+	return host[0] == '\0' || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 ||
 		strcmp(host, "*") == 0;
 }
 
@@ -80,7 +65,7 @@ set_addresses(AuMeta *m, char *err, size_t errlen)
 	const char *port;
 	const char *meta_port = next;
 
-	if (own[0] == '\0' || strlen(own) >= AU_ADDRESS_MAX || !split(own, host, sizeof(host), &port) ||
+	if (own[0] == '\0' || strlen(own) >= AU_ADDRESS_MAX || !au_split_address(own, host, sizeof(host), &port) ||
 		is_any(host))
 	{
 		snprintf(err, errlen, "other nodes of the cluster must know where this one is: give --listen a host and a port, or give --advertise HOST:PORT");
@@ -90,7 +75,7 @@ set_addresses(AuMeta *m, char *err, size_t errlen)
 	snprintf(meta_host, sizeof(meta_host), "%s", host);
 	snprintf(next, sizeof(next), "%d", atoi(port) + 1);
 	if (c->meta_listen[0] != '\0' &&
-		(!split(c->meta_listen, meta_host, sizeof(meta_host), &meta_port) || atoi(meta_port) <= 0))
+		(!au_split_address(c->meta_listen, meta_host, sizeof(meta_host), &meta_port) || atoi(meta_port) <= 0))
 	{
 		snprintf(err, errlen, "--meta-listen \"%s\" is not of the form HOST:PORT", c->meta_listen);
 		return false;
