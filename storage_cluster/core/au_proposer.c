@@ -378,7 +378,8 @@ takes_place(AuProposer *p, uint32_t i, uint64_t node_id)
 		if (o->greeted)
 		{
 			au_pr_drop(p, i, AU_REFUSED, "Name each node once in aurora.storage_nodes.",
-					   "is the same storage node as \"%s\"", p->opt.addresses[j]);
+					   "\"%s\" and \"%s\" are the same storage node",
+					   p->opt.addresses[j], p->opt.addresses[i]);
 			return false;
 		}
 		n->durable = o->durable;

@@ -611,7 +611,7 @@ one_node_at_two_places(void **state)
 	greet_at(2, 'b', BASE + 1600, 0);
 	au_proposer_node(world.p, 2, &n);
 	assert_int_equal(n.state, AU_PNODE_DOWN);
-	assert_non_null(strstr(n.problem, "is the same storage node as \"host-b:1\""));
+	assert_non_null(strstr(n.problem, "\"host-b:1\" and \"host-c:1\" are the same storage node"));
 
 	/* ... and then is at c's address only */
 	lose(1);
