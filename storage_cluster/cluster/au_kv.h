@@ -39,6 +39,8 @@
  *  1. A replica's answer to STORE means: it is on disk.
  *  2. With R + W > N, and without AU_KV_SLOPPY, a GET sees each PUT that was
  *     acknowledged before it, or one that replaced it.
+ *     (Where one replica has values and another nothing a GET is begun once
+ *     more: a tombstone may have gone between the two reads.)
  *  3. A store holds all dots it made for a key, or they were replaced; so
  *     only complete owners make dots.
  *  4. What is deleted everywhere does not come back.

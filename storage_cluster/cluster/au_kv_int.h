@@ -64,6 +64,7 @@ typedef struct KvTask
 	uint8_t		n;				/* owners that take part */
 	uint8_t		need;
 	bool		answered;
+	bool		again;			/* GET: for the second time, see torn() */
 	bool		fresh;			/* PUT: the record was written just now */
 	bool		counted_before; /* SERVE: what it says counted when it was read */
 	uint8_t		phase;

@@ -314,6 +314,67 @@ send_get(AuKv *kv, KvTask *t, KvReply *r, uint64_t now)
 }
 
 static void
+ask_owners(AuKv *kv, KvTask *t)
+{
+	uint32_t	owner[AU_RF_MAX];
+	uint32_t	owners = kv_owners(kv, t->slice, owner);
+	uint64_t	id = t->id;
+
+	t->next_try = kv_now(kv) + KV_RETRY_US;
+	for (uint32_t i = 0; i < t->n && i < owners; i++)
+		(void) add_reply(kv, t, owner[i]);
+	for (uint32_t i = 0; kv_task(kv, id) == t && i < t->n && i < owners; i++)
+		send_get(kv, t, &t->replies[i], kv_now(kv));
+}
+
+/*
+ * One has values of the key, another nothing at all: it may never have got
+ * them; or they were deleted, and the tombstone has gone since the first one
+ * was read.  All owners had the tombstone before it went, so who is read from
+ * now on tells which.
+ */
+static bool
+torn(const KvTask *t)
+{
+	AuKvRecord	all;
+	bool		none = false;
+	bool		value = false;
+
+	if (!merged(t, &all))
+		return false;
+	for (uint32_t i = 0; i < t->nreplies; i++)
+		none = none || (t->replies[i].counts && t->replies[i].len == 0);
+	for (uint32_t i = 0; i < all.n; i++)
+		value = value || (all.sibling[i].flags & AU_KV_TOMBSTONE) == 0;
+	return none && value;
+}
+
+/* From the beginning: answers to the first questions find no task any more. */
+static void
+get_again(AuKv *kv, KvTask *before)
+{
+	KvTask	   *t = kv_task_new(kv, KV_GET, before->key, before->klen, 2 * AU_RF_MAX);
+
+	if (t == NULL)
+		kv_error(kv, before->client, before->client_id, AU_NOMEM, NULL, "out of memory");
+	else
+	{
+		t->client = before->client;
+		t->client_id = before->client_id;
+		t->asked = before->asked;
+		t->flags = before->flags;
+		t->n = before->n;
+		t->need = before->need;
+		t->deadline = before->deadline;
+		t->began = before->began;
+		t->again = true;
+	}
+	kv_task_end(kv, before);
+	if (t != NULL)
+		ask_owners(kv, t);
+}
+
+static void
 take_get(AuKv *kv, KvTask *t, KvReply *r, AuStatus status, bool counts, const uint8_t *bytes, size_t len)
 {
 	bool		waiting = false;
@@ -324,7 +385,14 @@ take_get(AuKv *kv, KvTask *t, KvReply *r, AuStatus status, bool counts, const ui
 	if (status == AU_OK && !kv_keep(kv, &r->record, &r->len, bytes, len))
 		r->counts = false;
 	if (!t->answered && counted(t) >= t->need)
+	{
+		if (!t->again && torn(t))
+		{
+			get_again(kv, t);
+			return;
+		}
 		answer_get(kv, t);
+	}
 	for (uint32_t i = 0; i < t->nreplies; i++)
 		waiting = waiting || t->replies[i].state != KV_DONE;
 	if (t->answered && !waiting)
@@ -339,8 +407,6 @@ start_get(AuKv *kv, void *client, const AuFrame *f)
 {
 	AuMsgKvGet	m;
 	KvTask	   *t;
-	uint32_t	owner[AU_RF_MAX];
-	uint64_t	id;
 
 	if (!au_dec_kv_get(f, &m))
 	{
@@ -351,18 +417,10 @@ start_get(AuKv *kv, void *client, const AuFrame *f)
 		return;
 	kv->stats.gets++;
 	t->flags = m.flags;
-	id = t->id;
-	if (!set_numbers(kv, t, m.n, m.r, m.timeout_ms))
-	{
+	if (set_numbers(kv, t, m.n, m.r, m.timeout_ms))
+		ask_owners(kv, t);
+	else
 		kv_task_end(kv, t);
-		return;
-	}
-	t->next_try = kv_now(kv) + KV_RETRY_US;
-	(void) kv_owners(kv, t->slice, owner);
-	for (uint32_t i = 0; i < t->n; i++)
-		(void) add_reply(kv, t, owner[i]);
-	for (uint32_t i = 0; i < t->n && kv_task(kv, id) != NULL; i++)
-		send_get(kv, t, &t->replies[i], kv_now(kv));
 }
 
 /* ---- PUT, coordinated here --------------------------------------------- */
