@@ -196,24 +196,18 @@ def os_cache(peer, load):
 
 
 def started(peer, load, function):
-    """Run it on a freshly started peer: nothing in shared_buffers."""
+    """
+    Run it on a freshly started peer: nothing in shared_buffers.  With the OS
+    cache warm, after background work that earlier measurements left: a storage
+    daemon that was stopped goes on merging its files when it starts.
+    """
     peer.stop()
     os_cache(peer, load)
     peer.start(cached_settings(peer.options))
+    if load:
+        peer.settle(peer.server)
     try:
         return function(peer)
-    finally:
-        peer.stop()
-
-
-def settled(peer):
-    """
-    What earlier measurements left to be done in the background is done: a
-    storage daemon that was stopped goes on merging its files when it starts.
-    """
-    peer.start(cached_settings(peer.options))
-    try:
-        peer.settle(peer.server)
     finally:
         peer.stop()
 
@@ -223,7 +217,6 @@ def scan_once(peer):
 
 
 def seqscan_cold(peer):
-    settled(peer)
     return started(peer, True, scan_once)
 
 
