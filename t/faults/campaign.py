@@ -33,10 +33,11 @@ CATCH_UP_S = 180                # and all nodes have everything
 REPLICAS = 3                    # of each page in a cluster
 DEEP_EVERY = 12                 # faults between two comparisons of each node's pages
 
-# (Members of a cluster that are not in the log group follow it.)
+# (Members of a cluster that are not in the log group follow it.  One that has no
+# volume yet has not caught up.)
 CAUGHT_UP = """
-SELECT coalesce(bool_and(shipping IN ('stream', 'follows') AND applied_lsn >= '%s'), false)
-  FROM aurora.nodes"""
+SELECT coalesce(bool_and(shipping IN ('stream', 'follows') AND coalesce(applied_lsn >= '%s', false)),
+                false) FROM aurora.nodes"""
 TABLES = ("account", "ledger")
 # Options of all nodes: little memory, damage is found within seconds.
 SMALL = ["--memory", "64", "--scrub-mb-per-s", "100"]
