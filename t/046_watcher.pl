@@ -17,8 +17,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
-my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 2;
-my @meta = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 2;
+my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 3;
+my @meta = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 3;
 my @address = map { "127.0.0.1:$_" } @port;
 my @handle;
 
@@ -150,4 +150,70 @@ is(sql("SELECT count(*) FROM aurora.nodes WHERE state = 'ok'"), '3', '... and th
 
 $node->stop;
 kill_storage('TERM', $_) foreach 0 .. 2;
+
+# ---- a node that has slices of a server's is not in its log group, and stood still
+# when its volume was made: it has none when a session asks it for pages
+sub signal_storage
+{
+	my ($sig, @which) = @_;
+	$handle[$_]->signal($sig) foreach @which;
+	return;
+}
+
+sub node_list_like
+{
+	my ($like) = @_;
+	for (1 .. 200)
+	{
+		IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], 'node', 'list' ], '>', \$list, '2>&1');
+		return 1 if $list =~ $like;
+		sleep 0.1;
+	}
+	return 0;
+}
+
+start_storage($_, "fresh$_", '--meta-listen', "127.0.0.1:$meta[$_]",
+	$_ == 0 ? ('--cluster-init', '--replicas', '1') : ('--join', $address[0])) foreach 0 .. 3;
+ok(node_list_like(qr/(active.*){4}/s), 'four nodes, each slice on one of them') or diag $list;
+signal_storage('STOP', 3);
+ok(node_list_like(qr/\Q$address[3]\E.*DOWN/), 'one stands still') or diag $list;
+my $fresh = new_node('fresh', conf => <<"CONF");
+aurora.storage_nodes = '$address[0]'
+aurora.storage_timeout = 60s
+synchronous_standby_names = 'aurora'
+CONF
+ok($fresh->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shipping = 'stream') FROM aurora.nodes WHERE address <> '$address[3]'"),
+	'... and the others keep the log') or diag $fresh->safe_psql('postgres', 'SELECT number, shipping, state, problem FROM aurora.nodes');
+# A table of one page, which is on that node.
+$fresh->safe_psql('postgres', "CREATE TABLE s$_ USING aurora AS SELECT g AS i FROM generate_series(1, 100) g") foreach 1 .. 32;
+evict_all($fresh);
+my ($rc, $name) = $fresh->psql('postgres', <<'SQL');
+SET aurora.storage_timeout = '300ms';
+CREATE FUNCTION pg_temp.waits() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	FOR n IN 1 .. 32 LOOP
+		BEGIN
+			EXECUTE format('SELECT sum(i) FROM s%s', n);
+		EXCEPTION WHEN connection_failure THEN
+			RETURN 's' || n;
+		END;
+	END LOOP;
+END $$;
+SELECT pg_temp.waits();
+SQL
+like($name, qr/^s\d+$/, '... with a table that nobody can read now');
+signal_storage('STOP', 0 .. 2);
+signal_storage('CONT', 3);
+($out, $err) = ('', '');
+$reader = IPC::Run::start([ 'psql', '-XAtq', '-d', $fresh->connstr('postgres'), '-c', "SELECT sum(i) FROM $name" ],
+	'<', \undef, '>', \$out, '2>', \$err);
+sleep 1.5;
+$reader->pump_nb;
+is("$out$err", '', 'a node of the cluster that has no volume yet is waited for');
+signal_storage('CONT', 0 .. 2);
+ok($reader->finish, '... and answers when it has got it') or diag $err;
+is($out, "5050\n", '... what was asked');
+
+$fresh->stop;
+kill_storage('TERM', $_) foreach 0 .. 3;
 done_testing();

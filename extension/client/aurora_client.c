@@ -146,10 +146,7 @@ ask_once(const Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 			e->status != AU_NOMEM ? TURNED_AWAY : NO_ANSWER;
 	}
 	if (!hello.volume_known && !q->any_volume)
-	{
-		aurora_conn_leave();	/* it may know more next time */
-		return UNKNOWN_VOLUME;
-	}
+		return aurora_conn_leave_without_volume() ? NO_ANSWER : UNKNOWN_VOLUME;
 	INSTR_TIME_SET_CURRENT(start);
 	if (!aurora_conn_send(w->data, w->len, deadline_ms))
 		return NO_ANSWER;

@@ -165,6 +165,22 @@ aurora_conns_avoided(int64 now)
 	return avoid;
 }
 
+bool
+aurora_conn_leave_without_volume(void)
+{
+	AuroraClusterState state = aurora_nodes_map()->state;
+
+	/* That the nodes are a cluster they say before the watcher has found out. */
+	if (state == AURORA_CLUSTER_VIEW ||
+		(state == AURORA_CLUSTER_UNKNOWN && aurora_conn_now->hello.ring_epoch != 0))
+	{
+		(void) aurora_conn_fail("this server's volume has not come to that node of the cluster yet");
+		return true;
+	}
+	aurora_conn_leave();		/* it may know more next time */
+	return false;
+}
+
 void
 aurora_conn_pass(void)
 {

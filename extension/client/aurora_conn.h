@@ -121,6 +121,9 @@ extern const char *aurora_conn_error(void);
 extern bool aurora_conn_want(int node, uint64 nodes);
 extern int	aurora_conn_choices(void);
 extern void aurora_conn_leave(void);
+/* The same, for the node does not know our volume.  True: it is of a cluster and may
+ * get it yet; it counts as one that does not answer, aurora_conn_error says why. */
+extern bool aurora_conn_leave_without_volume(void);
 /* Ask others for a while, if there are any; the connection stays open. */
 extern void aurora_conn_pass(void);
 extern void aurora_conn_hold(XLogRecPtr lsn);
