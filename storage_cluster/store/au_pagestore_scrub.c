@@ -12,7 +12,9 @@
  *   end (owner)     place, counts; problems are handed on
  *
  * Invariants:
- *  1. A step ends between two pages, so each page is verified as a whole.
+ *  1. A step ends between two pages, also where they are passed over, and the
+ *     next one begins with the oldest version that its page has by then: so
+ *     each page is verified as a whole, also if its slice comes meanwhile.
  *  2. The horizon is read before the iterator is made and never after: no
  *     compaction that the iterator sees has dropped by a newer one.
  *  3. A block that RocksDB cannot read is reported once and stepped over; what
@@ -335,6 +337,25 @@ is_whole(const AuSlicesRecord *slices, const uint8_t *key)
 		ks != AU_KS_PAGE || au_slices_readable(slices, &page);
 }
 
+/*
+ * Onto the oldest version of the page where the last step ended.  It may be
+ * older than the one that was the oldest then: the page's slice may have come
+ * meanwhile.
+ */
+static void
+seek_place(AuPageScrub *s)
+{
+	uint8_t		from[AU_KEY_LEN];
+	AuPageId	page;
+	AuLsn		lsn;
+	uint8_t		ks;
+
+	memcpy(from, s->place.key, AU_KEY_LEN);
+	if (au_key_decode(s->place.key, AU_KEY_LEN, &ks, &page, &lsn))
+		au_key_encode(from, ks, &page, 0);
+	rocksdb_iter_seek_for_prev(s->it, (const char *) from, AU_KEY_LEN);
+}
+
 uint64_t
 au_pagestore_scrub_work(AuPageScrub *s, uint64_t budget)
 {
@@ -355,7 +376,7 @@ au_pagestore_scrub_work(AuPageScrub *s, uint64_t budget)
 		rocksdb_iter_seek_to_last(s->it);
 	}
 	else
-		rocksdb_iter_seek_for_prev(s->it, (const char *) p->key, AU_KEY_LEN);
+		seek_place(s);
 	for (;;)
 	{
 		size_t		klen,
@@ -378,9 +399,9 @@ au_pagestore_scrub_work(AuPageScrub *s, uint64_t budget)
 			s->finished = true;
 			break;
 		}
-		if (done >= budget && au_verify_new_page(&s->v, key, klen))
+		if (done >= budget && memcmp(key, p->key, AU_KEY_PAGE_LEN) != 0)
 		{
-			/* the next step begins with this one */
+			/* the next step begins with this page */
 			memcpy(p->key, key, AU_KEY_LEN);
 			break;
 		}

@@ -73,8 +73,9 @@ verify_item(AuVerify *v, const AuItem *item)
 	v->lsn = item->lsn;
 }
 
-bool
-au_verify_new_page(const AuVerify *v, const uint8_t *key, size_t klen)
+/* Whether this key belongs to another page than the last one. */
+static bool
+new_page(const AuVerify *v, const uint8_t *key, size_t klen)
 {
 	AuPageId	page;
 	AuLsn		lsn;
@@ -129,7 +130,7 @@ au_verify_version(AuVerify *v, const uint8_t *key, size_t klen,
 	const char *why;
 
 	v->versions++;
-	if (au_verify_new_page(v, key, klen))
+	if (new_page(v, key, klen))
 		au_verify_end_page(v);
 	if (!au_key_decode(key, klen, &ks, &page, &lsn))
 	{

@@ -48,8 +48,6 @@ typedef struct AuVerify
 /* The next version, in descending order of keys. */
 void		au_verify_version(AuVerify *v, const uint8_t *key, size_t klen,
 							  const uint8_t *value, size_t vlen);
-/* Whether this key belongs to another page than the last one. */
-bool		au_verify_new_page(const AuVerify *v, const uint8_t *key, size_t klen);
 /* No more versions of the page at hand will come. */
 void		au_verify_end_page(AuVerify *v);
 

@@ -39,6 +39,7 @@ typedef struct World
 	int			imports;		/* ended */
 	int			drops;
 	int			gone;			/* imports given up */
+	int			scrubs;			/* whole walks */
 	uint8_t    *chunk;
 	char		dirs[3][240];
 } World;
@@ -159,6 +160,24 @@ change_slices(World *w)
 		write_store(w->load, w->ps, w->fed, false);
 }
 
+static void
+note(void *ctx, const char *problem)
+{
+	fail_msg("%s says: %s", (const char *) ctx, problem);
+}
+
+/* A step of the scrubber, of one page: the next one begins at any page, also
+ * of slices that come meanwhile. */
+static void
+scrub_one(World *w)
+{
+	AuPageScrub *s = au_pagestore_scrub_begin(w->ps);
+
+	assert_non_null(s);
+	(void) au_pagestore_scrub_work(s, 1);
+	w->scrubs += au_pagestore_scrub_end(s, note, "the scrubber");
+}
+
 /* Feeds what there is, and does what a node would do. */
 static void
 act(World *w)
@@ -183,6 +202,7 @@ act(World *w)
 		au_pagestore_compact(w->ps);
 	if (sl_random(&w->rng, 1500) == 0)
 		sl_compare(w->load, w->ps, sl_lsn(w->fed - 1), "meanwhile");
+	scrub_one(w);
 }
 
 static void
@@ -236,20 +256,13 @@ settle(World *w)
 }
 
 static void
-note(void *ctx, const char *problem)
-{
-	(void) ctx;
-	fail_msg("the check says: %s", problem);
-}
-
-static void
 check_offline(World *w)
 {
 	AuPageStoreCheck out;
 	char		err[512];
 
 	au_pagestore_close(w->ps);
-	assert_int_equal(au_pagestore_check(w->dirs[2], note, NULL, &out, err, sizeof(err)), AU_OK);
+	assert_int_equal(au_pagestore_check(w->dirs[2], note, "the check", &out, err, sizeof(err)), AU_OK);
 	assert_int_equal(out.problems, 0);
 	w->ps = teststore_open(w->dirs[2], SL_SYSID, SL_START, RETENTION);
 	w->fed = sl_index(au_pagestore_restart_lsn(w->ps)) + 1;
@@ -274,6 +287,7 @@ test_moving(void **state)
 		run(&w, RECORDS, true);
 		compared += sl_compare(w.load, w.ps, sl_lsn(RECORDS - 1), "at the end");
 		imports += w.imports;
+		assert_true(w.scrubs >= 10);
 		settle(&w);
 		au_pagestore_compact(w.ps);
 		while (au_pagestore_gc_step(w.ps))
@@ -409,6 +423,23 @@ keep_half(World *w, uint32_t first)
 	write_store(w->load, w->ps, w->fed, true);
 }
 
+/* These slices go, until nothing of them is left. */
+static void
+drop_slices(World *w, const AuSliceSet *slices)
+{
+	AuSlicesState now;
+
+	au_pagestore_slices_drop(w->ps, slices);
+	do
+	{
+		write_store(w->load, w->ps, w->fed, true);
+		while (au_pagestore_slices_step(w->ps))
+			;
+		au_pagestore_slices(w->ps, &now);
+	} while (au_slices_any(&now.dropping));
+	write_store(w->load, w->ps, w->fed, true);
+}
+
 /* Two imports at one position, of a server that does nothing; the store is
  * closed before anything of the second came.  That the first one was ended must
  * not be taken for the second one's end. */
@@ -428,14 +459,7 @@ test_two_at_one_position(void **state)
 	while (w.fed < 600)
 		sl_apply(w.load, w.ps, w.fed++);
 	memset(&all, 0xFF, sizeof(all));
-	au_pagestore_slices_drop(w.ps, &all);
-	do
-	{
-		write_store(w.load, w.ps, w.fed, true);
-		while (au_pagestore_slices_step(w.ps))
-			;
-		au_pagestore_slices(w.ps, &now);
-	} while (au_slices_any(&now.dropping));
+	drop_slices(&w, &all);
 	keep_half(&w, 0);
 	while (w.imports == 0)
 		import_one(&w);
@@ -475,7 +499,63 @@ import_all(World *w, AuLsn horizon)
 												   sizeof(err)), AU_OK);
 		au_pagestore_imported(w->ps, &imported);
 	}
-	au_pagestore_import_finish(w->ps);
+}
+
+/* Feeds records up to `upto` to all three stores. */
+static void
+feed(World *w, int upto)
+{
+	run(w, upto, false);
+	while (w->fed < upto)
+	{
+		sl_apply(w->load, w->ps, w->fed++);
+		if (w->fed % 50 == 0)
+			write_store(w->load, w->ps, w->fed, false);
+	}
+	write_store(w->load, w->full[0], w->fed, false);
+}
+
+/* The scrubber is anywhere in its walk, also among pages of which a part is
+ * there, when their slices become whole: it finds nothing wrong. */
+static void
+test_scrub_meanwhile(void **state)
+{
+	AuSliceSet	half = {{0}};
+	World		w;
+	int			steps;
+
+	(void) state;
+	testdir_remove(dir);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	open_all(&w, 13, 13, "full");
+	for (uint32_t s = 0; s < AU_SLICES / 2; s++)
+		au_slices_add(&half, s);
+	feed(&w, RECORDS / 2);
+	for (int round = 1; round <= 12; round++)
+	{
+		int			walks = w.scrubs;
+
+		drop_slices(&w, &half);
+		keep_half(&w, 0);
+		/* the log above, and every other time what is below as well */
+		feed(&w, w.fed + RECORDS / 30);
+		if (round % 2 == 0)
+			import_all(&w, 0);
+		/* each page is passed over as a whole: a step for each, no more */
+		for (steps = 0; w.scrubs < walks + 2; steps++)
+		{
+			assert_true(steps < 2 * (SL_RELS * (SL_PAGES + 1) + 1));
+			scrub_one(&w);
+		}
+		for (steps = 0; steps < round * 10; steps++)
+			scrub_one(&w);
+		import_all(&w, 0);
+		au_pagestore_import_finish(w.ps);
+		while (w.scrubs < walks + 4)
+			scrub_one(&w);
+	}
+	assert_true(sl_compare(w.load, w.ps, sl_lsn(w.fed - 1), "scrubbed") > 500);
+	close_all(&w);
 }
 
 static void
@@ -512,25 +592,16 @@ test_digest_meanwhile(void **state)
 	testdir_remove(dir);
 	assert_int_equal(mkdir(dir, 0700), 0);
 	open_all(&w, 9, 9, "full");
-	run(&w, RECORDS, false);
-	while (w.fed < RECORDS)
-	{
-		sl_apply(w.load, w.ps, w.fed++);
-		if (w.fed % 50 == 0)
-			write_store(w.load, w.ps, w.fed, false);
-	}
+	feed(&w, RECORDS);
 	for (uint32_t s = 0; s < AU_SLICES / 2; s++)
 		au_slices_add(&half, s);
-	au_pagestore_slices_drop(w.ps, &half);
-	write_store(w.load, w.ps, w.fed, true);
-	while (au_pagestore_slices_step(w.ps))
-		;
-	write_store(w.load, w.ps, w.fed, true);
+	drop_slices(&w, &half);
 	write_store(w.load, w.full[0], w.fed, true);
 	keep_half(&w, 0);
 	for (uint32_t s = AU_SLICES / 2; s < AU_SLICES; s++)
 		under_way[s] = au_pagestore_digest_begin(w.ps, s, AU_MERKLE_LEAVES, NULL, at);
 	import_all(&w, sl_lsn(RECORDS - 1));
+	au_pagestore_import_finish(w.ps);
 	assert_int_equal(au_pagestore_horizon(w.ps), sl_lsn(RECORDS - 1));
 	write_store(w.load, w.ps, w.fed, true);
 	au_pagestore_compact(w.ps);
@@ -834,6 +905,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_two_at_one_position),
+		cmocka_unit_test(test_scrub_meanwhile),
 		cmocka_unit_test(test_digest_meanwhile),
 		cmocka_unit_test(test_unreadable_dropped),
 		cmocka_unit_test(test_damaged_start),
