@@ -20,7 +20,7 @@ seed_random();
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $daemon = bindir() . '/aurora_storaged';
 my $ctl = bindir() . '/auroractl';
-my $nodes = 5;
+my $nodes = 6;
 my (@port, @handle);
 
 # A port for clients, with a free one behind it for consensus.
@@ -437,6 +437,20 @@ like($out, qr/was done here already/, '... and says so');
 start_node($left, @{ $where{$left} // [] });
 wait_until('two again', [ $left, $standby ], sub { $_[0]{leader} > 0 && node_in($_[0], $at{$left})->{up} });
 @all = ($left, $standby);
+
+# ---- one is down, another one drains --------------------------------------
+# Who drains gives its vote to others; half of the votes would decide nothing.
+start_node(5, '--listen', address(5), '--join', address($left), '--zone', 'c');
+@c = wait_until('a third one', [ @all, 5 ], sub { voters($_[0]) == 3 && at_rest($_[0]) });
+my $third = $c[2]{number};
+kill_nodes(5);
+wait_until('it is down', \@all, sub { !node_in($_[0], $third)->{up} });
+ctl_ok('another one drains', $left, 'node', 'drain', $at{$standby});
+sleep 2;
+ctl_ok('the cluster still decides', $left, 'node', 'weight', $at{$left}, '110');
+ctl_refused('to remove it would end that', qr/only 1 of 2 nodes would be up|has slices/, $left, 'node', 'remove', $at{$standby});
+ctl_ok('who is down can be given up', $left, 'node', 'remove', $third, '--force');
+wait_until('who drains has done so', \@all, sub { @{ $_[0]{nodes} } == 2 && voters($_[0]) == 1 });
 
 foreach my $i (@all) { $handle[$i]->signal('TERM'); }
 foreach my $i (@all)

@@ -377,6 +377,36 @@ others_have(const AuView *v, const AuSlice *s, uint32_t number)
 	return false;
 }
 
+int
+au_view_voters_wanted(int nodes)
+{
+	return nodes >= 5 ? 5 : nodes >= 3 ? 3 : nodes;
+}
+
+/* A node that is up and goes takes its vote along: those that stay must be able
+ * to agree on that, and on what comes after it. */
+static AuStatus
+check_votes(const AuView *v, const AuViewNode *leaves, char *err, size_t errlen)
+{
+	int			stay = 0;
+	int			up = 0;
+
+	for (int i = 0; i < v->nnodes; i++)
+	{
+		const AuViewNode *n = &v->nodes[i];
+
+		if (n == leaves || n->state == AU_NODE_DRAINING)
+			continue;
+		stay++;
+		up += n->up;
+	}
+	if (!leaves->up || up * 2 > au_view_voters_wanted(stay))
+		return AU_OK;
+	return au_view_refuse(AU_REFUSED, err, errlen,
+						  "without node %u only %d of %d nodes would be up, too few for the cluster to agree on anything; bring others back first, or remove those that are gone for ever: auroractl node remove NUMBER --force",
+						  leaves->number, up, stay);
+}
+
 /* May the node go?  by force: its slices have other owners. */
 static AuStatus
 check_remove(const AuView *v, const AuViewNode *n, bool force, char *err, size_t errlen)
@@ -395,6 +425,8 @@ check_remove(const AuView *v, const AuViewNode *n, bool force, char *err, size_t
 	if (n->state != AU_NODE_DRAINING && count_keepers(v) == 1)
 		return au_view_refuse(AU_REFUSED, err, errlen,
 							  "node %u is the only one that keeps slices; join another one first", n->number);
+	if (check_votes(v, n, err, errlen) != AU_OK)
+		return AU_REFUSED;
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 	{
 		const AuSlice *s = &v->slices[i];

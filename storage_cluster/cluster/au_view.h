@@ -162,6 +162,8 @@ const AuViewNode *au_view_node_by_id(const AuView *v, uint64_t node_id);
 const AuViewVolume *au_view_volume(const AuView *v, uint64_t system_identifier);
 /* Slices the node owns, and those it is a target of but does not own. */
 void		au_view_owned(const AuView *v, uint32_t number, AuSliceSet *owned, AuSliceSet *incoming);
+/* How many of so many nodes are to vote: five, or three, or all there are. */
+int			au_view_voters_wanted(int nodes);
 /* Its pages of the volume are made anew: it may have nothing of its slices. */
 bool		au_view_mends(const AuView *v, uint32_t number, uint64_t system_identifier);
 /* The group that keeps a volume's log, with addresses. */

@@ -115,7 +115,7 @@ rank(const AuMeta *m, const AuViewNode *n, const bool *chosen)
 		(uint32_t) is_voter(m, n->number) << 28 | (0x0fffffff - (n->number & 0x0fffffff));
 }
 
-/* Which nodes are to vote: five, or three, or all there are. */
+/* Which nodes are to vote (au_view_voters_wanted). */
 static void
 choose_voters(const AuMeta *m, bool *chosen)
 {
@@ -126,7 +126,7 @@ choose_voters(const AuMeta *m, bool *chosen)
 	memset(chosen, 0, AU_VIEW_NODES_MAX * sizeof(*chosen));
 	for (int i = 0; i < v->nnodes; i++)
 		candidates += v->nodes[i].state != AU_NODE_DRAINING;
-	wanted = candidates >= 5 ? 5 : candidates >= 3 ? 3 : candidates;
+	wanted = au_view_voters_wanted(candidates);
 	for (; wanted > 0; wanted--)
 	{
 		int			best = -1;
@@ -219,6 +219,27 @@ promote(AuMeta *m, const bool *chosen)
 	return false;
 }
 
+/* Could the other voters agree without this one?  The change itself has to be
+ * agreed on by those that it leaves. */
+static bool
+can_spare(const AuMeta *m, raft_id id)
+{
+	int			voters = 0;
+	int			up = 0;
+
+	for (unsigned i = 0; i < m->raft.configuration.n; i++)
+	{
+		const struct raft_server *s = &m->raft.configuration.servers[i];
+		const AuViewNode *n = au_view_node(&m->log_view, (uint32_t) s->id);
+
+		if (s->role != RAFT_VOTER || s->id == id)
+			continue;
+		voters++;
+		up += n != NULL && n->up;
+	}
+	return up * 2 > voters;
+}
+
 static bool
 demote(AuMeta *m, const bool *chosen)
 {
@@ -229,7 +250,7 @@ demote(AuMeta *m, const bool *chosen)
 			return false;		/* first there must be enough */
 	for (int i = 0; i < v->nnodes; i++)
 	{
-		if (chosen[i] || !is_voter(m, v->nodes[i].number))
+		if (chosen[i] || !is_voter(m, v->nodes[i].number) || !can_spare(m, v->nodes[i].number))
 			continue;
 		if (v->nodes[i].number == m->number)
 			hand_over(m);
@@ -250,6 +271,8 @@ remove_strangers(AuMeta *m)
 		const AuViewNode *n = au_view_node(&m->log_view, (uint32_t) s->id);
 
 		if (n != NULL && strcmp(n->meta_address, s->address) == 0)
+			continue;
+		if (s->role == RAFT_VOTER && !can_spare(m, s->id))
 			continue;
 		if (s->id == m->raft.id)
 			hand_over(m);

@@ -324,6 +324,24 @@ test_broken(void **state)
 	assert_memory_equal(&v, &before, sizeof(v));
 }
 
+/* One of three is down: another one that leaves would leave half. */
+static void
+test_remove_needs_votes(void **state)
+{
+	static AuView v;
+
+	(void) state;
+	make_cluster(&v, 3);
+	apply(&v, view_about(AU_VIEW_DRAIN, 2));
+	apply(&v, flag(AU_VIEW_UP, 3, 0));
+	refused(&v, view_about(AU_VIEW_REMOVE, 2), AU_REFUSED, "only 1 of 2 nodes would be up");
+	apply(&v, flag(AU_VIEW_UP, 2, 0));
+	apply(&v, view_about(AU_VIEW_REMOVE, 2));
+	assert_int_equal(au_view_voters_wanted(2), 2);
+	assert_int_equal(au_view_voters_wanted(4), 3);
+	assert_int_equal(au_view_voters_wanted(9), 5);
+}
+
 static void
 test_remove_by_force(void **state)
 {
@@ -867,6 +885,7 @@ main(void)
 		cmocka_unit_test(test_ready),
 		cmocka_unit_test(test_stale_ready),
 		cmocka_unit_test(test_drain_remove),
+		cmocka_unit_test(test_remove_needs_votes),
 		cmocka_unit_test(test_remove_by_force),
 		cmocka_unit_test(test_broken),
 		cmocka_unit_test(test_group),

@@ -267,12 +267,19 @@ lose(Simc *s, SimcNode *n)
 {
 	const AuViewNode *v = au_view_node_by_id(&s->head, n->node_id);
 	int			lost = 1;
+	int			stay = 0;
 
 	if (v == NULL || n->lost)
 		return;
 	for (int i = 0; i < SIMC_NODES_MAX; i++)
-		lost += s->nodes[i].lost && au_view_node_by_id(&s->head, s->nodes[i].node_id) != NULL;
-	if (lost * 2 >= voters(s) || lost >= s->head.rf)
+	{
+		const AuViewNode *o = au_view_node_by_id(&s->head, s->nodes[i].node_id);
+
+		lost += s->nodes[i].lost && o != NULL;
+		/* who drains goes, perhaps before anybody knows that this one is lost */
+		stay += votes(s, i) && o->state != AU_NODE_DRAINING;
+	}
+	if (lost * 2 >= stay || lost >= s->head.rf)
 		return;
 	for (uint32_t i = 0; i < AU_SLICES; i++)
 	{
@@ -336,10 +343,27 @@ add_node(Simc *s)
 	}
 }
 
-/* Those that were drained, or are lost and called so, can go. */
+/* Somebody is lost, and the cluster is about to find out. */
+static bool
+loss_unknown(const Simc *s)
+{
+	for (int i = 0; i < SIMC_NODES_MAX; i++)
+	{
+		const AuViewNode *v = au_view_node_by_id(&s->head, s->nodes[i].node_id);
+
+		if (s->nodes[i].exists && s->nodes[i].lost && v != NULL && v->up)
+			return true;
+	}
+	return false;
+}
+
+/* Those that were drained, or are lost and called so, can go.  (One lost and one
+ * removed in the same moment can be half of all: no consensus survives that.) */
 static void
 clean_up(Simc *s)
 {
+	if (loss_unknown(s))
+		return;
 	for (int i = 0; i < s->head.nnodes; i++)
 	{
 		const AuViewNode *v = &s->head.nodes[i];
