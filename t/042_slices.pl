@@ -151,6 +151,8 @@ is($rc, 0, 'a node is drained') or diag $out;
 wait_settled('the others have all again', 3 * 256, 0 .. 2);
 ($rc) = wait_load($load);
 is($rc, 0, '... no transaction failed') or diag ${ $load->{err} };
+($rc, $out) = ctl('node', 'drain', $numbers->{number}, '--wait');
+is($rc, 0, '... and the cluster knows that they have') or diag $out;
 
 # It goes while the nodes are listed, which takes a while as one stands still.
 my ($still) = grep { status($_)->{cluster}{number} != status(0)->{cluster}{leader} } 1, 2;

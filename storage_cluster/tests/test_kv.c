@@ -556,7 +556,7 @@ fill_log(void)
 {
 	AuKvExec	x;
 	AuKvStore  *s = open_store(make_dir(), &x);
-	char		key[8];
+	char		key[16];
 
 	for (int i = 0; i < 10; i++)
 	{
