@@ -183,6 +183,7 @@ typedef struct AuReadCtx
 	const rocksdb_readoptions_t *options;
 	rocksdb_iterator_t *iter;	/* made when needed, with `options` */
 	bool		run;			/* iter goes on from page to page */
+	bool		cached;			/* from RocksDB's cache alone: one bundle, see find_key */
 	uint8_t		sought[AU_KEY_LEN]; /* in a run: iter has passed nothing behind it */
 	AuReadRef  *refs;			/* newest first */
 	uint32_t	nrefs;
