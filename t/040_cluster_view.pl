@@ -114,7 +114,7 @@ sub node_in
 
 my %epoch;
 # Until $test, called with the clusters as the nodes see them, is true; the
-# views of all are the same then.  The epoch of a node never goes back.
+# views of all are the same then, and each that joins has read its number there.  The epoch of a node never goes back.
 sub wait_until
 {
 	my ($what, $which, $test) = @_;
@@ -130,7 +130,7 @@ sub wait_until
 			die "node $i: view $c[$k]{epoch} after $epoch{$i}" if $c[$k]{epoch} < ($epoch{$i} // 0);
 			$epoch{$i} = $c[$k]{epoch};
 		}
-		my $same = !grep { !defined || $_->{epoch} != $c[0]{epoch} } @c;
+		my $same = !grep { !defined || $_->{epoch} != $c[0]{epoch} || $_->{state} eq 'joining' } @c;
 		if ($same && $test->(@c))
 		{
 			pass($what);
