@@ -52,7 +52,7 @@ check_log(Report *r, const char *dir, const AuVolumeMeta *meta, AuLsn *start, Au
 	AuLsn		lsn;
 
 	*start = *end = 0;
-	if (access(dir, F_OK) != 0)
+	if (!au_is_there(dir))
 	{
 		snprintf(err, sizeof(err), "the landing log is not in \"%.400s\"; give the daemon's --log-dir", dir);
 		problem(r, err);
@@ -144,7 +144,7 @@ check_kv(Report *r, const char *dir)
 				owed;
 
 	snprintf(path, sizeof(path), "%.4096s/kv", dir);
-	if (access(path, F_OK) != 0)
+	if (!au_is_there(path))
 		return;
 	printf("key-value store\n");
 	if (au_kvstore_check(path, problem, r, &keys, &owed, err, sizeof(err)) != AU_OK)

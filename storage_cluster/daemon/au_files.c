@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -36,6 +37,30 @@ au_sync_dir(const char *path, char *err, size_t errlen)
 	if (fd >= 0)
 		close(fd);
 	return ok;
+}
+
+bool
+au_sync_parent(const char *path, char *err, size_t errlen)
+{
+	char		copy[PATH_CAP];
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	return au_sync_dir(dirname(copy), err, errlen);
+}
+
+bool
+au_is_there(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+bool
+au_rename_durably(const char *from, const char *to, char *err, size_t errlen)
+{
+	if (rename(from, to) == 0)
+		return au_sync_parent(to, err, errlen);
+	snprintf(err, errlen, "could not rename \"%s\" to \"%s\": %s", from, to, strerror(errno));
+	return false;
 }
 
 bool

@@ -27,6 +27,10 @@
 
 bool		au_make_dir(const char *path, char *err, size_t errlen);	/* fine if there */
 bool		au_sync_dir(const char *path, char *err, size_t errlen);
+bool		au_sync_parent(const char *path, char *err, size_t errlen); /* the one it is in */
+bool		au_is_there(const char *path);
+/* Within a file system; durable in the directory of `to`. */
+bool		au_rename_durably(const char *from, const char *to, char *err, size_t errlen);
 bool		au_write_file(const char *dir, const char *name, const void *data, size_t len,
 						  char *err, size_t errlen);
 /* Reads at most cap bytes; -1 on failure (errno is kept). */

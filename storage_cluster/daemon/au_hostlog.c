@@ -116,13 +116,13 @@ au_log_open(AuHostVolume *v, char *err, size_t errlen)
 
 	au_log_path(v->log_dir, sizeof(v->log_dir), d->config.log_dir, v->dir, d->node_id,
 				v->system_identifier);
-	if (access(v->log_dir, F_OK) == 0)
+	if (au_is_there(v->log_dir))
 		return au_landing_open(&v->landing, &lo, err, errlen);
 	snprintf(other, sizeof(other), "%s/log", v->dir);
 	if (d->config.log_dir[0] == '\0')
 		snprintf(err, errlen, "its landing log is not in \"%s\": start with the --log-dir that it was kept in",
 				 v->log_dir);
-	else if (access(other, F_OK) == 0)
+	else if (au_is_there(other))
 		snprintf(err, errlen, "its landing log is in \"%s\", not in \"%s\": move the directory there, or start without --log-dir",
 				 other, v->log_dir);
 	else

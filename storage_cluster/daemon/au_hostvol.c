@@ -16,7 +16,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "daemon/au_files.h"
 #include "store/au_export.h"
@@ -128,7 +127,7 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 	v->start_lsn = meta->start_lsn;
 	snprintf(v->dir, sizeof(v->dir), "%s", dir);
 	snprintf(view, sizeof(view), "%s/VIEW", d->config.dir);
-	*status = au_volume_open_files(v, meta->group.n > 1 || access(view, F_OK) == 0, err, errlen);
+	*status = au_volume_open_files(v, meta->group.n > 1 || au_is_there(view), err, errlen);
 	return *status == AU_OK ? v : NULL;
 }
 

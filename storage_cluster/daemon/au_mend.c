@@ -1,60 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * au_mend.c: a page store made anew in VOLUME/pages.new, and how it takes the
- * place of VOLUME/pages.
- *
- *   pages, pages.new ──rename──▶ pages.damaged, pages.new ──rename──▶
- *   pages.damaged, pages ──new one is whole──▶ pages
- *
- * Only a complete one gets that far; au_mend_finish brings to its end what a
- * crash stopped.  pages.damaged stays until the core says that the new one has
- * all its slices; if damage comes again before that, it is the later store that
- * goes, as pages.dropped.
+ * place of VOLUME/pages (au_pagedirs.h); au_mend_finish brings to its end what a
+ * crash stopped.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/au_wire_export.h"
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
 #include "daemon/au_meta.h"
-
-typedef struct Names
-{
-	char		pages[4500];
-	char		anew[4500];
-	char		damaged[4500];
-	char		dropped[4500];
-} Names;
-
-static void
-make_names(const AuHostVolume *v, Names *n)
-{
-	snprintf(n->pages, sizeof(n->pages), "%s/pages", v->dir);
-	snprintf(n->anew, sizeof(n->anew), "%s/pages.new", v->dir);
-	snprintf(n->damaged, sizeof(n->damaged), "%s/pages.damaged", v->dir);
-	snprintf(n->dropped, sizeof(n->dropped), "%s/pages.dropped", v->dir);
-}
-
-static bool
-rename_durably(const AuHostVolume *v, const char *from, const char *to, char *err, size_t errlen)
-{
-	if (rename(from, to) != 0)
-	{
-		snprintf(err, errlen, "could not rename \"%s\" to \"%s\": %s", from, to, strerror(errno));
-		return false;
-	}
-	return au_sync_dir(v->dir, err, errlen);
-}
-
-static bool
-is_there(const char *path)
-{
-	return access(path, F_OK) == 0;
-}
+#include "daemon/au_pagedirs.h"
 
 /* What is left over does no harm but take room. */
 static void
@@ -62,59 +20,37 @@ remove_left(const AuHostVolume *v, const char *path)
 {
 	char		err[512];
 
-	if (is_there(path) && !au_remove_tree(path, err, sizeof(err)))
+	if (au_is_there(path) && !au_remove_tree(path, err, sizeof(err)))
 		au_log(v->daemon, AU_LOG_WARNING, "%s", err);
 }
 
 bool
 au_mend_finish(AuHostVolume *v, char *err, size_t errlen)
 {
-	Names	   *n = malloc(sizeof(*n));
-	bool		ok;
+	AuPageDirs	p;
 
-	if (n == NULL)
-	{
-		snprintf(err, errlen, "out of memory");
+	au_pagedirs(v->dir, &p);
+	if (!au_is_there(p.pages) && (au_is_there(p.damaged) || au_is_there(p.dropped)) &&
+		!au_rename_durably(p.anew, p.pages, err, errlen))
 		return false;
-	}
-	make_names(v, n);
-	ok = is_there(n->pages) || (!is_there(n->damaged) && !is_there(n->dropped)) ||
-		rename_durably(v, n->anew, n->pages, err, errlen);
-	if (ok)
-	{
-		remove_left(v, n->anew);
-		remove_left(v, n->dropped);
-	}
-	free(n);
-	return ok;
+	remove_left(v, p.anew);
+	remove_left(v, p.dropped);
+	return true;
 }
 
 bool
 au_mend_switch(AuHostVolume *v, char *err, size_t errlen)
 {
-	Names	   *n;
-	const char *away;
-	bool		ok = true;
+	AuPageDirs	p;
 
 	if (!v->mended)
 		return true;
-	n = malloc(sizeof(*n));
-	if (n == NULL)
-	{
-		snprintf(err, errlen, "out of memory");
+	au_pagedirs(v->dir, &p);
+	if (!au_pagedirs_switch(&p, err, errlen))
 		return false;
-	}
-	make_names(v, n);
-	away = is_there(n->damaged) ? n->dropped : n->damaged;
-	if (is_there(n->pages))
-		ok = (away == n->damaged || au_remove_tree(n->dropped, err, errlen)) &&
-			rename_durably(v, n->pages, away, err, errlen);
-	ok = ok && rename_durably(v, n->anew, n->pages, err, errlen);
-	if (ok)
-		remove_left(v, n->dropped);
-	free(n);
-	v->mended = !ok;
-	return ok;
+	remove_left(v, p.dropped);
+	v->mended = false;
+	return true;
 }
 
 /* ---- what was replaced ---------------------------------------------------- */
@@ -123,7 +59,7 @@ typedef struct Removal
 {
 	uv_work_t	work;
 	AuHostVolume *vol;
-	char		path[4500];
+	AuPageDirs	dirs;
 	char		err[512];
 	bool		ok;
 } Removal;
@@ -133,7 +69,7 @@ remove_work(uv_work_t *w)
 {
 	Removal    *r = w->data;
 
-	r->ok = au_remove_tree(r->path, r->err, sizeof(r->err));
+	r->ok = au_remove_tree(r->dirs.damaged, r->err, sizeof(r->err));
 }
 
 static void
@@ -156,8 +92,8 @@ host_mend_whole(void *ctx, void *vol)
 
 	if (r == NULL)
 		return;					/* the next start does it */
-	snprintf(r->path, sizeof(r->path), "%s/pages.damaged", v->dir);
-	if (!is_there(r->path))
+	au_pagedirs(v->dir, &r->dirs);
+	if (!au_is_there(r->dirs.damaged))
 	{
 		free(r);
 		return;
@@ -210,7 +146,7 @@ host_mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all_
 				char *err, size_t errlen)
 {
 	AuHostVolume *v = vol;
-	char		dir[4500];
+	AuPageDirs	dirs;
 	AuPageStoreOptions opt;
 
 	(void) ctx;
@@ -219,10 +155,10 @@ host_mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all_
 	v->mended = false;
 	v->relog = 0;
 	memset(&v->rebuild_slices, all_slices ? 0xFF : 0, sizeof(v->rebuild_slices));
-	snprintf(dir, sizeof(dir), "%s/pages.new", v->dir);
-	if (!au_remove_tree(dir, err, errlen))
+	au_pagedirs(v->dir, &dirs);
+	if (!au_remove_tree(dirs.anew, err, errlen))
 		return AU_IO;
-	au_volume_store_options(v, dir, &opt);
+	au_volume_store_options(v, dirs.anew, &opt);
 	return au_rebuild_begin(&v->rebuild, &opt, position, &v->rebuild_slices, err, errlen);
 }
 
@@ -306,7 +242,7 @@ static void
 host_mend_drop(void *ctx, void *vol)
 {
 	AuHostVolume *v = vol;
-	char		dir[4500];
+	AuPageDirs	dirs;
 	char		err[512];
 
 	(void) ctx;
@@ -314,8 +250,8 @@ host_mend_drop(void *ctx, void *vol)
 	v->rebuild = NULL;
 	v->mended = false;
 	v->relog = 0;
-	snprintf(dir, sizeof(dir), "%s/pages.new", v->dir);
-	if (!au_remove_tree(dir, err, sizeof(err)))
+	au_pagedirs(v->dir, &dirs);
+	if (!au_remove_tree(dirs.anew, err, sizeof(err)))
 		au_log(v->daemon, AU_LOG_WARNING, "%s", err);
 }
 

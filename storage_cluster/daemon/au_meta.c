@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "common/au_wire_cluster.h"
 #include "daemon/au_files.h"
@@ -228,7 +227,7 @@ exists(const AuMeta *m, const char *name)
 	char		path[4300];
 
 	snprintf(path, sizeof(path), "%s/%s", m->d->config.dir, name);
-	return access(path, F_OK) == 0;
+	return au_is_there(path);
 }
 
 /*

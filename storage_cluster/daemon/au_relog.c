@@ -10,7 +10,6 @@
 #include "daemon/au_relog.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include "common/au_base.h"
 #include "common/au_crc32c.h"
 #include "daemon/au_files.h"
+#include "daemon/au_pagedirs.h"
 
 #define PATH_CAP 4600
 
@@ -28,10 +28,7 @@ typedef struct Names
 	char		mark[PATH_CAP];
 	char		log_new[PATH_CAP];
 	char		log_old[PATH_CAP];
-	char		pages[PATH_CAP];
-	char		pages_new[PATH_CAP];
-	char		pages_damaged[PATH_CAP];
-	char		pages_dropped[PATH_CAP];
+	AuPageDirs	pages;
 } Names;
 
 static Names *
@@ -47,35 +44,8 @@ make_names(const AuRelog *r, char *err, size_t errlen)
 	snprintf(n->mark, PATH_CAP, "%s/" AU_RELOG_FILE, r->dir);
 	snprintf(n->log_new, PATH_CAP, "%s.new", r->log.dir);
 	snprintf(n->log_old, PATH_CAP, "%s.old", r->log.dir);
-	snprintf(n->pages, PATH_CAP, "%s/pages", r->dir);
-	snprintf(n->pages_new, PATH_CAP, "%s/pages.new", r->dir);
-	snprintf(n->pages_damaged, PATH_CAP, "%s/pages.damaged", r->dir);
-	snprintf(n->pages_dropped, PATH_CAP, "%s/pages.dropped", r->dir);
+	au_pagedirs(r->dir, &n->pages);
 	return n;
-}
-
-static bool
-is_there(const char *path)
-{
-	return access(path, F_OK) == 0;
-}
-
-static bool
-sync_parent(const char *path, char *err, size_t errlen)
-{
-	char		copy[PATH_CAP];
-
-	snprintf(copy, sizeof(copy), "%s", path);
-	return au_sync_dir(dirname(copy), err, errlen);
-}
-
-static bool
-rename_durably(const char *from, const char *to, char *err, size_t errlen)
-{
-	if (rename(from, to) == 0)
-		return sync_parent(to, err, errlen);
-	snprintf(err, errlen, "could not rename \"%s\" to \"%s\": %s", from, to, strerror(errno));
-	return false;
 }
 
 static bool
@@ -122,7 +92,7 @@ au_relog_begin(const AuRelog *r, AuLsn start, char *err, size_t errlen)
 	if (au_remove_tree(n->log_new, err, errlen) && au_remove_tree(n->log_old, err, errlen))
 		status = look_at_log(r, n->log_new, start, &begins, err, errlen);
 	if (status == AU_OK &&
-		(!sync_parent(n->log_new, err, errlen) ||
+		(!au_sync_parent(n->log_new, err, errlen) ||
 		 !au_write_file(r->dir, AU_RELOG_FILE, mark, sizeof(mark), err, errlen)))
 		status = AU_IO;
 	if (status != AU_OK)
@@ -169,11 +139,11 @@ roll_log(const AuRelog *r, const Names *n, AuLsn start, char *err, size_t errlen
 	AuLsn		begins;
 	AuStatus	status;
 
-	if (is_there(n->log_new) &&
-		((is_there(r->log.dir) && !rename_durably(r->log.dir, n->log_old, err, errlen)) ||
-		 !rename_durably(n->log_new, r->log.dir, err, errlen)))
+	if (au_is_there(n->log_new) &&
+		((au_is_there(r->log.dir) && !au_rename_durably(r->log.dir, n->log_old, err, errlen)) ||
+		 !au_rename_durably(n->log_new, r->log.dir, err, errlen)))
 		return AU_IO;
-	if (!is_there(r->log.dir))
+	if (!au_is_there(r->log.dir))
 	{
 		snprintf(err, errlen, "its landing log is not in \"%s\": start with the --log-dir that it was kept in",
 				 r->log.dir);
@@ -187,21 +157,6 @@ roll_log(const AuRelog *r, const Names *n, AuLsn start, char *err, size_t errlen
 		status = AU_REFUSED;
 	}
 	return status;
-}
-
-/* The new pages are where the old ones were. */
-static bool
-roll_pages(const Names *n, char *err, size_t errlen)
-{
-	const char *away = is_there(n->pages_damaged) ? n->pages_dropped : n->pages_damaged;
-
-	if (!is_there(n->pages_new))
-		return true;
-	if (is_there(n->pages) &&
-		((away == n->pages_dropped && !au_remove_tree(n->pages_dropped, err, errlen)) ||
-		 !rename_durably(n->pages, away, err, errlen)))
-		return false;
-	return rename_durably(n->pages_new, n->pages, err, errlen);
 }
 
 AuStatus
@@ -218,7 +173,7 @@ au_relog_roll(const AuRelog *r, char *err, size_t errlen)
 	{
 		status = roll_log(r, n, start, err, errlen);
 		if (status == AU_OK &&
-			(!roll_pages(n, err, errlen) || !remove_mark(n, r, err, errlen)))
+			(!au_pagedirs_switch(&n->pages, err, errlen) || !remove_mark(n, r, err, errlen)))
 			status = AU_IO;
 	}
 	if (status == AU_OK &&

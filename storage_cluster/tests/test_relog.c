@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "daemon/au_files.h"
+#include "daemon/au_pagedirs.h"
 #include "daemon/au_relog.h"
 #include "store/au_landing_io.h"
 #include "tests/testdir.h"
@@ -30,55 +32,53 @@
 
 static int	calls;				/* that may be the last */
 static int	die_at;				/* 0: never */
+static int	fail_at;
 
-static void
+/* false: it fails. */
+static bool
 may_die(void)
 {
 	if (++calls == die_at)
 		kill(getpid(), SIGKILL);
+	errno = EIO;
+	return calls != fail_at;
 }
 
 /* In the place of libc's. */
 int
 rename(const char *from, const char *to)
 {
-	may_die();
-	return (int) syscall(SYS_rename, from, to);
+	return may_die() ? (int) syscall(SYS_rename, from, to) : -1;
 }
 
 int
 unlink(const char *path)
 {
-	may_die();
-	return (int) syscall(SYS_unlink, path);
+	return may_die() ? (int) syscall(SYS_unlink, path) : -1;
 }
 
 int
 rmdir(const char *path)
 {
-	may_die();
-	return (int) syscall(SYS_rmdir, path);
+	return may_die() ? (int) syscall(SYS_rmdir, path) : -1;
 }
 
 int
 mkdir(const char *path, mode_t mode)
 {
-	may_die();
-	return (int) syscall(SYS_mkdir, path, mode);
+	return may_die() ? (int) syscall(SYS_mkdir, path, mode) : -1;
 }
 
 int
 fsync(int fd)
 {
-	may_die();
-	return (int) syscall(SYS_fsync, fd);
+	return may_die() ? (int) syscall(SYS_fsync, fd) : -1;
 }
 
 int
 fdatasync(int fd)
 {
-	may_die();
-	return (int) syscall(SYS_fdatasync, fd);
+	return may_die() ? (int) syscall(SYS_fdatasync, fd) : -1;
 }
 
 static char root[200];
@@ -256,6 +256,36 @@ test_killed(void **state)
 	every_kill(true, false);
 }
 
+/* A rename or a sync that fails: the next attempt goes on, and the new pages
+ * are never what is put away. */
+static void
+test_failed(void **state)
+{
+	AuPageDirs	p;
+	char		err[512];
+	bool		ok = false;
+	int			failures = 0;
+
+	(void) state;
+	for (int n = 1; !ok; n++, failures++)
+	{
+		make_volume(false, false);
+		au_pagedirs(volume, &p);
+		calls = 0;
+		fail_at = n;
+		ok = au_pagedirs_switch(&p, err, sizeof(err));
+		fail_at = 0;
+		if (!au_pagedirs_switch(&p, err, sizeof(err)))
+			fail_msg("after failure %d: %s", n, err);
+		assert_true(has("pages", "new") && has("pages.damaged", "old"));
+		assert_false(is_there(volume, "/pages.new"));
+	}
+	assert_int_equal(failures, 5);	/* two renames, two syncs, none */
+
+	testdir_remove(p.pages);	/* neither: no reason for an empty one */
+	assert_false(au_pagedirs_switch(&p, err, sizeof(err)));
+}
+
 /* The new log is elsewhere: nothing is exchanged, and it goes on when it is
  * given. */
 static void
@@ -298,6 +328,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_failed),
 		cmocka_unit_test(test_other_log_dir),
 		cmocka_unit_test(test_damaged_mark),
 	};
