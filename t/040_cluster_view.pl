@@ -413,13 +413,24 @@ start_node(2, '--join', address(0));
 @c = wait_until('it is taken in again', \@all, sub { ($_[1]{number} // 0) == $number->{2} && node_in($_[0], $number->{2})->{up} });
 
 # ---- most voters are lost for ever ---------------------------------------
-@c = wait_until('quiet again', \@all, sub { voters($_[0]) == 3 && at_rest($_[0]) });
+my %where = (4 => [ '--listen', address(1) ]);
+my $quiet_all = sub { voters($_[0]) == 3 && at_rest($_[0]) && !grep { !$_->{up} } @{ $_[0]{nodes} } };
+wait_until('quiet again', \@all, $quiet_all);
+# The log of the one that will be left ends before the view that it has.
+kill_nodes(@all);
+foreach (@all) { system('cp', '-a', "$dir/node$_/meta", "$dir/oldmeta$_") == 0 or die; }
+start_node($_, @{ $where{$_} // [] }) foreach @all;
+@c = wait_until('they go on', \@all, sub { $_[0]{leader} > 0 && $quiet_all->(@_) });
 my %at = map { $all[$_] => $c[$_]{number} } 0 .. 3;
 my @voting = grep { node_in($c[0], $at{$_})->{voter} } @all;
 my ($standby) = grep { !node_in($c[0], $at{$_})->{voter} } @all;
 my ($left, @lost) = @voting;
-my %where = (4 => [ '--listen', address(1) ]);
+ctl_ok('a change that its log will not have', $standby, 'node', 'weight', $at{$standby}, $_) foreach 101 .. 107;
+@c = wait_until('it knows of that', \@all, sub { node_in($_[0], $at{$standby})->{weight} == 107 && $quiet_all->(@_) });
+my $known = $c[0]{epoch};
 kill_nodes(@all);
+rename("$dir/node$left/meta", "$dir/newmeta") or die;
+rename("$dir/oldmeta$left", "$dir/node$left/meta") or die;
 ($rc, $out) = fails_to_start($standby, '--listen', address($standby), '--cluster-recover', @{ $where{$standby} // [] });
 is($rc, 1, 'one that did not vote does not go on alone');
 like($out, qr/did not vote/, '... and says why');
@@ -430,6 +441,8 @@ start_node($standby, @{ $where{$standby} // [] });
 ctl_ok('a lost node is given up', $left, 'node', 'remove', $at{$_}, '--force') foreach @lost;
 @c = wait_until('a cluster of two', [ $left, $standby ], sub { @{ $_[0]{nodes} } == 2 && voters($_[0]) == 2 && at_rest($_[0]) });
 same_views('recovered', @c);
+cmp_ok($c[0]{epoch}, '>=', $known + 2**20, 'no epoch that somebody may have seen is given out again');
+is(node_in($c[0], $at{$standby})->{weight}, 107, 'what its view had and its log had not is kept');
 kill_nodes($left);
 ($rc, $out) = fails_to_start($left, '--listen', address($left), '--cluster-recover', @{ $where{$left} // [] });
 is($rc, 1, 'it does so once');

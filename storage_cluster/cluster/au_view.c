@@ -598,3 +598,22 @@ au_view_apply(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_
 	}
 	return AU_OK;
 }
+
+/* ---- most voters are lost ---------------------------------------------- */
+
+void
+au_view_recover(AuView *v)
+{
+	v->epoch += AU_VIEW_RECOVER_EPOCHS;
+	v->next_number += AU_VIEW_RECOVER_NUMBERS;
+}
+
+bool
+au_view_apply_recovered(AuView *v, const AuView *recovered)
+{
+	if ((v->cluster_id != 0 && v->cluster_id != recovered->cluster_id) ||
+		recovered->epoch <= v->epoch || recovered->next_number < v->next_number)
+		return false;
+	*v = *recovered;
+	return true;
+}

@@ -20,7 +20,8 @@
  * slice always has owners that have everything, whatever stops half way.
  *
  * Invariants (looked at by au_view_valid, after each command):
- *  1. The epoch grows by one with each command that changed something.
+ *  1. The epoch grows by one with each command that changed something, and by
+ *     AU_VIEW_RECOVER_EPOCHS when a cluster goes on without most of its voters.
  *  2. Node numbers are never used twice.
  *  3. Each slice has min(rf, nodes that ever joined and are not gone) owners
  *     or more nodes on their way; one at least as soon as there is a node.
@@ -226,6 +227,19 @@ typedef struct AuViewCommand
  */
 AuStatus	au_view_apply(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t errlen);
 bool		au_view_valid(const AuView *v, char *why, size_t whylen);
+
+/*
+ * A cluster goes on without most of its voters, from the newest view that is
+ * known: the lost ones may have decided more, and nodes and clients may have
+ * seen it.  So it leaves out all the epochs and node numbers that they can have
+ * given out meanwhile.
+ */
+#define AU_VIEW_RECOVER_EPOCHS (UINT64_C(1) << 20)
+#define AU_VIEW_RECOVER_NUMBERS AU_VIEW_NODES_MAX	/* more never joined at once */
+void		au_view_recover(AuView *v);
+/* ... and its consensus log, which may not reach so far, takes that view as a
+ * command.  false: it is another cluster's, or no newer one; v is the same. */
+bool		au_view_apply_recovered(AuView *v, const AuView *recovered);
 
 /* Bytes of a command, of a whole view (magic, version, length, CRC-32C).
  * encode returns the length, 0 if cap is too small.  decode: false, malformed. */

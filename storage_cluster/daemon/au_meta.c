@@ -473,20 +473,37 @@ meta_soon(AuMeta *m)
 
 /* ---- start and end ---------------------------------------------------- */
 
+static void
+recovered_path(const AuMeta *m, char *path, size_t len)
+{
+	snprintf(path, len, "%s/RECOVERED", m->d->config.dir);
+}
+
+static void
+read_recovered(AuMeta *m)
+{
+	char		path[4200];
+	uint8_t		epoch[8];
+
+	recovered_path(m, path, sizeof(path));
+	if (au_read_file(path, epoch, sizeof(epoch)) == (long) sizeof(epoch))
+		m->recovered_from = au_get_u64(epoch);
+}
+
 /*
  * Go on without the others that vote.  Once: an option that is left in a file
- * would leave the others behind with each start.
+ * would leave the others behind with each start.  What was interrupted before
+ * the cluster went on may be done again.
  */
 static bool
 begin_recovery(AuMeta *m, char *err, size_t errlen)
 {
-	const char *dir = m->d->config.dir;
 	char		path[4200];
 	uint8_t		epoch[8];
 
-	snprintf(path, sizeof(path), "%s/RECOVERED", dir);
-	if (au_read_file(path, epoch, sizeof(epoch)) >= 0)
+	if (m->recovered_from != 0 && m->view.epoch >= m->recovered_from + AU_VIEW_RECOVER_EPOCHS)
 	{
+		recovered_path(m, path, sizeof(path));
 		snprintf(err, errlen, "--cluster-recover was done here already; start without it (to do it once more, remove \"%s\" first)",
 				 path);
 		return false;
@@ -497,8 +514,9 @@ begin_recovery(AuMeta *m, char *err, size_t errlen)
 		return false;
 	}
 	au_put_u64(epoch, m->view.epoch);
-	if (!au_write_file(dir, "RECOVERED", epoch, sizeof(epoch), err, errlen))
+	if (!au_write_file(m->d->config.dir, "RECOVERED", epoch, sizeof(epoch), err, errlen))
 		return false;
+	m->recovered_from = m->view.epoch;
 	au_log(m->d, AU_LOG_WARNING, "going on from view %" PRIu64 " without the other nodes that voted; they must never be started again",
 		   m->view.epoch);
 	m->recovers = true;
@@ -519,6 +537,7 @@ become(AuMeta *m, AuStatus had_view, char *err, size_t errlen)
 		}
 		m->number = self(m)->number;
 		m->state = META_MEMBER;
+		read_recovered(m);
 		if (!remembers(m, err, errlen) || (c->cluster_recover && !begin_recovery(m, err, errlen)))
 			return false;
 		return au_node_set_view(m->d->node, &m->view) == AU_OK && meta_raft_start(m, err, errlen);

@@ -86,6 +86,7 @@ struct AuMeta
 	MetaState	state;
 	bool		creates;		/* this node makes the cluster */
 	bool		recovers;		/* ... or goes on without the other voters */
+	uint64_t	recovered_from; /* RECOVERED: the epoch with which it did so; 0: never */
 	uint32_t	number;
 	char		address[AU_ADDRESS_MAX];	/* for others */
 	char		meta_address[AU_ADDRESS_MAX];
@@ -128,8 +129,8 @@ struct AuMeta
 	uint64_t	next_complaint; /* ms; about what fails again and again */
 
 	/* leader */
-	bool		creating;		/* INIT and JOIN are under way */
-	struct raft_apply create;
+	bool		creating;		/* the first commands, or that of recovery, are under way */
+	struct raft_apply create;	/* or recover */
 	bool		changing;
 	struct raft_change change;
 	bool		handing_over;
@@ -151,8 +152,12 @@ AuViewCommand meta_join_command(const AuMeta *m);
 bool		meta_raft_start(AuMeta *m, char *err, size_t errlen);
 void		meta_raft_close(AuMeta *m);
 bool		meta_raft_leads(const AuMeta *m);
-/* A command as libraft wants it; false: out of memory. */
+/* A command, a view, as libraft wants it; false: out of memory. */
 bool		meta_raft_buffer(const AuViewCommand *c, struct raft_buffer *out);
+bool		meta_raft_view_buffer(const AuView *v, struct raft_buffer *out);
+/* Consensus was made anew by --cluster-recover, and its log does not have yet
+ * the view from which it goes on. */
+bool		meta_recovering(const AuMeta *m);
 
 /* au_meta_listen.c.  wrap: libraft's transport, between raft_uv_tcp_init and
  * raft_uv_init.  greeting: our cluster, or our address, is known now. */

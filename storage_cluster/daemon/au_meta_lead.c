@@ -4,6 +4,8 @@
  *
  *  - A new cluster gets its first commands: INIT and its own JOIN, together, so
  *    that its number is 1, as libraft was told.
+ *  - One that goes on without most of its voters gets its first command: the
+ *    newest view that is known, before anything is decided.
  *  - libraft's members become what the view says: all nodes follow its log, up
  *    to five of them vote.  One change at a time; a node is made a voter before
  *    another one ceases to be one; it does not demote itself, but hands over
@@ -61,6 +63,29 @@ create(AuMeta *m)
 		raft_free(bufs[0].base);
 		raft_free(bufs[1].base);
 	}
+}
+
+/* All that our log has is applied, nothing is decided before this is. */
+static void
+recover(AuMeta *m)
+{
+	AuView	   *v;
+	struct raft_buffer buf;
+
+	if (m->creating || raft_last_applied(&m->raft) < raft_last_index(&m->raft))
+		return;
+	v = malloc(sizeof(*v));
+	if (v == NULL)
+		return;					/* again with the next tick */
+	*v = m->view;
+	au_view_recover(v);
+	if (meta_raft_view_buffer(v, &buf))
+	{
+		m->creating = raft_apply(&m->raft, &m->create, &buf, 1, on_created) == 0;
+		if (!m->creating)
+			raft_free(buf.base);
+	}
+	free(v);
 }
 
 /* What was committed before we led is applied when something is committed
@@ -418,6 +443,11 @@ void
 meta_lead_tick(AuMeta *m, uint64_t now)
 {
 	catch_up(m);
+	if (meta_recovering(m))
+	{
+		recover(m);
+		return;
+	}
 	if (m->log_view.cluster_id == 0)
 	{
 		create(m);

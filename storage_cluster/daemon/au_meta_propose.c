@@ -84,7 +84,8 @@ try_here(MetaProposal *p)
 	AuMeta	   *m = p->meta;
 	struct raft_buffer buf;
 
-	if (!meta_raft_leads(m) || m->log_view.nnodes == 0 || !meta_raft_buffer(&p->command, &buf))
+	if (!meta_raft_leads(m) || m->log_view.nnodes == 0 || meta_recovering(m) ||
+		!meta_raft_buffer(&p->command, &buf))
 		return false;
 	p->apply.data = p;
 	if (raft_apply(&m->raft, &p->apply, &buf, 1, on_applied) != 0)

@@ -47,7 +47,66 @@ meta_raft_buffer(const AuViewCommand *c, struct raft_buffer *out)
 	return true;
 }
 
+bool
+meta_raft_view_buffer(const AuView *v, struct raft_buffer *out)
+{
+	out->base = raft_malloc(AU_VIEW_ENCODED_MAX);
+	if (out->base == NULL)
+		return false;
+	memset(out->base, 0, AU_VIEW_ENCODED_MAX);
+	out->len = (au_view_encode(v, out->base, AU_VIEW_ENCODED_MAX) + 7) / 8 * 8;
+	return true;
+}
+
 /* ---- the state machine ------------------------------------------------ */
+
+bool
+meta_recovering(const AuMeta *m)
+{
+	return m->recovered_from != 0 &&
+		m->log_view.epoch < m->recovered_from + AU_VIEW_RECOVER_EPOCHS;
+}
+
+/* Views and commands begin alike; 0: it is too short for what it says. */
+static size_t
+length_of(const struct raft_buffer *buf)
+{
+	size_t		len;
+
+	if (buf->len < 12)
+		return 0;
+	len = 12 + (size_t) au_get_u32((const uint8_t *) buf->base + 8) + 4;
+	return len <= buf->len ? len : 0;
+}
+
+/* Something in the log that is neither a command nor a view. */
+static void
+not_known(const AuMeta *m)
+{
+	/* of a newer version: whoever goes on without it sees another view */
+	au_log(m->d, AU_LOG_ERROR,
+		   "stopped: the cluster's log has a command this version does not know; install the version of the other nodes");
+	_Exit(3);
+}
+
+/* The view from which a recovered cluster goes on. */
+static bool
+apply_recovered(AuMeta *m, const uint8_t *bytes, size_t len)
+{
+	AuView	   *v = malloc(sizeof(*v));
+	bool		known;
+
+	if (v == NULL)
+	{
+		au_log(m->d, AU_LOG_ERROR, "stopped: out of memory for the cluster's view");
+		_Exit(3);
+	}
+	known = au_view_decode(v, bytes, len);
+	if (known && au_view_apply_recovered(&m->log_view, v))
+		meta_take_view(m, &m->log_view);
+	free(v);
+	return known;
+}
 
 static int
 fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
@@ -56,26 +115,25 @@ fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
 	MetaResult *r = &m->result;
 	AuViewCommand c;
 	const AuViewNode *n;
-	size_t		len = 0;
+	size_t		len = length_of(buf);
+	bool		follows;
 	bool		changed = false;
 
 	memset(r, 0, sizeof(*r));
-	if (buf->len >= 12)
-		len = 12 + (size_t) au_get_u32((const uint8_t *) buf->base + 8) + 4;
-	if (len == 0 || len > buf->len || !au_view_command_decode(&c, buf->base, len))
-	{
-		/* of a newer version: whoever goes on without it sees another view */
-		au_log(m->d, AU_LOG_ERROR,
-			   "stopped: the cluster's log has a command this version does not know; install the version of the other nodes");
-		_Exit(3);
-	}
+	*result = r;
+	if (len > 0 && apply_recovered(m, buf->base, len))
+		return 0;
+	if (len == 0 || !au_view_command_decode(&c, buf->base, len))
+		not_known(m);
+	/* The end of a log with which consensus is made anew may be what no majority
+	 * ever took: only what follows on the view we know counts. */
+	follows = !meta_recovering(m) || memcmp(&m->log_view, &m->view, sizeof(m->view)) == 0;
 	r->status = au_view_apply(&m->log_view, &c, &changed, r->message, sizeof(r->message));
 	r->epoch = m->log_view.epoch;
 	n = c.type == AU_VIEW_JOIN ? au_view_node_by_id(&m->log_view, c.node.node_id) : NULL;
 	r->number = n != NULL ? n->number : c.number;
-	if (changed)
+	if (changed && follows)
 		meta_take_view(m, &m->log_view);
-	*result = r;
 	return 0;
 }
 
@@ -83,20 +141,13 @@ static int
 fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n)
 {
 	AuMeta	   *m = fsm->data;
-	uint8_t    *bytes = raft_malloc(AU_VIEW_ENCODED_MAX);
-	size_t		len;
 
 	*bufs = raft_malloc(sizeof(**bufs));
-	if (bytes == NULL || *bufs == NULL)
+	if (*bufs == NULL || !meta_raft_view_buffer(&m->log_view, *bufs))
 	{
-		raft_free(bytes);
 		raft_free(*bufs);
 		return RAFT_NOMEM;
 	}
-	memset(bytes, 0, AU_VIEW_ENCODED_MAX);
-	len = au_view_encode(&m->log_view, bytes, AU_VIEW_ENCODED_MAX);
-	(*bufs)[0].base = bytes;
-	(*bufs)[0].len = (len + 7) / 8 * 8;
 	*n = 1;
 	return 0;
 }
@@ -106,14 +157,12 @@ fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 {
 	AuMeta	   *m = fsm->data;
 	AuView	   *v = malloc(sizeof(*v));
-	size_t		len = 0;
+	size_t		len = length_of(buf);
 	int			rc = 0;
 
 	if (v == NULL)
 		return RAFT_NOMEM;
-	if (buf->len >= 12)
-		len = 12 + (size_t) au_get_u32((const uint8_t *) buf->base + 8) + 4;
-	if (len == 0 || len > buf->len || !au_view_decode(v, buf->base, len))
+	if (len == 0 || !au_view_decode(v, buf->base, len))
 	{
 		au_log(m->d, AU_LOG_ERROR, "a snapshot of the cluster's view is damaged, or of another version");
 		rc = RAFT_CORRUPT;

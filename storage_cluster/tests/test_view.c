@@ -772,6 +772,45 @@ test_random(void **state)
 
 /* ---- bytes ------------------------------------------------------------ */
 
+/* A recovered cluster's log knows less than the node that goes on: nothing that
+ * was given out, seen or not, is given out again. */
+static void
+test_recovered(void **state)
+{
+	static AuView v,
+				log,
+				known;
+	uint8_t		bytes[AU_VIEW_ENCODED_MAX];
+
+	(void) state;
+	make_cluster(&v, 3);
+	log = v;					/* its log ends here */
+	apply(&v, view_join(4, ""));
+	apply(&v, view_about(AU_VIEW_DRAIN, 2));
+	known = v;
+	au_view_recover(&known);
+	assert_true(au_view_decode(&v, bytes, au_view_encode(&known, bytes, sizeof(bytes))));
+	assert_memory_equal(&v, &known, sizeof(v));
+
+	assert_true(au_view_apply_recovered(&log, &known));
+	assert_memory_equal(&log, &known, sizeof(log));
+	assert_int_equal(au_view_node(&log, 2)->state, AU_NODE_DRAINING);
+	apply(&log, view_join(5, ""));
+	assert_true(log.epoch > AU_VIEW_RECOVER_EPOCHS);
+	assert_int_equal(au_view_node_by_id(&log, view_join(5, "").node.node_id)->number,
+					 5 + AU_VIEW_RECOVER_NUMBERS);
+
+	v = log;
+	assert_false(au_view_apply_recovered(&log, &known));	/* it was, and went on */
+	known = log;
+	au_view_recover(&known);
+	known.cluster_id++;
+	assert_false(au_view_apply_recovered(&log, &known));
+	assert_memory_equal(&log, &v, sizeof(log));
+	memset(&log, 0, sizeof(log));	/* a log of which nothing is left */
+	assert_true(au_view_apply_recovered(&log, &known));
+}
+
 static void
 test_command_bytes(void **state)
 {
@@ -895,6 +934,7 @@ main(void)
 		cmocka_unit_test(test_mending_counts_for_nothing),
 		cmocka_unit_test(test_mending_target),
 		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_recovered),
 		cmocka_unit_test(test_command_bytes),
 		cmocka_unit_test(test_damaged_view),
 		cmocka_unit_test(test_messages),
