@@ -525,6 +525,12 @@ host_store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 	}
 	if (v->relog != 0)
 	{
+		/* a worker has the log that would be closed */
+		if (v->removing)
+		{
+			snprintf(err, errlen, "old files of the landing log are being removed");
+			return AU_FULL;
+		}
 		status = exchange_all(v, err, errlen);
 		if (status != AU_OK)
 			return status;
