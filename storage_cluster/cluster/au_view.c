@@ -51,13 +51,21 @@ au_view_node_by_id(const AuView *v, uint64_t node_id)
 	return NULL;
 }
 
-const AuViewVolume *
-au_view_volume(const AuView *v, uint64_t system_identifier)
+int
+au_view_volume_index(const AuView *v, uint64_t system_identifier)
 {
 	for (int i = 0; i < v->nvolumes; i++)
 		if (v->volumes[i].system_identifier == system_identifier)
-			return &v->volumes[i];
-	return NULL;
+			return i;
+	return -1;
+}
+
+const AuViewVolume *
+au_view_volume(const AuView *v, uint64_t system_identifier)
+{
+	int			i = au_view_volume_index(v, system_identifier);
+
+	return i >= 0 ? &v->volumes[i] : NULL;
 }
 
 static bool

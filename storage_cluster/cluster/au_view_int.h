@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * au_view_int.h: what the files of the view share: au_view.c (nodes and
- * slices), au_view_group.c (log groups), au_view_valid.c, au_view_codec.c.
+ * slices), au_view_group.c (log groups), au_view_mend.c (pages made anew),
+ * au_view_valid.c, au_view_codec.c.
  */
 #ifndef AU_VIEW_INT_H
 #define AU_VIEW_INT_H
 
 #include "cluster/au_view.h"
 
-/* Index in v->nodes; -1: no such node. */
+/* Index in v->nodes, v->volumes; -1: none such. */
 int			au_view_index(const AuView *v, uint32_t number);
+int			au_view_volume_index(const AuView *v, uint64_t system_identifier);
 bool		au_view_group_has(const AuViewVolume *vol, uint32_t number);
 
 /* err says why and what to do. */

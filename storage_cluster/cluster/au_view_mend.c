@@ -18,20 +18,11 @@
 
 #include <assert.h>
 
-static int
-volume_index(const AuView *v, uint64_t system_identifier)
-{
-	for (int i = 0; i < v->nvolumes; i++)
-		if (v->volumes[i].system_identifier == system_identifier)
-			return i;
-	return -1;
-}
-
 bool
 au_view_mends(const AuView *v, uint32_t number, uint64_t system_identifier)
 {
 	const AuViewNode *n = au_view_node(v, number);
-	int			volume = volume_index(v, system_identifier);
+	int			volume = au_view_volume_index(v, system_identifier);
 
 	return n != NULL && volume >= 0 && (n->mending >> volume & 1);
 }
@@ -93,7 +84,7 @@ AuStatus
 au_view_mending(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t errlen)
 {
 	int			index = au_view_index(v, c->number);
-	int			volume = volume_index(v, c->system_identifier);
+	int			volume = au_view_volume_index(v, c->system_identifier);
 	AuViewNode *n;
 	uint16_t	bit;
 
