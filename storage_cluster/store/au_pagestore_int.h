@@ -390,8 +390,6 @@ void		au_rc_free(AuReadCtx *c);
 AuLsn		au_ps_oldest_read(const AuPageStore *ps);
 
 /* au_pagestore_digest.c: likewise, of digests. */
-/* In files, and nobody reads below: what is older may go. */
-AuLsn		au_ps_unread_horizon(const AuPageStore *ps);
 AuLsn		au_ps_oldest_digest(const AuPageStore *ps);
 
 /* au_pagestore_cut.c: for each page of the generation: cut_page, then for its
@@ -452,6 +450,8 @@ bool		au_ps_digests_since(const AuPageStore *ps, uint64_t freezes);
  * generation's. */
 AuStatus	au_ps_write_batch(AuPageStore *ps, rocksdb_writebatch_t *batch, bool persist,
 							  const char *what, char *err, size_t errlen);
+/* In files, and nobody reads below: what is older may go. */
+AuLsn		au_ps_unread_horizon(const AuPageStore *ps);
 
 /* au_pagestore_filter.c */
 void		au_ps_filter_install(AuPageStore *ps);
