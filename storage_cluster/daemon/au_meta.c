@@ -17,7 +17,6 @@
 #include "common/au_wire_cluster.h"
 #include "daemon/au_files.h"
 
-#define COMPLAIN_MS 10000		/* between messages about the same trouble */
 #define SAVE_AGAIN_MS 500
 
 uint64_t
@@ -115,7 +114,7 @@ save_view(AuMeta *m)
 		return true;
 	if (meta_now() >= m->next_unsaved)
 	{
-		m->next_unsaved = meta_now() + COMPLAIN_MS;
+		m->next_unsaved = meta_now() + META_COMPLAIN_MS;
 		au_log(m->d, AU_LOG_ERROR, "could not keep the cluster's view %" PRIu64 ", and goes on with the one before until it can: %s",
 			   m->view.epoch, err);
 	}
@@ -348,7 +347,7 @@ complain(AuMeta *m, const char *what)
 {
 	if (meta_now() < m->next_complaint)
 		return;
-	m->next_complaint = meta_now() + COMPLAIN_MS;
+	m->next_complaint = meta_now() + META_COMPLAIN_MS;
 	au_log(m->d, AU_LOG_WARNING, "could not join the cluster through \"%s\" yet: %s", m->d->config.join, what);
 }
 

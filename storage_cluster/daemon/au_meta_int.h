@@ -25,6 +25,7 @@
 #define META_POLL_LOST_MS 400	/* ... while there is no leader to be seen */
 #define META_ASK_MS 2000		/* wait for an answer of another node */
 #define META_RETRY_MS 300		/* a command that nobody took */
+#define META_COMPLAIN_MS 10000	/* between messages about the same trouble */
 #define META_OTHERS_MAX AU_NODE_COMMANDS_MAX	/* commands of others */
 
 typedef enum MetaState

@@ -34,7 +34,6 @@
 #define STRANGERS_MAX 64
 #define GREETING_MS 5000
 #define BUFFER_MIN 4096
-#define COMPLAIN_MS 10000
 
 _Static_assert((int) AU_RAFT_APPEND == (int) RAFT_IO_APPEND_ENTRIES &&
 			   (int) AU_RAFT_TIMEOUT_NOW == (int) RAFT_IO_TIMEOUT_NOW, "libraft's types of messages");
@@ -107,7 +106,7 @@ complain(AuMeta *m, const MetaPeer *p, const char *what)
 	m->strangers++;
 	if (meta_now() < m->next_stranger)
 		return;
-	m->next_stranger = meta_now() + COMPLAIN_MS;
+	m->next_stranger = meta_now() + META_COMPLAIN_MS;
 	if (uv_tcp_getpeername(&p->in, (struct sockaddr *) &from, &len) == 0 && from.ss_family == AF_INET)
 		uv_ip4_name((const struct sockaddr_in *) &from, host, sizeof(host));
 	au_log(m->d, AU_LOG_WARNING, "closed a connection from %s to the port for consensus, \"%s\": %s",
@@ -390,18 +389,16 @@ start_listening(struct raft_uv_transport *t, raft_uv_accept_cb cb)
 {
 	AuMeta	   *m = meta_of(t);
 	char		host[AU_ADDRESS_MAX];
-	char	   *colon;
+	const char *port;
 	struct sockaddr_in address;
-	int			rc;
+	int			rc = UV_EINVAL;
 
-	snprintf(host, sizeof(host), "%s", m->meta_bind);
-	colon = strrchr(host, ':');
-	*colon = '\0';
 	uv_tcp_init(m->d->loop, &m->listener);
 	m->listener.data = m;
 	m->listener_open = true;
 	m->accept = cb;
-	rc = uv_ip4_addr(host, atoi(colon + 1), &address);
+	if (au_split_address(m->meta_bind, host, sizeof(host), &port))
+		rc = uv_ip4_addr(host, atoi(port), &address);
 	if (rc == 0)
 		rc = uv_tcp_bind(&m->listener, (const struct sockaddr *) &address, 0);
 	if (rc == 0)
