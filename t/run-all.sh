@@ -137,7 +137,7 @@ suite_sim() {
 	timeout 600 make -C storage_cluster simulate-kv SEEDS="${SEEDS:-200}" >"$logs/simkv.log" 2>&1
 	rc=$?
 	count_step "simulated key-value interface, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
-	[ $rc -eq 0 ] || grep -E "FAILED|NOT FOUND|rror" "$logs/simkv.log" | head -20
+	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/simkv.log" | head -20
 	grep 'seeds/s' "$logs/simkv.log" | tail -1 | sed 's/^/    /'
 }
 

@@ -1,19 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kv_sim.c: a run: faults, then quiet, then the checks; and the command.
- *
- *   au_simulate_kv [--seeds N] [--from SEED] [--plant NAME]
- *   au_simulate_kv --seed SEED [--plant NAME] [-v]
- *
- * Without --from it begins at a seed nobody has seen.  Each hundredth seed runs
- * twice: the trace must be the same.  With --plant the bug must be found.
+ * kv_sim.c: a run: faults, then quiet, then the checks.
  */
 #include "sim/kv/kv_sim.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define FAULTS_US 8000000
 #define SETTLE_US 6000000		/* hints are delivered, slices fetched, ... */
@@ -21,17 +14,6 @@
 #define END_US 20000000			/* what they repaired has settled, too */
 
 AuPlant		au_planted;
-
-static const struct
-{
-	const char *name;
-	AuPlant		plant;
-}			plants[] = {
-	{"kv-early", AU_PLANT_KV_EARLY}, {"kv-quorum", AU_PLANT_KV_QUORUM},
-	{"kv-compare", AU_PLANT_KV_COMPARE}, {"kv-purge", AU_PLANT_KV_PURGE}
-};
-
-#define NPLANTS (sizeof(plants) / sizeof(plants[0]))
 
 uint64_t
 sim_random(Sim *s)
@@ -313,115 +295,4 @@ sim_run(Sim *s, const SimOptions *opt)
 	add_figures(s);
 	sim_free(s);
 	return !s->failed;
-}
-
-/* ---- the command ------------------------------------------------------ */
-
-static Sim	sim;
-
-static void
-add(SimFigures *sum, const SimFigures *f)
-{
-	uint64_t   *a = (uint64_t *) sum;
-	const uint64_t *b = (const uint64_t *) f;
-
-	for (size_t i = 0; i < sizeof(*f) / sizeof(*b); i++)
-		a[i] += b[i];
-}
-
-static bool
-run_seed(SimOptions *opt, SimFigures *sum, bool twice)
-{
-	bool		ok = sim_run(&sim, opt);
-	uint64_t	trace = sim.trace;
-
-	add(sum, &sim.figures);
-	if (ok && twice && (!sim_run(&sim, opt) || sim.trace != trace))
-	{
-		ok = false;
-		snprintf(sim.verdict, sizeof(sim.verdict), "a second run gave another trace");
-	}
-	if (!ok && (opt->plant == AU_PLANT_NONE || opt->verbose))
-		printf("kv seed %" PRIu64 " FAILED: %s\n", opt->seed, sim.verdict);
-	return ok;
-}
-
-static AuPlant
-plant_of(const char *name)
-{
-	for (size_t i = 0; i < NPLANTS; i++)
-		if (strcmp(name, plants[i].name) == 0)
-			return plants[i].plant;
-	fprintf(stderr, "no bug \"%s\" can be planted\n", name);
-	exit(2);
-}
-
-static double
-seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
-}
-
-int
-main(int argc, char **argv)
-{
-	SimOptions	opt = {0};
-	SimFigures	f = {0};
-	const char *plant = NULL;
-	uint64_t	seeds = 200;
-	uint64_t	from = (uint64_t) time(NULL) * 1000;
-	uint64_t	failed = 0,
-				done = 0;
-	double		start = seconds();
-
-	for (int i = 1; i < argc; i++)
-	{
-		const char *value = i + 1 < argc ? argv[i + 1] : "";
-
-		if (strcmp(argv[i], "-v") == 0)
-		{
-			opt.verbose = true;
-			continue;
-		}
-		i++;
-		if (strcmp(argv[i - 1], "--seeds") == 0)
-			seeds = strtoull(value, NULL, 10);
-		else if (strcmp(argv[i - 1], "--from") == 0)
-			from = strtoull(value, NULL, 10);
-		else if (strcmp(argv[i - 1], "--seed") == 0)
-		{
-			from = strtoull(value, NULL, 10);
-			seeds = 1;
-		}
-		else if (strcmp(argv[i - 1], "--plant") == 0)
-			opt.plant = plant_of(plant = value);
-		else
-		{
-			fprintf(stderr, "au_simulate_kv: see the head of sim/kv/kv_sim.c\n");
-			return 2;
-		}
-	}
-	for (; done < seeds && (plant == NULL || failed == 0); done++)
-	{
-		opt.seed = from + done;
-		failed += !run_seed(&opt, &f, done % 100 == 0);
-	}
-	if (plant != NULL)
-	{
-		printf("kv planted bug %s: %s after %" PRIu64 " seed(s)\n", plant,
-			   failed > 0 ? "found" : "NOT FOUND", done);
-		return failed > 0 ? 0 : 1;
-	}
-	printf("key-value simulator: %" PRIu64 " seeds from %" PRIu64 ", %" PRIu64 " failed, %.1f seeds/s: "
-		   "%" PRIu64 " writes, %" PRIu64 " acknowledged; %" PRIu64 " of %" PRIu64 " reads answered, %"
-		   PRIu64 " with siblings; %" PRIu64 " crashes, %" PRIu64 " partitions, %" PRIu64 " views, %"
-		   PRIu64 " records damaged, %" PRIu64 " batches failed; %" PRIu64 " repairs, %" PRIu64 " hints, %" PRIu64
-		   " delivered later, %" PRIu64 " fetched, %" PRIu64 " tombstones collected\n",
-		   done, from, failed, (double) done / (seconds() - start), f.puts, f.acked, f.read, f.gets,
-		   f.conflicts, f.crashes, f.partitions, f.views, f.damaged, f.failed_writes, f.repairs, f.hints, f.delivered,
-		   f.fetched, f.collected);
-	return failed > 0 ? 1 : 0;
 }
