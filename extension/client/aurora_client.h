@@ -126,8 +126,9 @@ extern int	aurora_client_open_unix(const char *path, char **err);
 extern void aurora_client_hurry_resolver(void);
 /* Without them it works as well: no error. */
 extern void aurora_client_tcp_options(int fd);
-/* Take "host:port" (also "[v6]:port") apart; false: not of that form. */
+/* As au_split_address, for one address of a list: with a host, and a port of
+ * digits only. */
 extern bool aurora_client_split_node(const char *node, char *host, size_t hostlen,
-									 char *port, size_t portlen);
+									 const char **port);
 
 #endif							/* AURORA_CLIENT_H */

@@ -16,7 +16,6 @@
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "port/pg_bitutils.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
@@ -26,6 +25,7 @@
 #include "client/aurora_client.h"
 #include "client/aurora_conn.h"
 #include "client/aurora_nodes.h"
+#include "core/au_hist.h"
 #include "module/aurora_guc.h"
 
 /* One choice in so many is at random. */
@@ -34,8 +34,8 @@
 /* What a failure counts as. */
 #define FAILED_US (1000 * 1000)
 #define LATENCY_MAX_US (60 * 1000 * 1000)
-/* Buckets of latencies: four for each doubling. */
-#define HIST_BUCKETS (4 * 27)
+/* Buckets of au_hist.h that LATENCY_MAX_US fits. */
+#define HIST_BUCKETS (4 * 25)
 #define HIST_WINDOW 8192
 /* Fewer answers than that tell nothing. */
 #define HIST_LEAST 200
@@ -127,7 +127,7 @@ add_node(const char *from, size_t len)
 {
 	char	   *address = addresses[count];
 	char		host[NI_MAXHOST];
-	char		port[NI_MAXSERV];
+	const char *port;
 	struct sockaddr_un un;
 
 	while (len > 0 && isspace((unsigned char) *from))
@@ -141,7 +141,7 @@ add_node(const char *from, size_t len)
 	memcpy(address, from, len);
 	address[len] = '\0';
 	if (address[0] == '/' ? len >= sizeof(un.sun_path) :
-		!aurora_client_split_node(address, host, sizeof(host), port, sizeof(port)))
+		!aurora_client_split_node(address, host, sizeof(host), &port))
 		return "The form is host:port, or host:port,host:port,... for several nodes.";
 	for (int i = 0; i < count; i++)
 		if (strcmp(addresses[i], address) == 0)
@@ -446,25 +446,10 @@ aurora_node_report(int node, const AuroraNodeFigures *f)
 
 /* ---- hedging ---- */
 
-static int
-bucket_of(uint32 us)
-{
-	int			doublings = us < 4 ? 0 : pg_leftmost_one_pos32(us);
-
-	return Min(us < 4 ? (int) us : doublings * 4 + (int) ((us >> (doublings - 2)) & 3),
-			   HIST_BUCKETS - 1);
-}
-
-static uint64
-bucket_end(int b)
-{
-	return b < 8 ? 8 : (uint64) (5 + b % 4) << (b / 4 - 2);
-}
-
 static void
 note_latency(uint32 us)
 {
-	pg_atomic_fetch_add_u32(&shared->hist[bucket_of(us)], 1);
+	pg_atomic_fetch_add_u32(&shared->hist[Min(au_hist_bucket(us), HIST_BUCKETS - 1)], 1);
 	if (pg_atomic_add_fetch_u32(&shared->answers, 1) % HIST_WINDOW != 0)
 		return;
 	for (int i = 0; i < HIST_BUCKETS; i++)
@@ -488,9 +473,9 @@ percentile99(void)
 	{
 		seen += counts[i];
 		if (seen * 100 >= total * 99)
-			return bucket_end(i);
+			return au_hist_upper_us(i);
 	}
-	return bucket_end(HIST_BUCKETS - 1);
+	return au_hist_upper_us(HIST_BUCKETS - 1);
 }
 
 int64

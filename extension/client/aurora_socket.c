@@ -42,33 +42,11 @@ aurora_slice_until(int64 deadline_ms)
 }
 
 bool
-aurora_client_split_node(const char *node, char *host, size_t hostlen,
-						 char *port, size_t portlen)
+aurora_client_split_node(const char *node, char *host, size_t hostlen, const char **port)
 {
-	const char *colon = strrchr(node, ':');
-	const char *end;
-	size_t		n;
-
-	if (colon == NULL || strchr(node, ',') != NULL)
-		return false;
-	end = colon;
-	if (node[0] == '[')
-	{
-		if (end == node || end[-1] != ']')
-			return false;
-		node++;
-		end--;
-	}
-	n = end - node;
-	if (n == 0 || n >= hostlen)
-		return false;
-	memcpy(host, node, n);
-	host[n] = '\0';
-	n = strlen(colon + 1);
-	if (n == 0 || n >= portlen || strspn(colon + 1, "0123456789") != n)
-		return false;
-	strcpy(port, colon + 1);
-	return true;
+	return strchr(node, ',') == NULL && au_split_address(node, host, hostlen, port) &&
+		host[0] != '\0' && host[0] != '[' &&
+		(*port)[strspn(*port, "0123456789")] == '\0';
 }
 
 /* What the settings say, for messages about storage as a whole. */
@@ -186,10 +164,10 @@ open_tcp(const char *node, int64 deadline_ms, char **err)
 	static struct addrinfo *list = NULL;	/* one that an error left is freed */
 	struct addrinfo hints = {.ai_family = AF_UNSPEC,.ai_socktype = SOCK_STREAM};
 	char		host[NI_MAXHOST];
-	char		port[NI_MAXSERV];
+	const char *port;
 	int			rc;
 
-	if (!aurora_client_split_node(node, host, sizeof(host), port, sizeof(port)))
+	if (!aurora_client_split_node(node, host, sizeof(host), &port))
 	{
 		*err = psprintf("\"%s\" is not of the form host:port", node);
 		return -1;

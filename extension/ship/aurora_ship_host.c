@@ -115,7 +115,7 @@ resolve(HostNode *n, const char *node)
 	struct addrinfo hints = {.ai_family = AF_UNSPEC,.ai_socktype = SOCK_STREAM};
 	struct addrinfo *list = NULL;
 	char		host[NI_MAXHOST];
-	char		port[NI_MAXSERV];
+	const char *port;
 	int			rc;
 
 	if (n->naddresses > 0 &&
@@ -124,7 +124,7 @@ resolve(HostNode *n, const char *node)
 		return true;
 	n->resolve_again = false;
 	n->resolved = GetCurrentTimestamp();
-	if (!aurora_client_split_node(node, host, sizeof(host), port, sizeof(port)))
+	if (!aurora_client_split_node(node, host, sizeof(host), &port))
 	{
 		fail(n, "\"%s\" is not of the form host:port", node);
 		return false;

@@ -1,33 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * au_hist.c: see au_hist.h.  A bucket's number comes from the value less one,
- * so that upper ends are part of their buckets.
+ * au_hist.c: see au_hist.h.
  */
 #include "core/au_hist.h"
 
 #include <assert.h>
-
-static uint32_t
-bucket_of(uint64_t us)
-{
-	uint64_t	x = us > 0 ? us - 1 : 0;
-	uint32_t	k,
-				i;
-
-	if (x < 4)
-		return (uint32_t) x;
-	k = 63 - (uint32_t) __builtin_clzll(x);
-	i = 4 * (k - 1) + (uint32_t) ((x >> (k - 2)) & 3);
-	return i < AU_HIST_BUCKETS ? i : AU_HIST_BUCKETS - 1;
-}
-
-static uint64_t
-upper_end(uint32_t i)
-{
-	if (i < 4)
-		return i + 1;
-	return (uint64_t) (5 + i % 4) << (i / 4 - 1);
-}
 
 void
 au_hist_add(AuHist *h, uint64_t us)
@@ -36,7 +13,7 @@ au_hist_add(AuHist *h, uint64_t us)
 	h->sum_us += us;
 	if (us > h->max_us)
 		h->max_us = us;
-	h->bucket[bucket_of(us)]++;
+	h->bucket[au_hist_bucket(us)]++;
 }
 
 void
@@ -61,7 +38,7 @@ au_hist_quantile_us(const AuHist *h, uint32_t permille)
 	{
 		seen += h->bucket[i];
 		if (seen >= rank && seen > 0)
-			return upper_end(i) < h->max_us ? upper_end(i) : h->max_us;
+			return au_hist_upper_us(i) < h->max_us ? au_hist_upper_us(i) : h->max_us;
 	}
 	return 0;
 }

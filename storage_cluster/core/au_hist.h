@@ -27,6 +27,29 @@ typedef struct AuHist
 	uint64_t	bucket[AU_HIST_BUCKETS];
 } AuHist;
 
+/* The value less one gives the bucket, so that upper ends are part of theirs. */
+static inline uint32_t
+au_hist_bucket(uint64_t us)
+{
+	uint64_t	x = us > 0 ? us - 1 : 0;
+	uint32_t	k,
+				i;
+
+	if (x < 4)
+		return (uint32_t) x;
+	k = 63 - (uint32_t) __builtin_clzll(x);
+	i = 4 * (k - 1) + (uint32_t) ((x >> (k - 2)) & 3);
+	return i < AU_HIST_BUCKETS ? i : AU_HIST_BUCKETS - 1;
+}
+
+static inline uint64_t
+au_hist_upper_us(uint32_t bucket)
+{
+	if (bucket < 4)
+		return bucket + 1;
+	return (uint64_t) (5 + bucket % 4) << (bucket / 4 - 1);
+}
+
 void		au_hist_add(AuHist *h, uint64_t us);
 void		au_hist_merge(AuHist *into, const AuHist *from);
 /* Upper end of the bucket that holds the value at `permille` of all, never
