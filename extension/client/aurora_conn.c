@@ -110,21 +110,22 @@ aurora_conn_next_id(void)
 void
 aurora_conn_close(void)
 {
+	Conn	   *c = aurora_conn_now;
 	aurora_kept_drop_share();
-	if (aurora_conn_now->waits != NULL)
-		FreeWaitEventSet(aurora_conn_now->waits);
-	aurora_conn_now->waits = NULL;
-	if (aurora_conn_now->fd >= 0)
+	if (c->waits != NULL)
+		FreeWaitEventSet(c->waits);
+	c->waits = NULL;
+	if (c->fd >= 0)
 	{
-		close(aurora_conn_now->fd);
+		close(c->fd);
 		ReleaseExternalFD();
 	}
-	aurora_conn_now->fd = -1;
-	aurora_conn_now->greeted = aurora_conn_now->halfway = aurora_conn_now->stay = false;
-	aurora_conn_now->unanswered = 0;
-	aurora_conn_now->in_len = aurora_conn_now->in_done = 0;
+	c->fd = -1;
+	c->greeted = c->halfway = c->stay = false;
+	c->unanswered = 0;
+	c->in_len = c->in_done = 0;
 	for (int i = 0; i < lengthof(aurora_kept) && aurora_nkept > 0; i++)
-		if (aurora_kept[i].id != 0 && aurora_kept[i].conn == aurora_conn_now &&
+		if (aurora_kept[i].id != 0 && aurora_kept[i].conn == c &&
 			aurora_kept[i].state == KEPT_AWAITED)
 			aurora_kept[i].state = KEPT_LOST;
 }
@@ -342,6 +343,7 @@ hold_here(int64 deadline_ms)
 static bool
 connect_node(int node, int64 deadline_ms, AuMsgError *refusal)
 {
+	Conn	   *c = aurora_conn_now;
 	char	   *err = NULL;
 	int64		now = aurora_now_ms();
 	long		ms;
@@ -356,11 +358,10 @@ connect_node(int node, int64 deadline_ms, AuMsgError *refusal)
 			strlcpy(aurora_conn_error_text, "no connection in time", sizeof(aurora_conn_error_text));
 		return false;
 	}
-	aurora_conn_now->node = node;
-	strlcpy(aurora_conn_now->address, aurora_node_address(node),
-			sizeof(aurora_conn_now->address));
-	aurora_conn_now->fd = aurora_open_socket(aurora_conn_now->node, (int) ms, &err);
-	if (aurora_conn_now->fd < 0)
+	c->node = node;
+	strlcpy(c->address, aurora_node_address(node), sizeof(c->address));
+	c->fd = aurora_open_socket(c->node, (int) ms, &err);
+	if (c->fd < 0)
 	{
 		(void) aurora_conn_fail("%s", err);
 		pfree(err);
@@ -368,16 +369,13 @@ connect_node(int node, int64 deadline_ms, AuMsgError *refusal)
 	}
 	ReserveExternalFD();
 	aurora_frames_reserve(0);
-	aurora_conn_now->waits = CreateWaitEventSet(TopMemoryContext, 3);
-	AddWaitEventToSet(aurora_conn_now->waits, WL_LATCH_SET, PGINVALID_SOCKET,
-					  MyLatch, NULL);
-	AddWaitEventToSet(aurora_conn_now->waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
-					  NULL, NULL);
-	aurora_conn_now->fd_pos = AddWaitEventToSet(aurora_conn_now->waits, WL_SOCKET_READABLE,
-									aurora_conn_now->fd, NULL, NULL);
+	c->waits = CreateWaitEventSet(TopMemoryContext, 3);
+	AddWaitEventToSet(c->waits, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(c->waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	c->fd_pos = AddWaitEventToSet(c->waits, WL_SOCKET_READABLE, c->fd, NULL, NULL);
 	if (!exchange_hello(deadline_ms, refusal))
 		return false;
-	aurora_conn_now->greeted = true;
+	c->greeted = true;
 	return held == InvalidXLogRecPtr || hold_here(deadline_ms);
 }
 

@@ -66,40 +66,41 @@ wait_socket(uint32 events, int64 deadline_ms)
 void
 aurora_frames_reserve(size_t need)
 {
+	Conn	   *c = aurora_conn_now;
 	size_t		cap = Max(need, AURORA_CONN_FIRST_BUFFER);
 
 	Assert(need <= AU_WIRE_HEADER + AU_WIRE_PAYLOAD_MAX);
-	if (aurora_conn_now->in_cap >= cap)
+	if (c->in_cap >= cap)
 		return;
-	if (aurora_conn_now->in == NULL)
-		aurora_conn_now->in = MemoryContextAlloc(TopMemoryContext, cap);
-	else if (aurora_conn_now->in_len > 0)
-		aurora_conn_now->in = repalloc(aurora_conn_now->in, cap);
+	if (c->in == NULL)
+		c->in = MemoryContextAlloc(TopMemoryContext, cap);
+	else if (c->in_len > 0)
+		c->in = repalloc(c->in, cap);
 	else
 	{
 		/* nothing to be copied */
-		pfree(aurora_conn_now->in);
-		aurora_conn_now->in = NULL;
-		aurora_conn_now->in_cap = 0;
-		aurora_conn_now->in = MemoryContextAlloc(TopMemoryContext, cap);
+		pfree(c->in);
+		c->in = NULL;
+		c->in_cap = 0;
+		c->in = MemoryContextAlloc(TopMemoryContext, cap);
 	}
-	aurora_conn_now->in_cap = cap;
+	c->in_cap = cap;
 }
 
 /* Read what there is, without waiting.  *got: something came. */
 bool
 aurora_frames_receive(bool *got)
 {
+	Conn	   *c = aurora_conn_now;
 	ssize_t		n;
 
 	*got = false;
 	do
-		n = recv(aurora_conn_now->fd, aurora_conn_now->in + aurora_conn_now->in_len,
-				 aurora_conn_now->in_cap - aurora_conn_now->in_len, 0);
+		n = recv(c->fd, c->in + c->in_len, c->in_cap - c->in_len, 0);
 	while (n < 0 && errno == EINTR);
 	if (n > 0)
 	{
-		aurora_conn_now->in_len += n;
+		c->in_len += n;
 		*got = true;
 		return true;
 	}
@@ -119,6 +120,7 @@ aurora_frames_receive(bool *got)
 AuStatus
 aurora_frames_next(uint64 id, AuFrame *frame)
 {
+	Conn	   *c = aurora_conn_now;
 	for (;;)
 	{
 		size_t		used = 0;
@@ -126,14 +128,13 @@ aurora_frames_next(uint64 id, AuFrame *frame)
 		Kept	   *k;
 
 		/* forget the frame given out or dropped last */
-		if (aurora_conn_now->in_done > 0)
+		if (c->in_done > 0)
 		{
-			aurora_conn_now->in_len -= aurora_conn_now->in_done;
-			memmove(aurora_conn_now->in, aurora_conn_now->in + aurora_conn_now->in_done,
-					aurora_conn_now->in_len);
-			aurora_conn_now->in_done = 0;
+			c->in_len -= c->in_done;
+			memmove(c->in, c->in + c->in_done, c->in_len);
+			c->in_done = 0;
 		}
-		st = au_frame_parse(aurora_conn_now->in, aurora_conn_now->in_len, frame, &used);
+		st = au_frame_parse(c->in, c->in_len, frame, &used);
 		if (st == AU_NEED_MORE)
 		{
 			aurora_frames_reserve(used);
@@ -145,19 +146,19 @@ aurora_frames_next(uint64 id, AuFrame *frame)
 						au_status_name(st));
 			return st;
 		}
-		if (frame->id != 0 && aurora_conn_now->unanswered > 0)
-			aurora_conn_now->unanswered--;
+		if (frame->id != 0 && c->unanswered > 0)
+			c->unanswered--;
 		k = frame->id == 0 ? NULL : aurora_kept_find(frame->id);
 		/* what a node says of another one's question, or says again, is nothing */
-		if (k != NULL && k->conn != aurora_conn_now)
+		if (k != NULL && k->conn != c)
 			k = NULL;
 		if (k != NULL && k->state == KEPT_AWAITED)
 			aurora_kept_take_in(k, frame, used);
 		else
 		{
-			aurora_conn_now->in_done = used;
-			if (aurora_conn_now->share != NULL && k == NULL)
-				aurora_share_done(aurora_conn_now->share, frame->id);
+			c->in_done = used;
+			if (c->share != NULL && k == NULL)
+				aurora_share_done(c->share, frame->id);
 		}
 		if (id != 0 && frame->id == id)
 			return AU_OK;

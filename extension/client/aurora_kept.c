@@ -23,12 +23,13 @@ int			aurora_nkept = 0;
 void
 aurora_kept_drop_share(void)
 {
-	if (aurora_conn_now->share_fd >= 0)
-		close(aurora_conn_now->share_fd);
-	aurora_conn_now->share_fd = -1;
-	aurora_share_leave(aurora_conn_now->share);
-	aurora_conn_now->share = NULL;
-	aurora_conn_now->share_usable = aurora_conn_now->share_tried = false;
+	Conn	   *c = aurora_conn_now;
+	if (c->share_fd >= 0)
+		close(c->share_fd);
+	c->share_fd = -1;
+	aurora_share_leave(c->share);
+	c->share = NULL;
+	c->share_usable = c->share_tried = false;
 }
 
 Kept *
@@ -49,7 +50,8 @@ aurora_kept_find(uint64 id)
 void
 aurora_kept_take_in(Kept *k, const AuFrame *frame, size_t used)
 {
-	size_t		rest = aurora_conn_now->in_len - used;
+	Conn	   *c = aurora_conn_now;
+	size_t		rest = c->in_len - used;
 	size_t		cap = Max(rest, AURORA_CONN_FIRST_BUFFER);
 	uint8	   *other = k->memory;
 
@@ -63,14 +65,14 @@ aurora_kept_take_in(Kept *k, const AuFrame *frame, size_t used)
 		other = MemoryContextAlloc(TopMemoryContext, cap);
 	else
 		cap = k->cap;
-	memcpy(other, aurora_conn_now->in + used, rest);
+	memcpy(other, c->in + used, rest);
 	k->frame = *frame;
-	k->memory = aurora_conn_now->in;
-	k->cap = aurora_conn_now->in_cap;
+	k->memory = c->in;
+	k->cap = c->in_cap;
 	k->state = KEPT_HERE;
-	aurora_conn_now->in = other;
-	aurora_conn_now->in_cap = cap;
-	aurora_conn_now->in_len = rest;
+	c->in = other;
+	c->in_cap = cap;
+	c->in_len = rest;
 }
 
 /* ---- answers that are taken later ---- */
@@ -201,6 +203,7 @@ aurora_conn_forget(uint64 id)
 bool
 aurora_conn_share(int64 deadline_ms)
 {
+	Conn	   *c = aurora_conn_now;
 	AuMsgShare	offer;
 	AuMsgShareOk ok;
 	uint8		memory[64];
@@ -208,17 +211,17 @@ aurora_conn_share(int64 deadline_ms)
 	AuFrame		frame;
 	uint64		id = aurora_conn_next_id();
 
-	if (aurora_conn_now->share_tried || aurora_conn_now->address[0] != '/')
+	if (c->share_tried || c->address[0] != '/')
 		return true;
-	aurora_conn_now->share_tried = true;
+	c->share_tried = true;
 	/* the connection's end takes care of it if an error is raised in here */
-	aurora_conn_now->share = aurora_share_new(&aurora_conn_now->share_fd);
-	if (aurora_conn_now->share == NULL)
+	c->share = aurora_share_new(&c->share_fd);
+	if (c->share == NULL)
 	{
-		aurora_conn_now->share_fd = -1;
+		c->share_fd = -1;
 		return true;
 	}
-	offer.fd = aurora_conn_now->share_fd;
+	offer.fd = c->share_fd;
 	offer.pages = AURORA_SHARE_SLOTS * AURORA_SHARE_SLOT_PAGES;
 	au_writer_start(&w, memory, sizeof(memory));
 	if (!au_enc_share(&w, id, &offer))
@@ -226,13 +229,13 @@ aurora_conn_share(int64 deadline_ms)
 	if (!aurora_conn_send(w.data, w.len, deadline_ms) ||
 		!aurora_conn_receive(id, &frame, deadline_ms))
 		return false;
-	close(aurora_conn_now->share_fd);
-	aurora_conn_now->share_fd = -1;
-	aurora_conn_now->share_usable = au_dec_share_ok(&frame, &ok) && ok.pages == offer.pages;
-	if (!aurora_conn_now->share_usable)
+	close(c->share_fd);
+	c->share_fd = -1;
+	c->share_usable = au_dec_share_ok(&frame, &ok) && ok.pages == offer.pages;
+	if (!c->share_usable)
 	{
-		aurora_share_leave(aurora_conn_now->share);
-		aurora_conn_now->share = NULL;
+		aurora_share_leave(c->share);
+		c->share = NULL;
 	}
 	return true;
 }
