@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/au_dbread.h"
 #include "store/au_memory_int.h"
 
 /* What was acknowledged must not vanish: damage in RocksDB's log is an error,
@@ -252,7 +253,7 @@ au_kvstore_open(const char *dir, AuStoreMemory *memory, char *err, size_t errlen
 		rocksdb_block_based_options_set_cache_index_and_filter_blocks(s->table, 1);
 	}
 	rocksdb_options_set_block_based_table_factory(s->options, s->table);
-	s->ro = rocksdb_readoptions_create();
+	s->ro = au_db_read_options();
 	s->wo = rocksdb_writeoptions_create();
 	rocksdb_writeoptions_set_sync(s->wo, 1);
 	s->batch = rocksdb_writebatch_create();
@@ -434,7 +435,7 @@ au_kvstore_check(const char *dir, void (*problem) (void *ctx, const char *text),
 				 uint64_t *keys, uint64_t *owed, char *err, size_t errlen)
 {
 	rocksdb_options_t *options = rocksdb_options_create();
-	rocksdb_readoptions_t *ro = rocksdb_readoptions_create();
+	rocksdb_readoptions_t *ro = au_db_read_options();
 	rocksdb_iterator_t *it;
 	char	   *dberr = NULL;
 	rocksdb_t  *db;

@@ -14,6 +14,7 @@
 
 #include "common/au_crc32c.h"
 #include "common/au_page.h"
+#include "store/au_dbread.h"
 
 /* So many entries of the map of times in the retention. */
 #define TIMES_APART 1024
@@ -178,22 +179,22 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 	ps->gc_write_options = rocksdb_writeoptions_create();
 	rocksdb_writeoptions_disable_WAL(ps->gc_write_options, 1);
 	rocksdb_writeoptions_set_no_slowdown(ps->gc_write_options, 1);
-	ps->read_options = rocksdb_readoptions_create();
+	ps->read_options = au_db_read_options();
 	rocksdb_readoptions_set_prefix_same_as_start(ps->read_options, 1);
-	ps->cached_options = rocksdb_readoptions_create();
+	ps->cached_options = au_db_read_options();
 	rocksdb_readoptions_set_prefix_same_as_start(ps->cached_options, 1);
 	rocksdb_readoptions_set_read_tier(ps->cached_options, AU_TIER_CACHE);
-	ps->run_options = rocksdb_readoptions_create();
+	ps->run_options = au_db_read_options();
 	rocksdb_readoptions_set_total_order_seek(ps->run_options, 1);
 	rocksdb_readoptions_set_readahead_size(ps->run_options, AU_READ_RUN_AHEAD);
-	ps->filling_run_options = rocksdb_readoptions_create();
+	ps->filling_run_options = au_db_read_options();
 	rocksdb_readoptions_set_total_order_seek(ps->filling_run_options, 1);
 	rocksdb_readoptions_set_readahead_size(ps->filling_run_options, AU_READ_RUN_AHEAD);
 	rocksdb_readoptions_set_fill_cache(ps->run_options, 0);
-	ps->scan_options = rocksdb_readoptions_create();
+	ps->scan_options = au_db_read_options();
 	rocksdb_readoptions_set_total_order_seek(ps->scan_options, 1);
 	rocksdb_readoptions_set_fill_cache(ps->scan_options, 0);
-	ps->persisted_options = rocksdb_readoptions_create();
+	ps->persisted_options = au_db_read_options();
 	rocksdb_readoptions_set_read_tier(ps->persisted_options, AU_TIER_PERSISTED);
 }
 

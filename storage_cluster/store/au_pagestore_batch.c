@@ -243,7 +243,6 @@ au_pagestore_read_page(AuPageRead *r, uint16_t i, bool cached_only, uint8_t *out
 		return AU_NOT_FOUND;
 	if (r->ctx.options != options)
 		au_rc_use(&r->ctx, options);
-	r->ctx.cached = cached_only;
 	if (!r->sized)
 	{
 		status = find_size(r);

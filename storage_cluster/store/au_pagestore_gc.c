@@ -8,10 +8,9 @@
  * both in RocksDB's files: then neither a reader nor a crash can make the
  * versions it cut off visible again.  meta.gc_done remembers how far that is.
  *
- * Versions are deleted one by one, never as a range: RocksDB before 8.5.2 forgets
- * that a file could not be looked at for want of a cached block when a range
- * tombstone makes an iterator seek again (its pull request 11785), so a
- * read that only tries the cache (AU_TIER_CACHE) would find pages missing.
+ * Versions are deleted one by one, never as a range (au_dbread.h).  If some of
+ * them cannot be read the event waits until they can be: once it was through
+ * they would count again.
  *
  * Deleting is done with the batch's owner thread and without waiting: if
  * RocksDB asks to slow down, the step is tried again later.
@@ -25,6 +24,18 @@
 
 #define GC_KEYS_PER_STEP 2000	/* or AU_PS_STEP_US, after GC_KEYS_LEAST */
 #define GC_KEYS_LEAST 32
+
+bool
+au_ps_iter_sound(rocksdb_iterator_t *it)
+{
+	char	   *dberr = NULL;
+
+	if (rocksdb_iter_valid(it))
+		return true;
+	rocksdb_iter_get_error(it, &dberr);
+	rocksdb_free(dberr);
+	return dberr == NULL;
+}
 
 bool
 au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event)
@@ -81,16 +92,23 @@ step_over(int n, uint64_t since_us)
 		(n > 0 && n % GC_KEYS_LEAST == 0 && au_ps_now_us() - since_us >= AU_PS_STEP_US);
 }
 
-/* false: RocksDB is busy or in trouble; nothing was deleted. */
+/* What `it` came to is deleted.  false: RocksDB is busy or in trouble, and
+ * nothing was; or what is behind it cannot be read. */
 static bool
-write_gc(AuPageStore *ps, rocksdb_writebatch_t *batch)
+write_gc(AuPageStore *ps, rocksdb_iterator_t *it, rocksdb_writebatch_t *batch)
 {
+	bool		sound = au_ps_iter_sound(it);
 	char	   *dberr = NULL;
 
+	rocksdb_iter_destroy(it);
+	if (!sound)
+		ps->unread_until_us = au_ps_now_us() + AU_PS_UNREAD_US;
+	if (rocksdb_writebatch_count(batch) == 0)
+		return sound;
 	rocksdb_write(ps->db, ps->gc_write_options, batch, &dberr);
 	au_ps_drop_iter(ps);
 	if (dberr == NULL)
-		return true;
+		return sound;
 	rocksdb_free(dberr);
 	return false;
 }
@@ -129,8 +147,7 @@ delete_relation(AuPageStore *ps, const AuRelId *rel, bool *done)
 		}
 		rocksdb_writebatch_delete(batch, key, klen);
 	}
-	rocksdb_iter_destroy(it);
-	ok = write_gc(ps, batch);
+	ok = write_gc(ps, it, batch);
 	rocksdb_writebatch_destroy(batch);
 	if (!ok || !*done)
 		return ok;
@@ -165,7 +182,7 @@ delete_versions(AuPageStore *ps, const AuGcEvent *event, bool *done)
 	uint8_t		cursor[AU_KEY_LEN];
 	uint64_t	deleted = 0;
 	uint64_t	since_us = au_ps_now_us();
-	bool		ok = true;
+	bool		ok;
 	int			n = 0;
 
 	if (ps->gc_started)
@@ -197,9 +214,7 @@ delete_versions(AuPageStore *ps, const AuGcEvent *event, bool *done)
 			deleted++;
 		}
 	}
-	rocksdb_iter_destroy(it);
-	if (deleted > 0)
-		ok = write_gc(ps, batch);
+	ok = write_gc(ps, it, batch);
 	rocksdb_writebatch_destroy(batch);
 	if (!ok)
 		return false;
@@ -220,7 +235,7 @@ au_pagestore_gc_step(AuPageStore *ps)
 
 	if (ps->gc_head == ps->gc_count || ps->gc[ps->gc_head].lsn > limit)
 		return false;
-	if (au_slices_any(&ps->slices.now.incoming))
+	if (au_slices_any(&ps->slices.now.incoming) || au_ps_now_us() < ps->unread_until_us)
 		return false;			/* au_export.h, 4 */
 	event = &ps->gc[ps->gc_head];
 	rel = au_relmap_find(&ps->rels, &event->rel);

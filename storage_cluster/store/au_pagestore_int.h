@@ -183,7 +183,6 @@ typedef struct AuReadCtx
 	const rocksdb_readoptions_t *options;
 	rocksdb_iterator_t *iter;	/* made when needed, with `options` */
 	bool		run;			/* iter goes on from page to page */
-	bool		cached;			/* from RocksDB's cache alone: one bundle, see find_key */
 	uint8_t		sought[AU_KEY_LEN]; /* in a run: iter has passed nothing behind it */
 	AuReadRef  *refs;			/* newest first */
 	uint32_t	nrefs;
@@ -324,6 +323,8 @@ struct AuPageStore
 	bool		gc_started;		/* cursor of the event at gc_head is valid */
 	uint8_t		gc_cursor[AU_KEY_LEN];
 
+	uint64_t	unread_until_us;	/* versions to be deleted cannot be read: not before */
+
 	/* versions left out by compactions, which run on RocksDB's threads */
 	_Atomic AuLsn filter_horizon;	/* persisted.horizon */
 	_Atomic uint64_t filter_dropped;
@@ -408,6 +409,10 @@ void		au_cut_end(AuCutter *c);
 void		au_cut_written(AuPageStore *ps);
 
 /* au_pagestore_gc.c */
+/* Deleting that met what cannot be read is tried again after so long. */
+#define AU_PS_UNREAD_US ((uint64_t) 10 * 1000000)
+/* The iterator is at a key, or at the end of all: nothing kept it from going on. */
+bool		au_ps_iter_sound(rocksdb_iterator_t *it);
 bool		au_ps_gc_push(AuPageStore *ps, const AuRelId *rel, const AuRelEvent *event);
 void		au_ps_gc_sort(AuPageStore *ps);
 

@@ -247,19 +247,12 @@ step_to(AuReadCtx *c, const uint8_t *seek)
 	return false;
 }
 
-/*
- * In a run the wanted key is usually the next one, and a step costs a small
- * part of a seek, which searches every file.
- *
- * But not from the cache alone: up to RocksDB 8.4 a step over the end of a file
- * (of level 1 or below) takes the next file for the end of the level when its
- * first block cannot be read, and to be not in the cache is one way of that (its
- * release notes, 8.5.0).  Versions would be missing, and nobody would know.
- */
+/* In a run the wanted key is usually the next one, and a step costs a small
+ * part of a seek, which searches every file. */
 static void
 find_key(AuReadCtx *c, const uint8_t *seek)
 {
-	bool		onward = c->run && !c->cached && c->iter != NULL && memcmp(c->sought, seek, AU_KEY_LEN) < 0;
+	bool		onward = c->run && c->iter != NULL && memcmp(c->sought, seek, AU_KEY_LEN) < 0;
 
 	if (c->iter == NULL)
 		c->iter = rocksdb_create_iterator(c->db, c->options);
@@ -315,11 +308,8 @@ au_rc_collect_stored(AuReadCtx *c, AuCollect *what)
 		status = collect_bundle(c, &b, what);
 		if (status != AU_OK)
 			return au_rc_fail(c, status, what, what->lsn, "out of memory");
-		if (what->done)
-			break;
-		if (c->cached)
-			return AU_NEED_MORE;
-		rocksdb_iter_next(c->iter);
+		if (!what->done)
+			rocksdb_iter_next(c->iter);
 	}
 	return what->done ? AU_OK : iter_status(c, what);
 }

@@ -326,21 +326,6 @@ au_ps_next_extent_key(uint8_t *key, const AuPageId *page, const AuSliceSet *set)
 	au_key_encode(key, AU_KS_PAGE, &at, AU_LSN_MAX);
 }
 
-/* An extent that cannot be read, as a whole. */
-static void
-delete_unseen(rocksdb_writebatch_t *batch, const AuPageId *page)
-{
-	AuPageId	first = {page->rel, page->blk - page->blk % AU_EXTENT_BLOCKS};
-	AuPageId	last = {page->rel, first.blk + (AU_EXTENT_BLOCKS - 1)};
-	uint8_t		from[AU_KEY_LEN];
-	uint8_t		to[AU_KEY_LEN];
-
-	au_key_encode(from, AU_KS_PAGE, &first, AU_LSN_MAX);
-	au_ps_next_page_key(to, AU_KS_PAGE, &last);
-	rocksdb_writebatch_delete_range(batch, (const char *) from, AU_KEY_LEN,
-									(const char *) to, AU_KEY_LEN);
-}
-
 /*
  * The versions of an extent from the iterator's place on, one by one
  * (au_pagestore_gc.c says why).  *left counts down; false: there are more than
@@ -369,108 +354,23 @@ delete_extent(AuPageStore *ps, rocksdb_iterator_t *it, rocksdb_writebatch_t *bat
 		rocksdb_writebatch_delete(batch, key, klen);
 		--*left;
 	}
-	if (!rocksdb_iter_valid(it))
-	{
-		char	   *dberr = NULL;
-
-		/* not the end, but something that cannot be read: what is behind it goes
-		 * unseen, else it would be there when the slice comes back */
-		rocksdb_iter_get_error(it, &dberr);
-		if (dberr != NULL)
-			delete_unseen(batch, page);
-		rocksdb_free(dberr);
-	}
 	return true;
-}
-
-/* The first known relation that a place is in or before; false: there is none. */
-static bool
-known_relation(const AuPageStore *ps, const AuPageId *from, AuRelId *out)
-{
-	uint8_t		least[AU_KEY_LEN];
-	uint8_t		best[AU_KEY_LEN];
-	uint8_t		key[AU_KEY_LEN];
-	AuPageId	page = {.rel = from->rel};
-	bool		found = false;
-
-	if (from->blk == AU_SIZE_BLOCK)
-		au_ps_next_relation_key(least, AU_KS_PAGE, &from->rel);	/* at its end */
-	else
-		au_key_encode(least, AU_KS_PAGE, &page, AU_LSN_MAX);
-	for (uint32_t b = 0; b < ps->rels.nbuckets; b++)
-		for (const AuRel *rel = ps->rels.buckets[b]; rel != NULL; rel = rel->hash_next)
-		{
-			page.rel = rel->id;
-			au_key_encode(key, AU_KS_PAGE, &page, AU_LSN_MAX);
-			if (memcmp(key, least, AU_KEY_LEN) < 0 ||
-				(found && memcmp(key, best, AU_KEY_LEN) >= 0))
-				continue;
-			memcpy(best, key, AU_KEY_LEN);
-			*out = rel->id;
-			found = true;
-		}
-	return found;
-}
-
-/* Blocks that it has, or had before an event whose versions are still there. */
-static uint32_t
-most_blocks(AuPageStore *ps, const AuRel *rel)
-{
-	uint32_t	most = rel->nblocks;
-
-	for (uint32_t i = 0; i < rel->nevents; i++)
-	{
-		uint32_t	before;
-
-		if (au_pagestore_size(ps, &rel->id, rel->events[i].lsn - 1, &before) == AU_OK &&
-			before > most)
-			most = before;
-	}
-	return most;
 }
 
 /*
- * What lies at drop_place cannot be read: the relation's extents that are
- * dropped go unseen, from there on.  false: nothing known is behind.
+ * Extents of dropped slices from drop_place on; *done: there are no more.
+ * false: something there cannot be read.  The slices are being dropped for as
+ * long as that lasts, and cannot come back: what is behind it would still be
+ * there, and mix with what comes.
  */
 static bool
-drop_unseen(AuPageStore *ps, rocksdb_writebatch_t *batch)
-{
-	AuSlices   *s = &ps->slices;
-	AuPageId	at = {0};
-	AuRelId		rel;
-	uint32_t	nblocks;
-	AuLsn		lsn;
-	uint8_t		ks;
-
-	(void) au_key_decode(s->drop_place.key, AU_KEY_LEN, &ks, &at, &lsn);
-	if (!known_relation(ps, &at, &rel))
-		return false;
-	if (!au_rel_id_equal(&rel, &at.rel))
-		at = (AuPageId) {.rel = rel};
-	nblocks = most_blocks(ps, au_relmap_find(&ps->rels, &rel));
-	for (int n = 0; at.blk < nblocks; n++)
-	{
-		if (au_slices_has(&s->now.dropping, au_slice_of(&at.rel, at.blk)))
-			delete_unseen(batch, &at);
-		au_ps_next_extent_key(s->drop_place.key, &at, &s->now.dropping);
-		(void) au_key_decode(s->drop_place.key, AU_KEY_LEN, &ks, &at, &lsn);
-		if (n == EXTENTS_PER_STEP || !au_rel_id_equal(&at.rel, &rel) || at.blk == AU_SIZE_BLOCK)
-			return true;
-	}
-	au_ps_next_relation_key(s->drop_place.key, AU_KS_PAGE, &rel);
-	return true;
-}
-
-/* Extents of dropped slices from drop_place on; *done: there are no more. */
-static void
 find_extents(AuPageStore *ps, rocksdb_writebatch_t *batch, bool *done)
 {
 	AuSlices   *s = &ps->slices;
 	rocksdb_iterator_t *it = rocksdb_create_iterator(ps->db, ps->scan_options);
-	char	   *dberr = NULL;
 	uint32_t	left = KEYS_PER_STEP;
 	uint64_t	since_us = au_ps_now_us();
+	bool		readable = true;
 
 	*done = false;
 	for (int n = 0; n < EXTENTS_PER_STEP && (n == 0 || au_ps_now_us() - since_us < AU_PS_STEP_US); n++)
@@ -484,9 +384,7 @@ find_extents(AuPageStore *ps, rocksdb_writebatch_t *batch, bool *done)
 		rocksdb_iter_seek(it, (const char *) s->drop_place.key, AU_KEY_LEN);
 		if (!rocksdb_iter_valid(it))
 		{
-			rocksdb_iter_get_error(it, &dberr);
-			*done = dberr == NULL || !drop_unseen(ps, batch);
-			rocksdb_free(dberr);
+			*done = readable = au_ps_iter_sound(it);
 			break;
 		}
 		key = (const uint8_t *) rocksdb_iter_key(it, &klen);
@@ -495,12 +393,18 @@ find_extents(AuPageStore *ps, rocksdb_writebatch_t *batch, bool *done)
 			*done = true;
 			break;
 		}
-		if (au_slices_has(&s->now.dropping, au_slice_of(&page.rel, page.blk)) &&
-			!delete_extent(ps, it, batch, &page, &left))
-			break;
+		if (au_slices_has(&s->now.dropping, au_slice_of(&page.rel, page.blk)))
+		{
+			if (!delete_extent(ps, it, batch, &page, &left))
+				break;
+			readable = au_ps_iter_sound(it);
+			if (!readable)
+				break;
+		}
 		au_ps_next_extent_key(s->drop_place.key, &page, &s->now.dropping);
 	}
 	rocksdb_iter_destroy(it);
+	return readable;
 }
 
 bool
@@ -510,13 +414,15 @@ au_pagestore_slices_step(AuPageStore *ps)
 	AuPlace		place = s->drop_place;
 	rocksdb_writebatch_t *batch;
 	char	   *dberr = NULL;
+	bool		readable;
 	bool		done;
 
 	if (!au_slices_any(&s->now.dropping) || s->changes_written < s->drop_change ||
-		au_ps_reads_since(ps, s->drop_freezes) || au_ps_digests_since(ps, s->drop_freezes))
+		au_ps_reads_since(ps, s->drop_freezes) || au_ps_digests_since(ps, s->drop_freezes) ||
+		au_ps_now_us() < ps->unread_until_us)
 		return false;
 	batch = rocksdb_writebatch_create();
-	find_extents(ps, batch, &done);
+	readable = find_extents(ps, batch, &done);
 	if (rocksdb_writebatch_count(batch) > 0)
 		rocksdb_write(ps->db, ps->gc_write_options, batch, &dberr);
 	rocksdb_writebatch_destroy(batch);
@@ -526,6 +432,11 @@ au_pagestore_slices_step(AuPageStore *ps)
 		/* busy, or in trouble: again later */
 		rocksdb_free(dberr);
 		s->drop_place = place;
+		return false;
+	}
+	if (!readable)
+	{
+		ps->unread_until_us = au_ps_now_us() + AU_PS_UNREAD_US;
 		return false;
 	}
 	if (!done)
