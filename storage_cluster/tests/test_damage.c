@@ -2,7 +2,7 @@
 /*
  * test_damage.c: a byte of a file of page versions is flipped under a real
  * daemon: its scrubber finds it and says so, the pages concerned are refused,
- * all others are served, and the writer goes on.
+ * all others are served, and the writer goes on; also when a merge of files meets it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -121,16 +121,14 @@ wait_status(const char *text)
 		fail_msg("the status never said %s", text);
 }
 
-static void
-flip_largest_file(void)
+/* Of the page store; returns how long it is. */
+static off_t
+largest_file(char *path, size_t len)
 {
 	char		dir[600];
-	char		path[900] = "";
 	off_t		largest = 0;
 	DIR		   *d;
 	struct dirent *e;
-	FILE	   *f;
-	int			c;
 
 	snprintf(dir, sizeof(dir), "%s/volumes/%llu/pages", tn.dir, (unsigned long long) SYSID);
 	d = opendir(dir);
@@ -144,15 +142,24 @@ flip_largest_file(void)
 		if (strstr(e->d_name, ".sst") == NULL || stat(full, &st) != 0 || st.st_size <= largest)
 			continue;
 		largest = st.st_size;
-		snprintf(path, sizeof(path), "%s", full);
+		snprintf(path, len, "%s", full);
 	}
 	closedir(d);
 	assert_true(largest > 100000);
-	f = fopen(path, "r+b");
+	return largest;
+}
+
+/* Twice is never. */
+static void
+flip_byte(const char *path, off_t at)
+{
+	FILE	   *f = fopen(path, "r+b");
+	int			c;
+
 	assert_non_null(f);
-	fseek(f, largest / 2, SEEK_SET);
+	fseek(f, at, SEEK_SET);
 	c = fgetc(f);
-	fseek(f, largest / 2, SEEK_SET);
+	fseek(f, at, SEEK_SET);
 	fputc(c ^ 1, f);
 	fclose(f);
 }
@@ -174,6 +181,8 @@ test_flipped_byte(void **state)
 	AuMsgHelloOk hello;
 	AuMsgTermOk term;
 	AuLsn		shipped;
+	char		path[900];
+	off_t		size;
 	int			damaged;
 
 	(void) state;
@@ -190,7 +199,8 @@ test_flipped_byte(void **state)
 	client_close(&w);
 	assert_int_equal(testnode_end(SIGTERM), 0);
 
-	flip_largest_file();
+	size = largest_file(path, sizeof(path));
+	flip_byte(path, size / 2);
 	testnode_start("--scrub-mb-per-s", "100");
 	wait_status("\"scrub_damaged\":1");
 	wait_status("\"scrub_passes\":1");
@@ -211,6 +221,68 @@ test_flipped_byte(void **state)
 	client_close(&r);
 	client_close(&w);
 	assert_int_equal(testnode_end(SIGTERM), 0);
+	flip_byte(path, size / 2);
+}
+
+/* New versions of all blocks, acknowledged. */
+static void
+ship_all(void)
+{
+	AuLsn		from = walmake_pos(&tn.wal);
+	AuMsgHelloOk hello;
+	AuMsgTermOk term;
+	Client		w;
+
+	for (uint32_t b = 0; b < BLOCKS; b++)
+		add_record(b);
+	testnode_hello(&w, AU_ROLE_WRITER, SYSID, &hello);
+	testnode_term(&w, &term);
+	ship(&w, term.term, from);
+	client_close(&w);
+}
+
+static void
+ship_until(const char *text)
+{
+	for (int i = 0; i < 600 && !log_has(text); i++)
+	{
+		ship_all();
+		usleep(100 * 1000);
+	}
+	assert_true(log_has(text));
+}
+
+/* A merge of files meets the damage: the log is taken all the same, the store is
+ * opened again and again, and once the file can be read again nothing is missing. */
+static void
+test_merged(void **state)
+{
+	AuMsgHelloOk hello;
+	char		path[900];
+	off_t		size;
+	Client		r;
+
+	(void) state;
+	testnode_start(NULL, NULL);
+	for (int i = 0; i < 3; i++)
+	{
+		/* each time a file is written that waits for a fourth to be merged with */
+		ship_all();
+		assert_int_equal(testnode_end(SIGTERM), 0);
+		if (i < 2)
+			testnode_start(NULL, NULL);
+	}
+	size = largest_file(path, sizeof(path));
+	flip_byte(path, size / 2);
+	testnode_start(NULL, NULL);
+	ship_until("Corruption: .*the page store is opened again in 2 s");
+	ship_until("Corruption: .*the page store is opened again in 4 s");
+	flip_byte(path, size / 2);
+	ship_all();
+	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
+	assert_int_equal(read_all(&r, walmake_pos(&tn.wal)), 0);
+	client_close(&r);
+	assert_int_equal(testnode_end(SIGTERM), 0);
 }
 
 int
@@ -218,6 +290,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_flipped_byte),
+		cmocka_unit_test(test_merged),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
