@@ -32,6 +32,10 @@ CREATE TABLE h (LIKE a) USING heap;
 INSERT INTO h SELECT * FROM a;
 CREATE INDEX a_id ON a (id);
 CREATE INDEX h_id ON h (id);
+CREATE TABLE moved (LIKE a) USING aurora;
+INSERT INTO moved SELECT * FROM a;
+CREATE INDEX moved_id ON moved (id);
+UPDATE moved SET v = v + 1 WHERE id % 25 = 0;
 VACUUM (ANALYZE) a;
 VACUUM (ANALYZE) h;
 SQL
@@ -58,6 +62,7 @@ my $sparse = 'SET enable_indexscan = off; SET enable_seqscan = off; '
   . "SELECT sum(v) FROM a WHERE id = ANY (ARRAY(SELECT generate_series(1, $rows, 97)));";
 my $backward = 'BEGIN; DECLARE c SCROLL CURSOR FOR SELECT v FROM a; MOVE FORWARD ALL IN c; '
   . "FETCH BACKWARD ALL IN c; COMMIT;";
+my $by_index = 'SET enable_seqscan = off; SET enable_bitmapscan = off;';
 my @scans = (
 	[ 'sequential scan', 'SELECT sum(v) FROM a;', 'effective' ],
 	[ 'backward scan', $backward, 'effective' ],
@@ -65,6 +70,11 @@ my @scans = (
 		  . 'SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SELECT sum(v) FROM a;', 'effective' ],
 	[ 'TID range', "SELECT sum(v) FROM a WHERE ctid >= '(100,0)' AND ctid < '(900,0)';", 'effective' ],
 	[ 'bitmap scan of scattered blocks', $sparse, 'effective' ],
+	[ 'index scan in the order of the table', "$by_index SELECT sum(v) FROM a WHERE id > 0;", 'effective' ],
+	[ '... backward', "$by_index SELECT sum(v) FROM (SELECT v FROM a ORDER BY id DESC OFFSET 0) x;", 'effective' ],
+	[ '... with rows that have moved', "$by_index SELECT aurora.evict('moved'); SELECT sum(v) FROM moved WHERE id > 0;", 'effective' ],
+	[ 'join by index', "SET enable_hashjoin = off; SET enable_mergejoin = off; $by_index "
+		  . "SELECT sum(v) FROM generate_series(1, $rows, 20) g JOIN a ON id = g;", 'effective' ],
 	[ 'TABLESAMPLE SYSTEM', 'SELECT sum(v) FROM a TABLESAMPLE SYSTEM (20);', 'effective' ],
 	[ 'TABLESAMPLE BERNOULLI', 'SELECT sum(v) FROM a TABLESAMPLE BERNOULLI (20);', 'effective' ],
 	[ 'ANALYZE of scattered blocks', 'SET default_statistics_target = 1; ANALYZE a;', 'maintenance' ],

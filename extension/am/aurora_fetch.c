@@ -12,6 +12,8 @@
  *     it is checked under the page's lock before it is followed.
  *  2. Functions that return a tuple leave its page pinned, in the slot or in
  *     the caller's buffer variable, and unlocked.
+ *  3. Which pages an index scan returns depends on the index alone; what it
+ *     seems to be doing decides only which of them are asked for ahead.
  */
 #include "postgres.h"
 
@@ -267,18 +269,86 @@ aurora_get_latest_tid(TableScanDesc scan, ItemPointer tid)
 
 /*
  * ---- From an index ----
+ *
+ * We are given one TID at a time.  But an index in whose order rows were
+ * written (keys that grow, times) leads through the table block by block, but
+ * for rows that have moved.  That is noticed, and read ahead of.
  */
+
+/* Blocks left out (all-visible, to an index-only scan) do not end a stream. */
+#define STREAM_GAP 4
+/* So many steps in one direction make one: random ones hardly ever do. */
+#define STREAM_STEPS 4
+/* So many blocks from elsewhere in a row end it.  (Rows that an update has moved
+ * come between, each with the key of the one that stayed.) */
+#define STREAM_STRANGERS 16
+
+typedef struct AuroraIndexFetch
+{
+	IndexFetchHeapData heap;
+	BlockNumber head;			/* where the stream is; Invalid: nowhere */
+	int			step;			/* 1 forward, -1 backward, 0: not known yet */
+	int			steps;
+	int			strangers;
+	BlockNumber nblocks;		/* of the table, when the stream began */
+	AuroraAhead ahead;
+} AuroraIndexFetch;
+
+static BlockNumber
+next_in_stream(void *arg, BlockNumber after)
+{
+	AuroraIndexFetch *fetch = arg;
+
+	if (fetch->step < 0)
+		return after > 0 ? after - 1 : InvalidBlockNumber;
+	return after + 1 < fetch->nblocks ? after + 1 : InvalidBlockNumber;
+}
+
+/* Does the block go on in the stream that there is? */
+static bool
+in_stream(AuroraIndexFetch *fetch, BlockNumber block)
+{
+	int64		distance = (int64) block - fetch->head;
+	int			step = distance > 0 ? 1 : -1;
+
+	if (block == fetch->head)
+	{
+		fetch->strangers = 0;
+		return false;			/* it was just here */
+	}
+	if (BlockNumberIsValid(fetch->head) && distance * step <= STREAM_GAP &&
+		(fetch->step == 0 || fetch->step == step))
+	{
+		fetch->head = block;
+		fetch->step = step;
+		fetch->strangers = 0;
+		if (fetch->steps < STREAM_STEPS && ++fetch->steps == STREAM_STEPS)
+			fetch->nblocks = aurora_nblocks(fetch->heap.xs_base.rel);
+		return fetch->steps == STREAM_STEPS;
+	}
+	if (!BlockNumberIsValid(fetch->head) || ++fetch->strangers > STREAM_STRANGERS)
+	{
+		aurora_ahead_end(&fetch->ahead);
+		fetch->head = block;
+		fetch->step = fetch->steps = fetch->strangers = 0;
+	}
+	return false;
+}
 
 IndexFetchTableData *
 aurora_index_fetch_begin(Relation rel)
 {
-	IndexFetchHeapData *fetch = palloc0(sizeof(IndexFetchHeapData));
+	AuroraIndexFetch *fetch = palloc0(sizeof(AuroraIndexFetch));
 
-	fetch->xs_base.rel = rel;
-	fetch->xs_cbuf = InvalidBuffer;
-	return &fetch->xs_base;
+	fetch->heap.xs_base.rel = rel;
+	fetch->heap.xs_cbuf = InvalidBuffer;
+	fetch->head = InvalidBlockNumber;
+	aurora_ahead_init(&fetch->ahead, rel, CurrentMemoryContext, false,
+					  next_in_stream, fetch);
+	return &fetch->heap.xs_base;
 }
 
+/* A stream goes on: the inner side of a join begins anew with each outer row. */
 void
 aurora_index_fetch_reset(IndexFetchTableData *data)
 {
@@ -293,6 +363,7 @@ void
 aurora_index_fetch_end(IndexFetchTableData *data)
 {
 	aurora_index_fetch_reset(data);
+	aurora_ahead_end(&((AuroraIndexFetch *) data)->ahead);
 	pfree(data);
 }
 
@@ -302,8 +373,9 @@ aurora_index_fetch_end(IndexFetchTableData *data)
  * waited for here, where no table page is locked.)
  */
 static void
-switch_page(IndexFetchHeapData *fetch, BlockNumber block)
+switch_page(AuroraIndexFetch *index_fetch, BlockNumber block)
 {
+	IndexFetchHeapData *fetch = &index_fetch->heap;
 	Relation	rel = fetch->xs_base.rel;
 	Buffer		old = fetch->xs_cbuf;
 
@@ -314,7 +386,9 @@ switch_page(IndexFetchHeapData *fetch, BlockNumber block)
 		fetch->xs_cbuf = InvalidBuffer;
 		ReleaseBuffer(old);
 	}
-	fetch->xs_cbuf = aurora_read_buffer(rel, block, NULL);
+	fetch->xs_cbuf = in_stream(index_fetch, block) ?
+		aurora_ahead_read(&index_fetch->ahead, block, NULL) :
+		aurora_read_buffer(rel, block, NULL);
 	aurora_prune_opt(rel, fetch->xs_cbuf);
 }
 
@@ -331,7 +405,7 @@ aurora_index_fetch_tuple(IndexFetchTableData *data, ItemPointer tid,
 
 	/* in the middle of a chain we are on the right page already */
 	if (!*call_again)
-		switch_page(fetch, ItemPointerGetBlockNumber(tid));
+		switch_page((AuroraIndexFetch *) data, ItemPointerGetBlockNumber(tid));
 
 	LockBuffer(fetch->xs_cbuf, BUFFER_LOCK_SHARE);
 	found = aurora_hot_search_buffer(tid, fetch->xs_base.rel, fetch->xs_cbuf,
