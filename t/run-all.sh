@@ -20,6 +20,7 @@
 #   AURORA_NO_BUILD=1   do not build and install first
 #   FAULTS              faults of the campaign (default 200)
 #   FAULTS_OPTIONS      more options of t/faults/campaign.py
+#   JOBS                the storage side's tests that run at a time (default 2)
 #   SEEDS               fresh seeds of the simulator (default 200)
 #   FUZZ_SECONDS        how long each fuzzer runs (default 10)
 set -uo pipefail
@@ -118,7 +119,7 @@ count_cmocka() {
 
 suite_storage() {
 	local target=$1 name=$2 t0=$SECONDS rc
-	timeout 1800 make -C storage_cluster "$target" >"$logs/$target.log" 2>&1
+	timeout 1800 make -C storage_cluster -j"$(nproc)" "$target" >"$logs/$target.log" 2>&1
 	rc=$?
 	count_cmocka "$logs/$target.log" "$name" $rc $((SECONDS - t0))
 }
@@ -127,14 +128,14 @@ suite_storage() {
 # seed that fails, fails the step.
 suite_sim() {
 	local t0=$SECONDS rc
-	timeout 1800 make -C storage_cluster simulate SEEDS="${SEEDS:-200}" >"$logs/sim.log" 2>&1
+	timeout 1800 make -C storage_cluster -j"$(nproc)" simulate SEEDS="${SEEDS:-200}" >"$logs/sim.log" 2>&1
 	rc=$?
 	count_step "simulated cluster, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/sim.log" | head -20
 	grep 'seeds/s' "$logs/sim.log" | sed 's/^/    /'	# membership, then all else
 
 	t0=$SECONDS
-	timeout 600 make -C storage_cluster simulate-kv SEEDS="${SEEDS:-200}" >"$logs/simkv.log" 2>&1
+	timeout 600 make -C storage_cluster -j"$(nproc)" simulate-kv SEEDS="${SEEDS:-200}" >"$logs/simkv.log" 2>&1
 	rc=$?
 	count_step "simulated key-value interface, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/simkv.log" | head -20
@@ -143,7 +144,7 @@ suite_sim() {
 
 suite_fuzz() {
 	local t0=$SECONDS rc n
-	timeout 1800 make -C storage_cluster fuzz \
+	timeout 1800 make -C storage_cluster -j"$(nproc)" fuzz \
 		FUZZ_SECONDS="${FUZZ_SECONDS:-10}" >"$logs/fuzz.log" 2>&1
 	rc=$?
 	n=$(grep -c '^Done [0-9]* runs' "$logs/fuzz.log")
@@ -177,7 +178,7 @@ need_work() {
 	fi
 	cp -R t sql expected "$work/"
 	# pg_regress needs a directory it may write into.
-	mkdir -p "$work/out"
+	mkdir -p "$work/out" "$work/tmp"
 	if [ $am_root -eq 1 ]; then
 		# A small file system for the disk-full test; the test has another
 		# way when we may not mount.
@@ -293,7 +294,7 @@ run_tap() {
 	name=$(basename "$script" .pl)
 	log=$work/tap-$name.log
 	as_user env \
-		PATH="$bindir:$PATH" TESTDIR="$work" PGPORT=65432 \
+		PATH="$bindir:$PATH" TMPDIR="$work/tmp" TESTDIR="$work" PGPORT=65432 \
 		TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" \
 		PG_REGRESS="$pgxs_top/src/test/regress/pg_regress" \
 		AURORA_TEST_SMALL_DISK="$small_disk" \

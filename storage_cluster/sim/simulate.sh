@@ -9,25 +9,39 @@ simulate=$1
 cluster=$2
 seeds=$3
 here=$(dirname "$(readlink -f "$0")")
+. "$here/../tests/jobs.sh"
 failed=0
+
+ended() {
+	cat "$1"
+	[ "$2" -eq 0 ] || failed=1
+}
+
+again() {
+	"$simulate" --seed "$1" --groups "$2" --repair never >/dev/null ||
+		{ echo "seed $1, which failed before, FAILED (--groups $2)"; return 1; }
+}
+
+again_cluster() {
+	"$cluster" --seed "$1" >/dev/null ||
+		{ echo "membership: seed $1, which failed before, FAILED"; return 1; }
+}
 
 while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
-	for groups in never always; do
-		"$simulate" --seed "$seed" --groups $groups --repair never >/dev/null ||
-			{ echo "seed $seed, which failed before, FAILED (--groups $groups)"; failed=1; }
-	done
+	for groups in never always; do job again "$seed" $groups; done
 done <"$here/seeds"
 for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale mend-old mend-blind; do
-	"$simulate" --from 1 --seeds 300 --plant $plant || failed=1
+	job "$simulate" --from 1 --seeds 300 --plant $plant
 done
 while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
-	"$cluster" --seed "$seed" >/dev/null || { echo "membership: seed $seed, which failed before, FAILED"; failed=1; }
+	job again_cluster "$seed"
 done <"$here/cluster/seeds"
 for plant in ready-early stale-ready leftover serve-incoming stale-view no-objection gossip-decides; do
-	"$cluster" --from 1 --seeds 300 --plant $plant || failed=1
+	job "$cluster" --from 1 --seeds 300 --plant $plant
 done
-"$cluster" --seeds $(((seeds + 1) / 2)) || failed=1
-"$simulate" --seeds "$seeds" || failed=1
+job "$cluster" --seeds $(((seeds + 1) / 2))
+job "$simulate" --seeds "$seeds"
+jobs_done ended
 exit $failed

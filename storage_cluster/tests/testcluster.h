@@ -32,16 +32,23 @@ static TcNode tc[TC_NODES];
 static AuGroup tc_group;
 static uint64_t tc_term;
 
+/*
+ * A port for a daemon.  It stays bound, without listening, until we end: no
+ * other test and no outgoing connection gets it, not while the daemon is down,
+ * either.
+ */
 static inline int
 tc_free_port(void)
 {
+	static const int on = 1;
 	struct sockaddr_in a = {.sin_family = AF_INET,.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t	len = sizeof(a);
-	int			fd = socket(AF_INET, SOCK_STREAM, 0);
+	int			fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	assert_int_equal(bind(fd, (struct sockaddr *) &a, sizeof(a)), 0);
 	assert_int_equal(getsockname(fd, (struct sockaddr *) &a, &len), 0);
-	close(fd);
+	/* bound for us alone; from here on who asks for the same may listen there */
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
 	return ntohs(a.sin_port);
 }
 

@@ -7,14 +7,25 @@ set -u
 simulate=$1
 seeds=$2
 here=$(dirname "$(readlink -f "$0")")
+. "$here/../../tests/jobs.sh"
 failed=0
+
+ended() {
+	cat "$1"
+	[ "$2" -eq 0 ] || failed=1
+}
+
+again() {
+	"$simulate" --seed "$1" >/dev/null || { echo "kv seed $1, which failed before, FAILED"; return 1; }
+}
 
 while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
-	"$simulate" --seed "$seed" >/dev/null || { echo "kv seed $seed, which failed before, FAILED"; failed=1; }
+	job again "$seed"
 done <"$here/seeds"
 for plant in kv-early kv-quorum kv-compare kv-purge; do
-	"$simulate" --from 1 --seeds 200 --plant $plant || failed=1
+	job "$simulate" --from 1 --seeds 200 --plant $plant
 done
-"$simulate" --seeds "$seeds" || failed=1
+job "$simulate" --seeds "$seeds"
+jobs_done ended
 exit $failed
