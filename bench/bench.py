@@ -99,6 +99,7 @@ def parse_options():
         for x in given:
             if x not in known:
                 p.error("\"%s\" is none of %s" % (x, ", ".join(known)))
+    o.everything = set(o.peers) == set(PEERS) and set(o.workloads) == set(names)
     if o.checkpoint_s < 30:
         p.error("PostgreSQL takes no checkpoint_timeout below 30 s")
     return o
@@ -383,7 +384,7 @@ class Bench:
         """What there is so far; returns it."""
         result = {"revision": self.o.revision, "command": self.o.command,
                   "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                  "complete": self.complete,
+                  "complete": self.complete, "everything": self.o.everything,
                   "seconds": round(time.monotonic() - self.t0),
                   "machine": self.described, "settings": self.settings(),
                   "peers": {n: PEERS[n].title for n in self.o.peers},

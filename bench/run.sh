@@ -16,7 +16,7 @@
 #   TMPDIR             where the work directory is made (default /var/tmp)
 #   BENCH_RESULTS      where results go (default bench/results)
 #   BENCH_DOCS=0       do not put the results into docs/benchmark.md (only modes
-#                      full and compact do)
+#                      full and compact with all peers and workloads do)
 set -euo pipefail
 top=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 PG_MAJOR=${PG_MAJOR:-15}
@@ -121,7 +121,7 @@ publish() {
 	[ -e out/latest.json ] || return 0
 	echo "written: latest.json, latest.md and plots in $results"
 	if [ "${BENCH_DOCS:-1}" != 0 ] && grep -qE '"mode": "(full|compact)"' out/latest.json &&
-		grep -q '"complete": true' out/latest.json; then
+		grep -q '"complete": true' out/latest.json && grep -q '"everything": true' out/latest.json; then
 		sed 's/](\([a-z0-9-]*\.svg\))/](benchmark-\1)/' out/latest.md >out/section.md
 		(cd bin && python3 -m aubench.report ../out/section.md "$top/docs/benchmark.md")
 		for plot in out/*.svg; do install -m 644 "$plot" "$top/docs/benchmark-$(basename "$plot")"; done
