@@ -12,12 +12,9 @@
 #include <cmocka.h>
 
 #include "core/au_node_gossip.h"
-#include "tests/fakehost.h"
+#include "tests/fakenode.h"
 #include "tests/viewmake.h"
 
-static FakeHost H;
-static uint8_t buf[1 << 17];
-static uint8_t kept[1 << 17];
 static AuMsgGossip in;
 static int	dead;
 static uint64_t heard_epoch;
@@ -54,7 +51,6 @@ begin(FakeConn *c, uint8_t role, bool gossip)
 	AuNodeGossipHost host = {NULL, opinion, newer_view, disk};
 	AuGossipOptions g = {.address = "me:1",.start = 500,.seed = 1};
 	AuMsgHello	m = {.role = role,.name = "x"};
-	AuWriter	w;
 
 	dead = 0;
 	heard_epoch = 0;
@@ -62,55 +58,15 @@ begin(FakeConn *c, uint8_t role, bool gossip)
 	if (gossip)
 		assert_int_equal(au_node_gossip_start(H.node, &host, &g), AU_OK);
 	fake_conn_open(&H, c);
-	au_writer_start(&w, buf, sizeof(buf));
-	assert_true(au_enc_hello(&w, 1, &m));
-	fake_input(&H, c, w.data, w.len, SIZE_MAX);
-	au_node_conn_sent(H.node, c->conn, c->out_len);
-	c->out_len = 0;
+	FN_SEND(c, au_enc_hello, 1, &m);
+	(void) fn_take(c, AU_MSG_HELLO_OK);
 }
 
 static void
 finish(FakeConn *c)
 {
 	fake_conn_end(&H, c);
-	au_node_free(H.node);
-	assert_int_equal(H.allocated, 0);
-}
-
-static void
-put(FakeConn *c, uint64_t id, const AuMsgGossip *m)
-{
-	AuWriter	w;
-
-	au_writer_start(&w, buf, sizeof(buf));
-	assert_true(au_enc_gossip(&w, id, m));
-	fake_input(&H, c, w.data, w.len, SIZE_MAX);
-}
-
-static AuFrame
-take(FakeConn *c)
-{
-	AuFrame		f;
-	size_t		used;
-
-	assert_int_equal(au_frame_parse(c->out, c->out_len, &f, &used), AU_OK);
-	memcpy(kept, c->out, used);
-	memmove(c->out, c->out + used, c->out_len - used);
-	c->out_len -= used;
-	au_node_conn_sent(H.node, c->conn, used);
-	assert_int_equal(au_frame_parse(kept, used, &f, &used), AU_OK);
-	return f;
-}
-
-static void
-refused(FakeConn *c, AuStatus status, const char *part)
-{
-	AuFrame		f = take(c);
-	AuMsgError	e;
-
-	assert_true(au_dec_error(&f, &e));
-	assert_int_equal(e.status, status);
-	assert_non_null(strstr(e.message, part));
+	fn_finish();
 }
 
 static AuMsgGossip
@@ -132,14 +88,14 @@ test_not_for_everybody(void **state)
 
 	(void) state;
 	begin(&c, AU_ROLE_NODE, false);
-	put(&c, 2, &m);
-	refused(&c, AU_REFUSED, "in no cluster");
+	FN_SEND(&c, au_enc_gossip, 2, &m);
+	fn_take_error(&c, AU_REFUSED, "in no cluster");
 	assert_null(au_node_gossip(H.node));
 	assert_false(au_node_gossip_seed(H.node, "a:1"));
 	finish(&c);
 	begin(&c, AU_ROLE_READER, true);
-	put(&c, 2, &m);
-	refused(&c, AU_INVALID, "not from a node");
+	FN_SEND(&c, au_enc_gossip, 2, &m);
+	fn_take_error(&c, AU_INVALID, "not from a node");
 	finish(&c);
 }
 
@@ -155,8 +111,8 @@ test_answers(void **state)
 	begin(&c, AU_ROLE_NODE, true);
 	wait = au_node_run(H.node);
 	assert_in_range(wait, 1, AU_GOSSIP_PERIOD_US);
-	put(&c, 7, &m);
-	f = take(&c);
+	FN_SEND(&c, au_enc_gossip, 7, &m);
+	f = fn_take(&c, AU_MSG_GOSSIP_OK);
 	assert_int_equal(f.id, 7);
 	assert_true(au_dec_gossip_ok(&f, &in));
 	assert_int_equal(in.self.node_id, 9);
@@ -174,22 +130,21 @@ test_answers(void **state)
 	/* PROXY: nobody answers, so the answer comes when time is up */
 	m.kind = AU_GOSSIP_PROXY;
 	m.target = (AuGossipRecord) {88, 0, AU_GOSSIP_ALIVE, "gone:1"};
-	put(&c, 8, &m);
+	FN_SEND(&c, au_enc_gossip, 8, &m);
 	assert_int_equal(c.out_len, 0);
 	H.now += AU_GOSSIP_PERIOD_US;
 	(void) au_node_run(H.node);
-	f = take(&c);
+	f = fn_take(&c, AU_MSG_GOSSIP_OK);
 	assert_int_equal(f.id, 8);
 	assert_true(au_dec_gossip_ok(&f, &in));
 	assert_int_equal(in.reached, 0);
 	assert_int_equal(in.target.node_id, 88);
 	/* and goes nowhere if the connection is gone */
-	put(&c, 9, &m);
+	FN_SEND(&c, au_enc_gossip, 9, &m);
 	fake_conn_end(&H, &c);
 	H.now += AU_GOSSIP_PERIOD_US;
 	(void) au_node_run(H.node);
-	au_node_free(H.node);
-	assert_int_equal(H.allocated, 0);
+	fn_finish();
 }
 
 /* The view's nodes are looked for; those that are not there are dead. */
@@ -210,8 +165,8 @@ test_view(void **state)
 		assert_int_equal(au_view_apply(&v, &commands[i], &is_new, err, sizeof(err)), AU_OK);
 	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
 	/* of another cluster */
-	put(&c, 2, &m);
-	refused(&c, AU_REFUSED, "another cluster");
+	FN_SEND(&c, au_enc_gossip, 2, &m);
+	fn_take_error(&c, AU_REFUSED, "another cluster");
 	assert_int_equal(au_node_gossip(H.node)->nmembers, 2);
 	for (int i = 0; i < 200; i++)
 	{

@@ -11,62 +11,8 @@
 #include <cmocka.h>
 
 #include "common/au_wire_cluster.h"
-#include "tests/fakehost.h"
+#include "tests/fakenode.h"
 #include "tests/viewmake.h"
-
-static FakeHost H;
-static uint8_t buf[1 << 17];
-static uint8_t kept[1 << 17];
-
-#define SEND(c, enc, ...) \
-	do { \
-		AuWriter w_; \
-		au_writer_start(&w_, buf, sizeof(buf)); \
-		assert_true(enc(&w_, __VA_ARGS__)); \
-		fake_input(&H, (c), w_.data, w_.len, SIZE_MAX); \
-	} while (0)
-
-static AuFrame
-expect(FakeConn *c, uint16_t type, uint64_t id)
-{
-	AuFrame		f;
-	size_t		used;
-
-	assert_int_equal(au_frame_parse(c->out, c->out_len, &f, &used), AU_OK);
-	memcpy(kept, c->out, used);
-	memmove(c->out, c->out + used, c->out_len - used);
-	c->out_len -= used;
-	au_node_conn_sent(H.node, c->conn, used);
-	assert_int_equal(au_frame_parse(kept, used, &f, &used), AU_OK);
-	assert_int_equal(f.type, type);
-	assert_int_equal(f.id, id);
-	return f;
-}
-
-static void
-expect_error(FakeConn *c, uint64_t id, AuStatus status, const char *part)
-{
-	AuFrame		f = expect(c, AU_MSG_ERROR, id);
-	AuMsgError	e;
-
-	assert_true(au_dec_error(&f, &e));
-	assert_int_equal(e.status, status);
-	assert_non_null(strstr(e.message, part));
-}
-
-static AuMsgHelloOk
-open_as(FakeConn *c, uint8_t role)
-{
-	AuMsgHello	m = {.system_identifier = 77,.role = role,.name = "x"};
-	AuMsgHelloOk ok;
-	AuFrame		f;
-
-	fake_conn_open(&H, c);
-	SEND(c, au_enc_hello, 1, &m);
-	f = expect(c, AU_MSG_HELLO_OK, 1);
-	assert_true(au_dec_hello_ok(&f, &ok));
-	return ok;
-}
 
 static void
 begin(void)
@@ -74,13 +20,6 @@ begin(void)
 	AuNodeOptions opt = {.node_id = 9};
 
 	fake_host_start(&H, &opt);
-}
-
-static void
-finish(void)
-{
-	au_node_free(H.node);
-	assert_int_equal(H.allocated, 0);
 }
 
 static void
@@ -98,8 +37,8 @@ get_view(FakeConn *c, uint64_t epoch, AuMsgView *answer)
 	AuMsgGetView m = {.epoch = epoch};
 	AuFrame		f;
 
-	SEND(c, au_enc_get_view, 5, &m);
-	f = expect(c, AU_MSG_VIEW, 5);
+	FN_SEND(c, au_enc_get_view, 5, &m);
+	f = fn_answer(c, AU_MSG_VIEW, 5);
 	assert_true(au_dec_view(&f, answer));
 }
 
@@ -114,14 +53,14 @@ test_view(void **state)
 	(void) state;
 	begin();
 	assert_null(au_node_view(H.node));
-	assert_int_equal(open_as(&c, AU_ROLE_READER).ring_epoch, 0);
+	assert_int_equal(fn_open(&c, AU_ROLE_READER).ring_epoch, 0);
 	get_view(&c, 0, &m);
 	assert_int_equal(m.epoch, 0);
 	assert_int_equal(m.length, 0);
 	/* it is to join one: "none" would be believed for ever */
 	au_node_in_cluster(H.node);
-	SEND(&c, au_enc_get_view, 6, &(AuMsgGetView) {0});
-	expect_error(&c, 6, AU_IO, "no view of its cluster yet");
+	FN_SEND(&c, au_enc_get_view, 6, &(AuMsgGetView) {0});
+	fn_answer_error(&c, 6, AU_IO, "no view of its cluster yet");
 	memset(&v, 0, sizeof(v));
 	apply(&v, view_init(3));
 	apply(&v, view_join(1, ""));
@@ -142,9 +81,9 @@ test_view(void **state)
 	get_view(&c, 9, &m);
 	assert_int_equal(m.length, 0);
 	fake_conn_end(&H, &c);
-	assert_int_equal(open_as(&c, AU_ROLE_READER).ring_epoch, 3);
+	assert_int_equal(fn_open(&c, AU_ROLE_READER).ring_epoch, 3);
 	fake_conn_end(&H, &c);
-	finish();
+	fn_finish();
 }
 
 /* Volumes of a cluster's nodes are made for groups that the view names. */
@@ -161,16 +100,16 @@ test_volume_without_view(void **state)
 	(void) state;
 	begin();
 	au_node_in_cluster(H.node);
-	(void) open_as(&c, AU_ROLE_WRITER);
-	SEND(&c, au_enc_vote, 3, &m);
-	expect_error(&c, 3, AU_MOVED, "has to name the nodes");
+	(void) fn_open(&c, AU_ROLE_WRITER);
+	FN_SEND(&c, au_enc_vote, 3, &m);
+	fn_answer_error(&c, 3, AU_MOVED, "has to name the nodes");
 	au_node_stats(H.node, &stats);
 	assert_int_equal(stats.volumes, 0);
 	m.group.epoch = 1;
-	SEND(&c, au_enc_vote, 4, &m);
-	(void) expect(&c, AU_MSG_VOTE_OK, 4);
+	FN_SEND(&c, au_enc_vote, 4, &m);
+	(void) fn_answer(&c, AU_MSG_VOTE_OK, 4);
 	fake_conn_end(&H, &c);
-	finish();
+	fn_finish();
 }
 
 static void
@@ -180,7 +119,7 @@ send_command(FakeConn *c, uint64_t id, const AuViewCommand *command)
 	AuMsgCluster m = {.hops = 1,.bytes = bytes};
 
 	m.length = (uint32_t) au_view_command_encode(command, bytes, sizeof(bytes));
-	SEND(c, au_enc_cluster, id, &m);
+	FN_SEND(c, au_enc_cluster, id, &m);
 }
 
 static void
@@ -199,20 +138,20 @@ test_command(void **state)
 
 	(void) state;
 	begin();
-	(void) open_as(&c, AU_ROLE_ADMIN);
+	(void) fn_open(&c, AU_ROLE_ADMIN);
 	send_command(&c, 7, &drain);
-	expect_error(&c, 7, AU_REFUSED, "in no cluster");
+	fn_answer_error(&c, 7, AU_REFUSED, "in no cluster");
 	au_node_in_cluster(H.node);
 	send_command(&c, 7, &drain);
-	expect_error(&c, 7, AU_IO, "no view of its cluster yet");
+	fn_answer_error(&c, 7, AU_IO, "no view of its cluster yet");
 	memset(&v, 0, sizeof(v));
 	apply(&v, view_init(3));
 	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
-	(void) open_as(&reader, AU_ROLE_READER);
+	(void) fn_open(&reader, AU_ROLE_READER);
 	send_command(&reader, 8, &drain);
-	expect_error(&reader, 8, AU_INVALID, "only nodes and administrators");
-	SEND(&c, au_enc_cluster, 9, &bad);
-	expect_error(&c, 9, AU_INVALID, "malformed");
+	fn_answer_error(&reader, 8, AU_INVALID, "only nodes and administrators");
+	FN_SEND(&c, au_enc_cluster, 9, &bad);
+	fn_answer_error(&c, 9, AU_INVALID, "malformed");
 	/* answers in another order than questions */
 	send_command(&c, 10, &drain);
 	first = H.ticket;
@@ -223,9 +162,9 @@ test_command(void **state)
 	assert_true(H.ticket != first);
 	assert_int_equal(c.out_len, 0);
 	au_node_command_done(H.node, H.ticket, &no);
-	expect_error(&c, 11, AU_REFUSED, "no such luck");
+	fn_answer_error(&c, 11, AU_REFUSED, "no such luck");
 	au_node_command_done(H.node, first, &ok);
-	f = expect(&c, AU_MSG_CLUSTER_OK, 10);
+	f = fn_answer(&c, AU_MSG_CLUSTER_OK, 10);
 	assert_true(au_dec_cluster_ok(&f, &answer));
 	assert_int_equal(answer.epoch, 12);
 	assert_int_equal(answer.number, 3);
@@ -233,7 +172,7 @@ test_command(void **state)
 	assert_int_equal(c.out_len, 0);
 	fake_conn_end(&H, &c);
 	fake_conn_end(&H, &reader);
-	finish();
+	fn_finish();
 }
 
 static void
@@ -250,23 +189,23 @@ test_command_bound(void **state)
 	memset(&v, 0, sizeof(v));
 	apply(&v, view_init(3));
 	assert_int_equal(au_node_set_view(H.node, &v), AU_OK);
-	(void) open_as(&c, AU_ROLE_NODE);
-	(void) open_as(&other, AU_ROLE_NODE);
+	(void) fn_open(&c, AU_ROLE_NODE);
+	(void) fn_open(&other, AU_ROLE_NODE);
 	for (int i = 0; i < AU_NODE_COMMANDS_MAX; i++)
 		send_command(&c, 100 + (uint64_t) i, &drain);
 	send_command(&other, 7, &drain);
-	expect_error(&other, 7, AU_IO, "under way");
+	fn_answer_error(&other, 7, AU_IO, "under way");
 	/* who goes away is not answered, but what it asked for is still under way */
 	fake_conn_end(&H, &c);
 	send_command(&other, 8, &drain);
-	expect_error(&other, 8, AU_IO, "under way");
+	fn_answer_error(&other, 8, AU_IO, "under way");
 	au_node_command_done(H.node, H.ticket, &ok);
 	send_command(&other, 9, &drain);
 	assert_int_equal(other.out_len, 0);
 	au_node_command_done(H.node, H.ticket, &ok);
-	(void) expect(&other, AU_MSG_CLUSTER_OK, 9);
+	(void) fn_answer(&other, AU_MSG_CLUSTER_OK, 9);
 	fake_conn_end(&H, &other);
-	finish();
+	fn_finish();
 }
 
 int

@@ -15,18 +15,12 @@
 
 #include "common/au_wire_export.h"
 #include "core/au_node_gossip.h"
-#include "tests/fakehost.h"
+#include "tests/fakenode.h"
 #include "tests/viewmake.h"
-#include "tests/walmake.h"
 
-#define SYSID 77
 #define BASE ((AuLsn) 0x40000000)	/* farther than the log may be ahead of pages */
 #define CONNS 64
 #define SELF 5					/* see view_join */
-
-static FakeHost H;
-static WalMake wal;
-static uint8_t buf[AU_WIRE_PAYLOAD_MAX + 64];
 
 static struct
 {
@@ -178,8 +172,7 @@ begin(bool alone)
 	H.host.store_slices_keep = store_slices_keep;
 	H.host.store_slices_drop = store_slices_drop;
 	H.node = au_node_new(&H.host, &opt);
-	walmake_start(&wal, BASE);
-	walmake_page(&wal, 0, 0);
+	fn_start_log(BASE);
 }
 
 static void
@@ -191,19 +184,8 @@ finish(void)
 			fake_conn_end(&H, world.conn[i]);
 			free(world.conn[i]);
 		}
-	au_node_free(H.node);
-	assert_int_equal(H.allocated, 0);
-	free(H.vol.log);
-	free(wal.buf);
+	fn_finish();
 }
-
-#define SEND(c, enc, ...) \
-	do { \
-		AuWriter w_; \
-		au_writer_start(&w_, buf, sizeof(buf)); \
-		assert_true(enc(&w_, __VA_ARGS__)); \
-		fake_input(&H, (c), w_.data, w_.len, SIZE_MAX); \
-	} while (0)
 
 /* ---- the other nodes ------------------------------------------------------ */
 
@@ -218,10 +200,10 @@ give_log(FakeConn *c, int node, uint64_t id, const AuMsgGetLog *m)
 		log.length = m->length < sizeof(bytes) ? m->length : sizeof(bytes);
 		if (log.length > world.end[node] - m->lsn)
 			log.length = (uint32_t) (world.end[node] - m->lsn);
-		if (m->lsn >= wal.base && m->lsn + log.length <= walmake_pos(&wal))
-			log.bytes = wal.buf + (m->lsn - wal.base);
+		if (m->lsn >= fn.wal.base && m->lsn + log.length <= walmake_pos(&fn.wal))
+			log.bytes = fn.wal.buf + (m->lsn - fn.wal.base);
 	}
-	SEND(c, au_enc_log, id, &log);
+	FN_SEND(c, au_enc_log, id, &log);
 }
 
 static void
@@ -233,7 +215,7 @@ answer(FakeConn *c, int node, const AuFrame *f)
 	AuMsgHoldOk held = {0};
 
 	if (f->type == AU_MSG_HELLO)
-		SEND(c, au_enc_hello_ok, f->id, &hello);
+		FN_SEND(c, au_enc_hello_ok, f->id, &hello);
 	else if (f->type == AU_MSG_GET_LOG)
 	{
 		assert_true(au_dec_get_log(f, &get));
@@ -245,7 +227,7 @@ answer(FakeConn *c, int node, const AuFrame *f)
 	else if (f->type == AU_MSG_HOLD_LSN)
 	{
 		assert_true(au_dec_hold(f, &hold));
-		SEND(c, au_enc_hold_ok, f->id, &held);
+		FN_SEND(c, au_enc_hold_ok, f->id, &held);
 	}
 	else if (f->type == AU_MSG_EXPORT)
 	{
@@ -258,7 +240,7 @@ answer(FakeConn *c, int node, const AuFrame *f)
 				.applied = world.upto,.restart = world.upto,.horizon = BASE,.gc_done = BASE
 			}
 		};
-		SEND(c, au_enc_export_ok, f->id, &ok);
+		FN_SEND(c, au_enc_export_ok, f->id, &ok);
 	}
 }
 
@@ -269,20 +251,12 @@ others_work(void)
 	for (int i = 0; i < world.nconns; i++)
 	{
 		FakeConn   *c = world.conn[i];
-		AuFrame		f;
-		size_t		used;
 
-		while (c != NULL && !c->closed && au_frame_parse(c->out, c->out_len, &f, &used) == AU_OK)
+		while (c != NULL && !c->closed && c->out_len > 0)
 		{
-			uint8_t    *frame = malloc(used);
+			AuFrame		f = fn_take(c, 0);
 
-			memcpy(frame, c->out, used);
-			memmove(c->out, c->out + used, c->out_len - used);
-			c->out_len -= used;
-			au_node_conn_sent(H.node, c->conn, used);
-			assert_int_equal(au_frame_parse(frame, used, &f, &used), AU_OK);
 			answer(c, atoi(world.address[i] + 4), &f);
-			free(frame);
 		}
 		if (c != NULL && c->closed)
 		{
@@ -314,16 +288,6 @@ run(uint64_t us, bool disk)
 	}
 }
 
-static AuVolumeStats
-stats(void)
-{
-	AuVolumeStats s;
-	void	   *vol;
-
-	assert_true(au_node_volume_stats(H.node, 0, &s, &vol));
-	return s;
-}
-
 /* ---- groups and views ------------------------------------------------------ */
 
 static AuGroup
@@ -346,8 +310,8 @@ set_view(void)
 	static AuView v;
 	AuViewCommand c[] = {
 		view_init(3), view_join(1, ""), view_join(2, ""), view_join(3, ""),
-		{.type = AU_VIEW_VOLUME_ADD,.system_identifier = SYSID,.write_quorum = 2,.ngroup = 3},
-		{.type = AU_VIEW_GROUP_SETTLED,.system_identifier = SYSID,.group_epoch = 1},
+		{.type = AU_VIEW_VOLUME_ADD,.system_identifier = FN_SYSID,.write_quorum = 2,.ngroup = 3},
+		{.type = AU_VIEW_GROUP_SETTLED,.system_identifier = FN_SYSID,.group_epoch = 1},
 		view_join(SELF, "")
 	};
 	char		err[256];
@@ -365,7 +329,7 @@ static void
 found_volume(AuLsn end, bool voted, const AuGroup *g, const char *damage)
 {
 	AuVolumeMeta meta = {
-		.system_identifier = SYSID,.start_lsn = BASE,.timeline = voted,
+		.system_identifier = FN_SYSID,.start_lsn = BASE,.timeline = voted,
 		.segment_size = WALMAKE_SEGMENT,.group = *g
 	};
 	void	   *vol;
@@ -378,8 +342,8 @@ found_volume(AuLsn end, bool voted, const AuGroup *g, const char *damage)
 	}
 	assert_int_equal(fake_volume_create(&H, &meta, &vol, err, sizeof(err)), AU_OK);
 	H.vol.log = calloc(1, (size_t) (end - BASE) + 1);
-	if (end <= walmake_pos(&wal))
-		memcpy(H.vol.log, wal.buf + (BASE - wal.base), (size_t) (end - BASE));
+	if (end <= walmake_pos(&fn.wal))
+		memcpy(H.vol.log, fn.wal.buf + (BASE - fn.wal.base), (size_t) (end - BASE));
 	H.vol.log_end = H.vol.log_durable = end;
 	if (damage != NULL)
 		assert_int_equal(au_node_add_damaged(H.node, &meta, vol, damage), AU_OK);
@@ -387,25 +351,20 @@ found_volume(AuLsn end, bool voted, const AuGroup *g, const char *damage)
 		assert_int_equal(au_node_add_volume(H.node, &meta, vol, err, sizeof(err)), AU_OK);
 }
 
+/* A member whose log and pages have all there is. */
 static void
-add_records(int n)
+begin_with_log(const AuGroup *g)
 {
-	uint8_t		memory[256];
-	AuOps		ops;
-
-	for (int i = 0; i < n; i++)
-	{
-		au_ops_start(&ops, memory, sizeof(memory));
-		au_ops_init(&ops, 0);
-		walmake_ours(&wal, 16384, (uint32_t) i, ops.data, (uint16_t) ops.len);
-	}
+	begin(false);
+	fn_add_records(20);
+	world.upto = fn.wal.last_end;
+	found_volume(walmake_pos(&fn.wal), true, g, NULL);
 }
 
 /* A writer is elected; commit: what it says the quorum holds. */
 static void
 elect(FakeConn *c, uint64_t term, const AuGroup *g, AuLsn commit, AuMsgVoteOk *voted)
 {
-	AuMsgHello	hello = {.system_identifier = SYSID,.role = AU_ROLE_WRITER,.name = "w"};
 	AuMsgVote	vote = {
 		.term = term,.writer_id = term,.timeline = 1,.wal_segment_size = WALMAKE_SEGMENT,
 		.start_lsn = BASE,.may_create = 1,.group = *g
@@ -414,25 +373,16 @@ elect(FakeConn *c, uint64_t term, const AuGroup *g, AuLsn commit, AuMsgVoteOk *v
 		.term = term,.writer_id = term,.timeline = 1,.commit_lsn = commit,.group = *g
 	};
 	AuFrame		f;
-	size_t		used;
 
-	fake_conn_open(&H, c);
-	SEND(c, au_enc_hello, 1, &hello);
-	SEND(c, au_enc_vote, 2, &vote);
+	(void) fn_open(c, AU_ROLE_WRITER);
+	FN_SEND(c, au_enc_vote, 2, &vote);
 	run(100000, true);
-	for (int i = 0; i < 2; i++)
-	{
-		assert_int_equal(au_frame_parse(c->out, c->out_len, &f, &used), AU_OK);
-		if (i == 1 && (f.type != AU_MSG_VOTE_OK || !au_dec_vote_ok(&f, voted)))
-			fail_msg("no vote");
-		memmove(c->out, c->out + used, c->out_len - used);
-		c->out_len -= used;
-		au_node_conn_sent(H.node, c->conn, used);
-	}
+	f = fn_take(c, AU_MSG_VOTE_OK);
+	assert_true(au_dec_vote_ok(&f, voted));
 	assert_int_equal(voted->granted, 1);
 	elect.history = voted->history;
 	assert_true(au_history_push(&elect.history, term, voted->durable_lsn, 1));
-	SEND(c, au_enc_elect, 3, &elect);
+	FN_SEND(c, au_enc_elect, 3, &elect);
 	run(100000, true);
 }
 
@@ -442,7 +392,7 @@ writer_tells(FakeConn *c, uint64_t term, AuLsn lsn, AuLsn commit)
 {
 	AuMsgAppend m = {.term = term,.timeline = 1,.lsn = lsn,.commit_lsn = commit};
 
-	SEND(c, au_enc_append, 9, &m);
+	FN_SEND(c, au_enc_append, 9, &m);
 }
 
 /* ---- tests ----------------------------------------------------------------- */
@@ -484,16 +434,16 @@ follower(bool reader)
 	AuGroup		g = group_of(1, 3, (int[]) {1, 2, 3});
 	AuGossipOptions go = {.address = "host5:7100",.start = 500,.seed = 1};
 	AuNodeGossipHost gh = {0};
-	AuMsgHello	hello = {.system_identifier = SYSID,.role = AU_ROLE_READER,.name = "r"};
+	AuMsgHello	hello = {.system_identifier = FN_SYSID,.role = AU_ROLE_READER,.name = "r"};
 	AuMsgGetPages get = {.rel = {1663, 5, 16384, 0},.nblocks = 1};
 	FakeConn	r;
 	AuLsn		at;
 	int			deaf;
 
 	begin(false);
-	add_records(10);
-	at = walmake_pos(&wal);
-	add_records(10);
+	fn_add_records(10);
+	at = walmake_pos(&fn.wal);
+	fn_add_records(10);
 	set_view();
 	assert_int_equal(au_node_gossip_start(H.node, &gh, &go), AU_OK);
 	found_volume(at, false, &g, NULL);
@@ -505,34 +455,34 @@ follower(bool reader)
 	run(3000000, true);
 	assert_int_equal(world.asked_node, deaf);	/* it has all there is */
 	for (int i = 1; i <= 3; i++)
-		world.end[i] = i == deaf ? at : walmake_pos(&wal);
+		world.end[i] = i == deaf ? at : walmake_pos(&fn.wal);
 	run(3000000, true);
 	assert_int_equal(world.asked_node, deaf);
-	assert_true(stats().applied <= at);
+	assert_true(fn_stats().applied <= at);
 	fake_conn_open(&H, &r);
 	if (reader)
 	{
-		get.read_lsn = get.not_before = walmake_pos(&wal);
-		SEND(&r, au_enc_hello, 1, &hello);
-		SEND(&r, au_enc_get_pages, 2, &get);
+		get.read_lsn = get.not_before = walmake_pos(&fn.wal);
+		FN_SEND(&r, au_enc_hello, 1, &hello);
+		FN_SEND(&r, au_enc_get_pages, 2, &get);
 	}
 	else
 	{
 		hello.role = AU_ROLE_NODE;
 		hello.system_identifier = 0;
-		SEND(&r, au_enc_hello, 1, &hello);
+		FN_SEND(&r, au_enc_hello, 1, &hello);
 		m = (AuMsgGossip)
 		{
 			.kind = AU_GOSSIP_PING,.cluster_id = 0xc1,.self = {id_of(1), 7, AU_GOSSIP_ALIVE, "host1:7100"},
 			.nmarks = 1,.marks = {{.node_id = id_of(1),.heartbeat = 3,.nvolumes = 1,
-			.volumes = {{SYSID, walmake_pos(&wal), walmake_pos(&wal), walmake_pos(&wal)}}}}
+			.volumes = {{FN_SYSID, walmake_pos(&fn.wal), walmake_pos(&fn.wal), walmake_pos(&fn.wal)}}}}
 		};
-		SEND(&r, au_enc_gossip, 2, &m);
+		FN_SEND(&r, au_enc_gossip, 2, &m);
 	}
 	run(3000000, true);
 	assert_int_not_equal(world.asked_node, deaf);
-	assert_int_equal(H.vol.log_end, walmake_pos(&wal));
-	assert_int_equal(stats().applied, wal.last_end);
+	assert_int_equal(H.vol.log_end, walmake_pos(&fn.wal));
+	assert_int_equal(fn_stats().applied, fn.wal.last_end);
 	fake_conn_end(&H, &r);
 	finish();
 }
@@ -560,20 +510,20 @@ damaged_follower(bool voted)
 	AuLsn		at;
 
 	begin(false);
-	add_records(10);
-	at = walmake_pos(&wal);
-	add_records(10);
-	world.upto = wal.last_end;
+	fn_add_records(10);
+	at = walmake_pos(&fn.wal);
+	fn_add_records(10);
+	world.upto = fn.wal.last_end;
 	for (int i = 1; i <= 3; i++)
-		world.end[i] = walmake_pos(&wal);
+		world.end[i] = walmake_pos(&fn.wal);
 	set_view();
 	found_volume(at, voted, &g, "its MANIFEST is damaged");
 	run(5000000, true);
-	assert_int_equal(H.vol.log_end, walmake_pos(&wal));
+	assert_int_equal(H.vol.log_end, walmake_pos(&fn.wal));
 	assert_int_equal(world.ended, 1);
-	assert_int_equal(stats().mends, 1);
-	assert_string_equal(stats().state, "ok");
-	assert_int_equal(stats().applied, wal.last_end);
+	assert_int_equal(fn_stats().mends, 1);
+	assert_string_equal(fn_stats().state, "ok");
+	assert_int_equal(fn_stats().applied, fn.wal.last_end);
 	finish();
 }
 
@@ -600,18 +550,15 @@ test_log_vouched_for(void **state)
 	FakeConn	w;
 
 	(void) state;
-	begin(false);
-	add_records(20);
-	world.upto = wal.last_end;
-	found_volume(walmake_pos(&wal), true, &g, NULL);
+	begin_with_log(&g);
 	au_node_damaged(H.node, &H.vol, "a page is damaged");
 	run(5000000, true);
 	assert_int_equal(world.mends, 1);
 	assert_int_equal(world.ended, 0);
-	elect(&w, 2, &g, walmake_pos(&wal), &voted);
+	elect(&w, 2, &g, walmake_pos(&fn.wal), &voted);
 	run(5000000, true);
 	assert_int_equal(world.ended, 1);
-	assert_int_equal(stats().mends, 1);
+	assert_int_equal(fn_stats().mends, 1);
 	fake_conn_end(&H, &w);
 	finish();
 }
@@ -625,24 +572,21 @@ test_not_opened(void **state)
 	FakeConn	w;
 
 	(void) state;
-	begin(false);
-	add_records(20);
-	world.upto = wal.last_end;
-	found_volume(walmake_pos(&wal), true, &g, NULL);
-	elect(&w, 2, &g, walmake_pos(&wal), &voted);
+	begin_with_log(&g);
+	elect(&w, 2, &g, walmake_pos(&fn.wal), &voted);
 	H.vol.reopen_status = AU_CORRUPT;
 	au_node_damaged(H.node, &H.vol, "a page is damaged");
 	run(10000000, true);
 	assert_int_equal(world.ended, 1);
-	assert_string_equal(stats().state, "store stalled");
+	assert_string_equal(fn_stats().state, "store stalled");
 	H.vol.reopen_status = AU_OK;
 	H.vol.persisted_applied = H.vol.persisted_restart = BASE - 1;	/* nor does it fit the log */
 	run(20000000, true);
 	assert_int_equal(world.mends, 1);
 	run(80000000, true);
 	assert_true(world.mends >= 2);
-	assert_int_equal(stats().mends, 1);
-	assert_string_equal(stats().state, "ok");
+	assert_int_equal(fn_stats().mends, 1);
+	assert_string_equal(fn_stats().state, "ok");
 	fake_conn_end(&H, &w);
 	finish();
 }
@@ -661,15 +605,15 @@ test_alone_no_more(void **state)
 	(void) state;
 	begin(true);
 	elect(&w, 1, &g, 0, &voted);
-	add_records(20);
-	m.bytes = wal.buf + (BASE - wal.base);
-	m.length = (uint32_t) (walmake_pos(&wal) - BASE);
-	SEND(&w, au_enc_append, 9, &m);
+	fn_add_records(20);
+	m.bytes = fn.wal.buf + (BASE - fn.wal.base);
+	m.length = (uint32_t) (walmake_pos(&fn.wal) - BASE);
+	FN_SEND(&w, au_enc_append, 9, &m);
 	run(100000, true);
-	assert_int_equal(stats().applied, wal.last_end);
+	assert_int_equal(fn_stats().applied, fn.wal.last_end);
 	elect(&w2, 2, &more, 0, &voted);
-	assert_int_equal(voted.commit_lsn, walmake_pos(&wal));
-	assert_true(stats().commit >= stats().applied);
+	assert_int_equal(voted.commit_lsn, walmake_pos(&fn.wal));
+	assert_true(fn_stats().commit >= fn_stats().applied);
 	fake_conn_end(&H, &w);
 	fake_conn_end(&H, &w2);
 	finish();
