@@ -148,35 +148,15 @@ ship(Client *w, uint64_t term, AuLsn from, AuLsn end)
 
 /* ---- the node's figures ----------------------------------------------- */
 
-static char status_text[1 << 16];
-
-static void
-ask_status(void)
-{
-	Client		c;
-	AuMsgHelloOk hello;
-	AuFrame		f;
-	AuWriter	w;
-
-	testnode_hello(&c, AU_ROLE_READER, SYSID, &hello);
-	au_writer_start(&w, c.out, CLIENT_BUF);
-	assert_true(au_enc_empty(&w, AU_MSG_STATUS, ++c.id) && client_send_raw(&c, w.data, w.len));
-	testnode_expect(&c, &f, AU_MSG_STATUS_OK, "STATUS");
-	assert_true(f.length < sizeof(status_text));
-	memcpy(status_text, f.payload, f.length);
-	status_text[f.length] = '\0';
-	client_close(&c);
-}
-
-/* The number behind "name": behind "within":, of the answer of ask_status. */
+/* The number behind "name": behind "within":, of a status. */
 static uint64_t
-figure(const char *within, const char *name)
+figure(const char *status, const char *within, const char *name)
 {
 	char		key[64];
 	const char *p;
 
 	snprintf(key, sizeof(key), "\"%s\":", within);
-	p = strstr(status_text, key);
+	p = strstr(status, key);
 	snprintf(key, sizeof(key), "\"%s\":", name);
 	p = p != NULL ? strstr(p, key) : NULL;
 	if (p == NULL)
@@ -187,21 +167,22 @@ figure(const char *within, const char *name)
 static uint64_t
 compacted(void)
 {
-	ask_status();
-	return figure("volumes", "compaction_read_bytes") + figure("volumes", "compaction_write_bytes");
+	const char *s = testnode_status();
+
+	return figure(s, "volumes", "compaction_read_bytes") + figure(s, "volumes", "compaction_write_bytes");
 }
 
 static void
 print_steps(void)
 {
 	static const char *const steps[] = {"turn", "apply_turn", "decode", "apply", "gc", "snapshot"};
+	const char *s = testnode_status();
 
-	ask_status();
 	printf("\n%-27s %8s %8s %8s %26s\n", "step", "count", "p50", "p99", "longest   (us)");
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
 		printf("%-27s %8lu %8lu %8lu %17lu\n", steps[i],
-			   (unsigned long) figure(steps[i], "count"), (unsigned long) figure(steps[i], "p50_us"),
-			   (unsigned long) figure(steps[i], "p99_us"), (unsigned long) figure(steps[i], "max_us"));
+			   (unsigned long) figure(s, steps[i], "count"), (unsigned long) figure(s, steps[i], "p50_us"),
+			   (unsigned long) figure(s, steps[i], "p99_us"), (unsigned long) figure(s, steps[i], "max_us"));
 }
 
 static void

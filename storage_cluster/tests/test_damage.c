@@ -10,7 +10,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 
 #include "common/au_page.h"
 #include "tests/testnode.h"
@@ -94,74 +93,26 @@ read_all(Client *r, AuLsn not_before)
 	return damaged;
 }
 
-static bool
-status_has(const char *text)
-{
-	Client		c;
-	AuMsgHelloOk hello;
-	AuFrame		f;
-	AuWriter	out;
-	bool		found;
-
-	testnode_hello(&c, AU_ROLE_ADMIN, 0, &hello);
-	au_writer_start(&out, c.out, CLIENT_BUF);
-	assert_true(au_enc_empty(&out, AU_MSG_STATUS, 99) && client_send_raw(&c, out.data, out.len));
-	testnode_expect(&c, &f, AU_MSG_STATUS_OK, "STATUS");
-	found = memmem(f.payload, f.length, text, strlen(text)) != NULL;
-	client_close(&c);
-	return found;
-}
-
 static void
 wait_status(const char *text)
 {
-	for (int i = 0; i < 300 && !status_has(text); i++)
+	for (int i = 0; i < 300 && !testnode_status_has(text); i++)
 		usleep(100 * 1000);
-	if (!status_has(text))
+	if (!testnode_status_has(text))
 		fail_msg("the status never said %s", text);
 }
 
-/* Of the page store; returns how long it is. */
-static off_t
-largest_file(char *path, size_t len)
+/* Of the page store. */
+static TestFile
+largest_file(void)
 {
 	char		dir[600];
-	off_t		largest = 0;
-	DIR		   *d;
-	struct dirent *e;
+	TestFile	f;
 
 	snprintf(dir, sizeof(dir), "%s/volumes/%llu/pages", tn.dir, (unsigned long long) SYSID);
-	d = opendir(dir);
-	assert_non_null(d);
-	while ((e = readdir(d)) != NULL)
-	{
-		char		full[900];
-		struct stat st;
-
-		snprintf(full, sizeof(full), "%s/%.200s", dir, e->d_name);
-		if (strstr(e->d_name, ".sst") == NULL || stat(full, &st) != 0 || st.st_size <= largest)
-			continue;
-		largest = st.st_size;
-		snprintf(path, len, "%s", full);
-	}
-	closedir(d);
-	assert_true(largest > 100000);
-	return largest;
-}
-
-/* Twice is never. */
-static void
-flip_byte(const char *path, off_t at)
-{
-	FILE	   *f = fopen(path, "r+b");
-	int			c;
-
-	assert_non_null(f);
-	fseek(f, at, SEEK_SET);
-	c = fgetc(f);
-	fseek(f, at, SEEK_SET);
-	fputc(c ^ 1, f);
-	fclose(f);
+	f = testdir_largest(dir, ".sst");
+	assert_true(f.size > 100000);
+	return f;
 }
 
 static bool
@@ -181,8 +132,7 @@ test_flipped_byte(void **state)
 	AuMsgHelloOk hello;
 	AuMsgTermOk term;
 	AuLsn		shipped;
-	char		path[900];
-	off_t		size;
+	TestFile	f;
 	int			damaged;
 
 	(void) state;
@@ -195,16 +145,16 @@ test_flipped_byte(void **state)
 	testnode_term(&w, &term);
 	ship(&w, term.term, tn.wal_start);
 	wait_status("\"scrub_passes\":1");
-	assert_true(status_has("\"scrub_damaged\":0"));
+	assert_true(testnode_status_has("\"scrub_damaged\":0"));
 	client_close(&w);
 	assert_int_equal(testnode_end(SIGTERM), 0);
 
-	size = largest_file(path, sizeof(path));
-	flip_byte(path, size / 2);
+	f = largest_file();
+	assert_true(testdir_flip(f.path, f.size / 2, 1));
 	testnode_start("--scrub-mb-per-s", "100");
 	wait_status("\"scrub_damaged\":1");
 	wait_status("\"scrub_passes\":1");
-	assert_true(status_has("\"damage\":\"blocks above "));
+	assert_true(testnode_status_has("\"damage\":\"blocks above "));
 	assert_true(log_has("damage found by the scrubber: .* of relation 1663/5/16390"));
 	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 	damaged = read_all(&r, 0);
@@ -221,7 +171,7 @@ test_flipped_byte(void **state)
 	client_close(&r);
 	client_close(&w);
 	assert_int_equal(testnode_end(SIGTERM), 0);
-	flip_byte(path, size / 2);
+	assert_true(testdir_flip(f.path, f.size / 2, 1));
 }
 
 /* New versions of all blocks, acknowledged. */
@@ -258,8 +208,7 @@ static void
 test_merged(void **state)
 {
 	AuMsgHelloOk hello;
-	char		path[900];
-	off_t		size;
+	TestFile	f;
 	Client		r;
 
 	(void) state;
@@ -272,12 +221,12 @@ test_merged(void **state)
 		if (i < 2)
 			testnode_start(NULL, NULL);
 	}
-	size = largest_file(path, sizeof(path));
-	flip_byte(path, size / 2);
+	f = largest_file();
+	assert_true(testdir_flip(f.path, f.size / 2, 1));
 	testnode_start(NULL, NULL);
 	ship_until("Corruption: .*the page store is opened again in 2 s");
 	ship_until("Corruption: .*the page store is opened again in 4 s");
-	flip_byte(path, size / 2);
+	assert_true(testdir_flip(f.path, f.size / 2, 1));
 	ship_all();
 	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 	assert_int_equal(read_all(&r, walmake_pos(&tn.wal)), 0);

@@ -103,24 +103,6 @@ ship(Client *w, uint64_t term, AuLsn from)
 	return true;
 }
 
-static bool
-status_has(const char *text)
-{
-	Client		c;
-	AuMsgHelloOk hello;
-	AuFrame		f;
-	AuWriter	out;
-	bool		found;
-
-	testnode_hello(&c, AU_ROLE_ADMIN, SYSID, &hello);
-	au_writer_start(&out, c.out, CLIENT_BUF);
-	assert_true(au_enc_empty(&out, AU_MSG_STATUS, 99) && client_send_raw(&c, out.data, out.len));
-	testnode_expect(&c, &f, AU_MSG_STATUS_OK, "STATUS");
-	found = memmem(f.payload, f.length, text, strlen(text)) != NULL;
-	client_close(&c);
-	return found;
-}
-
 /* Connect as the writer; where it is to go on. */
 static AuLsn
 connect_writer(Client *w, uint64_t *term)
@@ -184,7 +166,7 @@ test_limit(void **state)
 	assert_true(largest <= ((uint64_t) LIMIT_MB << 20) * 3 / 2);
 	settle();
 	assert_true(from - tn.wal_start > 30 << 20);
-	assert_true(status_has("disk limit reached"));
+	assert_true(testnode_status_has("disk limit reached"));
 	testnode_hello(&r, AU_ROLE_READER, SYSID, &hello);
 	assert_true(CLIENT_SEND(&r, au_enc_get_pages, &m));
 	testnode_expect(&r, &f, AU_MSG_PAGES, "GET_PAGES");

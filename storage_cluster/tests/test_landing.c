@@ -29,6 +29,7 @@
 #include "common/au_crc32c.h"
 #include "store/au_landing.h"
 #include "tests/memdisk.h"
+#include "tests/testdir.h"
 
 #define SYSID 0x1234567890ABCDEFull
 #define START ((AuLsn) 0x5000028)
@@ -207,24 +208,19 @@ check_contents(AuLanding *l, size_t cap, size_t step)
 									 err, sizeof(err)), AU_NOT_FOUND);
 }
 
+static void
+add_size(const char *path, off_t size, void *sum)
+{
+	(void) path;
+	*(uint64_t *) sum += (uint64_t) size;
+}
+
 static uint64_t
 bytes_on_disk(const char *where)
 {
-	DIR		   *d = opendir(where);
-	struct dirent *ent;
 	uint64_t	sum = 0;
 
-	assert_non_null(d);
-	while ((ent = readdir(d)) != NULL)
-	{
-		char		name[400];
-		struct stat st;
-
-		snprintf(name, sizeof(name), "%s/%s", where, ent->d_name);
-		if (strstr(ent->d_name, ".log") != NULL && stat(name, &st) == 0)
-			sum += (uint64_t) st.st_size;
-	}
-	closedir(d);
+	assert_true(testdir_each(where, ".log", add_size, &sum));
 	return sum;
 }
 

@@ -55,69 +55,30 @@ typedef enum Damage
 	DAMAGES
 } Damage;
 
-static void
-find_file(int i, Damage what, char *path, size_t len, off_t *size)
-{
-	char		dir[600];
-	DIR		   *d;
-	struct dirent *e;
-
-	snprintf(dir, sizeof(dir), "%s/volumes/%llu/pages", tc[i].dir, (unsigned long long) TC_SYSID);
-	d = opendir(dir);
-	assert_non_null(d);
-	*size = 0;
-	while ((e = readdir(d)) != NULL)
-	{
-		char		full[900];
-		struct stat st;
-
-		snprintf(full, sizeof(full), "%s/%.200s", dir, e->d_name);
-		if (strstr(e->d_name, what == FLIP_MANIFEST ? "MANIFEST" : ".sst") == NULL ||
-			stat(full, &st) != 0 || st.st_size <= *size)
-			continue;
-		*size = st.st_size;
-		snprintf(path, len, "%s", full);
-	}
-	closedir(d);
-	assert_true(*size > 100);
-}
-
-static void
-flip(const char *path, off_t at)
-{
-	FILE	   *f = fopen(path, "r+b");
-	int			c;
-
-	assert_non_null(f);
-	fseek(f, at, SEEK_SET);
-	c = fgetc(f);
-	fseek(f, at, SEEK_SET);
-	fputc(c ^ 1, f);
-	fclose(f);
-}
-
 /* Of a node that does not run. */
 static void
 damage(int i, Damage what)
 {
-	char		path[900];
-	off_t		size;
+	char		dir[600];
+	TestFile	f;
 
-	find_file(i, what, path, sizeof(path), &size);
+	snprintf(dir, sizeof(dir), "%s/volumes/%llu/pages", tc[i].dir, (unsigned long long) TC_SYSID);
+	f = testdir_largest(dir, what == FLIP_MANIFEST ? "MANIFEST" : ".sst");
+	assert_true(f.size > 100);
 	switch (what)
 	{
 		case FLIP_END:
 			for (off_t k = 1; k < 50; k++)
-				flip(path, size - k);
+				assert_true(testdir_flip(f.path, f.size - k, 1));
 			break;
 		case CUT:
-			assert_int_equal(truncate(path, size / 2), 0);
+			assert_int_equal(truncate(f.path, f.size / 2), 0);
 			break;
 		case REMOVE:
-			assert_int_equal(unlink(path), 0);
+			assert_int_equal(unlink(f.path), 0);
 			break;
 		default:
-			flip(path, size / 2);
+			assert_true(testdir_flip(f.path, f.size / 2, 1));
 	}
 }
 

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 #include <rocksdb/c.h>
 #include <sys/stat.h>
 
@@ -196,65 +195,19 @@ test_clean(void **state)
 	au_pagestore_close(ps);
 }
 
-/* The largest of RocksDB's files. */
-static off_t
-largest_file(char *path, size_t len)
-{
-	DIR		   *d = opendir(dir);
-	struct dirent *e;
-	off_t		largest = 0;
-
-	assert_non_null(d);
-	while ((e = readdir(d)) != NULL)
-	{
-		char		full[600];
-		struct stat st;
-
-		snprintf(full, sizeof(full), "%s/%s", dir, e->d_name);
-		if (strstr(e->d_name, ".sst") == NULL || stat(full, &st) != 0 || st.st_size <= largest)
-			continue;
-		largest = st.st_size;
-		snprintf(path, len, "%s", full);
-	}
-	closedir(d);
-	assert_true(largest > 0);
-	return largest;
-}
-
 static void
-flip(const char *path, off_t at)
+flip_file(const char *path, off_t size, void *ctx)
 {
-	FILE	   *f = fopen(path, "r+b");
-	int			c;
-
-	assert_non_null(f);
-	fseek(f, at, SEEK_SET);
-	c = fgetc(f);
-	fseek(f, at, SEEK_SET);
-	fputc(c ^ 0x10, f);
-	fclose(f);
+	(void) ctx;
+	for (off_t at = 20000; at < size / 4 * 3; at += 1000)
+		assert_true(testdir_flip(path, at, 0x10));
 }
 
 /* In each of RocksDB's files, but not where the position is, nor in the index at the end. */
 static void
 flip_everywhere(void)
 {
-	DIR		   *d = opendir(dir);
-	struct dirent *e;
-
-	assert_non_null(d);
-	while ((e = readdir(d)) != NULL)
-	{
-		char		path[600];
-		struct stat st;
-
-		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		if (strstr(e->d_name, ".sst") == NULL || stat(path, &st) != 0)
-			continue;
-		for (off_t at = 20000; at < st.st_size / 4 * 3; at += 1000)
-			flip(path, at);
-	}
-	closedir(d);
+	assert_true(testdir_each(dir, ".sst", flip_file, NULL));
 }
 
 static void
@@ -262,8 +215,7 @@ test_flipped_byte(void **state)
 {
 	AuPageStore *ps;
 	AuPageStoreStats stats;
-	char		path[600];
-	off_t		size;
+	TestFile	largest;
 	int			damaged;
 
 	(void) state;
@@ -273,8 +225,9 @@ test_flipped_byte(void **state)
 	au_pagestore_compact(ps);
 	assert_int_equal(damaged_pages(ps), 0);
 	au_pagestore_close(ps);
-	size = largest_file(path, sizeof(path));
-	flip(path, size / 3);
+	largest = testdir_largest(dir, ".sst");
+	assert_true(largest.size > 0);
+	assert_true(testdir_flip(largest.path, largest.size / 3, 0x10));
 
 	ps = teststore_open(dir, SYSID, START, 1 << 30);
 	(void) walk(ps, 64 * 1024);
@@ -417,35 +370,34 @@ test_garbage(void **state)
 	au_pagestore_close(ps);
 }
 
+typedef struct Named
+{
+	const char *text;
+	int			files;
+} Named;
+
+static void
+look_into(const char *path, off_t size, void *ctx)
+{
+	Named	   *n = ctx;
+	char	   *bytes = malloc((size_t) size);
+	FILE	   *f = fopen(path, "rb");
+
+	assert_non_null(f);
+	assert_int_equal(fread(bytes, 1, (size_t) size, f), size);
+	fclose(f);
+	n->files += memmem(bytes, (size_t) size, n->text, strlen(n->text)) != NULL;
+	free(bytes);
+}
+
 /* Files whose properties name this compression. */
 static int
 files_with(const char *compression)
 {
-	DIR		   *d = opendir(dir);
-	struct dirent *e;
-	int			n = 0;
+	Named		n = {.text = compression};
 
-	assert_non_null(d);
-	while ((e = readdir(d)) != NULL)
-	{
-		char		full[600];
-		char	   *bytes;
-		struct stat st;
-		FILE	   *f;
-
-		snprintf(full, sizeof(full), "%s/%s", dir, e->d_name);
-		if (strstr(e->d_name, ".sst") == NULL || stat(full, &st) != 0)
-			continue;
-		f = fopen(full, "rb");
-		assert_non_null(f);
-		bytes = malloc((size_t) st.st_size);
-		assert_int_equal(fread(bytes, 1, (size_t) st.st_size, f), st.st_size);
-		fclose(f);
-		n += memmem(bytes, (size_t) st.st_size, compression, strlen(compression)) != NULL;
-		free(bytes);
-	}
-	closedir(d);
-	return n;
+	assert_true(testdir_each(dir, ".sst", look_into, &n));
+	return n.files;
 }
 
 static void

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -623,85 +622,55 @@ test_digest_meanwhile(void **state)
 	close_all(&w);
 }
 
+/* Not where the table's own blocks are. */
+static void
+flip_file(const char *path, off_t size, void *ctx)
+{
+	(void) ctx;
+	for (off_t at = 30000; at < size * 9 / 10; at += 90000)
+		assert_true(testdir_flip(path, at, 1));
+}
+
 /* Every so often a byte of the files of page versions; twice is never. */
 static void
 flip_bytes(const char *path)
 {
-	DIR		   *d = opendir(path);
-	struct dirent *entry;
-
-	assert_non_null(d);
-	while ((entry = readdir(d)) != NULL)
-	{
-		char		full[600];
-		struct stat st;
-		FILE	   *f;
-
-		snprintf(full, sizeof(full), "%s/%.200s", path, entry->d_name);
-		if (strstr(entry->d_name, ".sst") == NULL || stat(full, &st) != 0)
-			continue;
-		f = fopen(full, "r+b");
-		assert_non_null(f);
-		/* not where the table's own blocks are */
-		for (long at = 30000; at < st.st_size * 9 / 10; at += 90000)
-		{
-			int			c;
-
-			fseek(f, at, SEEK_SET);
-			c = fgetc(f);
-			fseek(f, at, SEEK_SET);
-			fputc(c ^ 1, f);
-		}
-		fclose(f);
-	}
-	closedir(d);
+	assert_true(testdir_each(path, ".sst", flip_file, NULL));
 }
 
-/* Turns a bit of a file; twice is never.  False: the file is gone. */
-static bool
-turn_bit(const char *path, long at)
+typedef struct Damaged
 {
-	FILE	   *f = fopen(path, "r+b");
-	int			c;
+	const char *store;
+	int			times;			/* it was not opened */
+} Damaged;
 
-	if (f == NULL)
-		return false;
-	fseek(f, at, SEEK_SET);
-	c = fgetc(f);
-	fseek(f, at, SEEK_SET);
-	fputc(c ^ 1, f);
-	fclose(f);
-	return true;
-}
-
-/* Opened with bits turned here and there in one file: how often was it damaged? */
-static int
-open_damaged(const char *store, const char *path, long size)
+/* Opened with bits turned here and there in one file. */
+static void
+open_damaged(const char *path, off_t size, void *ctx)
 {
+	Damaged    *d = ctx;
 	AuPageStoreOptions opt = {
-		.dir = store,.system_identifier = SL_SYSID,.start_lsn = SL_START,
+		.dir = d->store,.system_identifier = SL_SYSID,.start_lsn = SL_START,
 		.pending_bytes = 64 * 1024,.write_buffer_bytes = 256 * 1024,
 		.retention_bytes = RETENTION,.retention_us = 1000000
 	};
-	int			damaged = 0;
 
-	for (long at = 7; at < size; at += size / 50 + 1)
+	for (off_t at = 7; at < size; at += size / 50 + 1)
 	{
 		AuPageStore *ps;
 		AuStatus	status;
 		char		err[512];
 
-		if (!turn_bit(path, at))
+		if (!testdir_flip(path, at, 1))
 			break;				/* merged with others meanwhile */
 		status = au_pagestore_open(&ps, &opt, err, sizeof(err));
 		if (status == AU_OK)
 			au_pagestore_close(ps);
 		else if (status != AU_CORRUPT)
-			fail_msg("byte %ld of %s: %s: %s", at, path, au_status_name(status), err);
-		damaged += status == AU_CORRUPT;
-		(void) turn_bit(path, at);
+			fail_msg("byte %ld of %s: %s: %s", (long) at, path, au_status_name(status), err);
+		d->times += status == AU_CORRUPT;
+		(void) testdir_flip(path, at, 1);
 	}
-	return damaged;
 }
 
 /* Wherever a file is damaged: the store opens, or it is damage that keeps it from
@@ -710,10 +679,8 @@ static void
 test_damaged_start(void **state)
 {
 	AuSliceSet	half = {{0}};
+	Damaged		damaged = {0};
 	World		w;
-	DIR		   *d;
-	struct dirent *entry;
-	int			damaged = 0;
 
 	(void) state;
 	testdir_remove(dir);
@@ -731,19 +698,9 @@ test_damaged_start(void **state)
 		write_store(w.load, w.ps, w.fed, true);
 	}
 	close_all(&w);
-	d = opendir(w.dirs[2]);
-	assert_non_null(d);
-	while ((entry = readdir(d)) != NULL)
-	{
-		char		full[600];
-		struct stat st;
-
-		snprintf(full, sizeof(full), "%s/%.200s", w.dirs[2], entry->d_name);
-		if (strstr(entry->d_name, ".sst") != NULL && stat(full, &st) == 0)
-			damaged += open_damaged(w.dirs[2], full, st.st_size);
-	}
-	closedir(d);
-	assert_true(damaged > 0);
+	damaged.store = w.dirs[2];
+	assert_true(testdir_each(w.dirs[2], ".sst", open_damaged, &damaged));
+	assert_true(damaged.times > 0);
 }
 
 /* Half of the relations lose all blocks: what they had is read as of before. */

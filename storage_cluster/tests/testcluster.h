@@ -219,28 +219,13 @@ tc_tell_commit(void)
 static inline int64_t
 tc_figure(int i, const char *name)
 {
-	Client		c;
-	AuMsgHelloOk hello;
-	AuFrame		f;
-	AuWriter	out;
 	char		quoted[100];
-	char	   *text,
-			   *at;
-	int64_t		value = -1;
+	const char *at;
 
 	snprintf(tn.sock, sizeof(tn.sock), "%s", tc[i].sock);
-	testnode_hello(&c, AU_ROLE_ADMIN, 0, &hello);
-	au_writer_start(&out, c.out, CLIENT_BUF);
-	assert_true(au_enc_empty(&out, AU_MSG_STATUS, 99) && client_send_raw(&c, out.data, out.len));
-	testnode_expect(&c, &f, AU_MSG_STATUS_OK, "STATUS");
-	text = strndup((const char *) f.payload, f.length);
 	snprintf(quoted, sizeof(quoted), "\"%s\":", name);
-	at = text != NULL ? strstr(text, quoted) : NULL;
-	if (at != NULL)
-		value = strtoll(at + strlen(quoted), NULL, 10);
-	free(text);
-	client_close(&c);
-	return value;
+	at = strstr(testnode_status(), quoted);
+	return at != NULL ? strtoll(at + strlen(quoted), NULL, 10) : -1;
 }
 
 static inline void

@@ -157,6 +157,33 @@ testnode_term(Client *c, AuMsgTermOk *ok)
 	assert_true(au_dec_term_ok(&f, ok));
 }
 
+/* What the node says of itself, until the next call. */
+static inline const char *
+testnode_status(void)
+{
+	static char text[1 << 16];
+	Client		c;
+	AuMsgHelloOk hello;
+	AuFrame		f;
+	AuWriter	out;
+
+	testnode_hello(&c, AU_ROLE_ADMIN, 0, &hello);
+	au_writer_start(&out, c.out, CLIENT_BUF);
+	assert_true(au_enc_empty(&out, AU_MSG_STATUS, 99) && client_send_raw(&c, out.data, out.len));
+	testnode_expect(&c, &f, AU_MSG_STATUS_OK, "STATUS");
+	assert_true(f.length < sizeof(text));
+	memcpy(text, f.payload, f.length);
+	text[f.length] = '\0';
+	client_close(&c);
+	return text;
+}
+
+static inline bool
+testnode_status_has(const char *text)
+{
+	return strstr(testnode_status(), text) != NULL;
+}
+
 /* `len` bytes of the log from `lsn` on; does not wait for the answer. */
 static inline bool
 testnode_append(Client *c, uint64_t term, AuLsn lsn, uint32_t len)
