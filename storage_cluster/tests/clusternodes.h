@@ -1149,6 +1149,17 @@ cn_step(void)
 	}
 }
 
+/* Of a node that has the volume. */
+static inline AuVolumeStats
+cn_stats(int i)
+{
+	AuVolumeStats stats;
+	void	   *vol;
+
+	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
+	return stats;
+}
+
 static inline void
 cn_begin(const char *root, uint64_t seed)
 {

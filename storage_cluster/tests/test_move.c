@@ -594,23 +594,12 @@ test_elected_at_once(void **state)
 	end();
 }
 
-static uint64_t
-times_mended(int i)
-{
-	AuVolumeStats stats;
-	void	   *vol;
-
-	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
-	return stats.mends;
-}
-
 static const char *
 state_of(int i, const char **problem)
 {
 	static AuVolumeStats stats;
-	void	   *vol;
 
-	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
+	stats = cn_stats(i);
 	*problem = stats.problem;
 	return stats.state;
 }
@@ -659,7 +648,7 @@ test_left_behind(void **state)
 	settle();
 	assert_string_equal(state_of(2, &problem), "ok");
 	assert_true(cn.nodes[2].vol.log_start > begins);
-	assert_int_equal(times_mended(2), 1);
+	assert_int_equal(cn_stats(2).mends, 1);
 	assert_true(compare_all() > 3000);
 	end();
 }
@@ -690,13 +679,13 @@ test_left_behind_crashes(void **state)
 			load((int) cn_random(120));
 			for (uint32_t k = cn_random(400); k > 0; k--)
 				step();
-			mended += times_mended(2);
+			mended += cn_stats(2).mends;
 			cn_crash(2);
 			load((int) cn_random(20));
 			cn_start(2);
 		}
 		settle();
-		mended += times_mended(2);
+		mended += cn_stats(2).mends;
 		assert_true(cn.nodes[2].vol.log_start > begins);
 		assert_true(compare_all() > 500);
 		end();
@@ -734,16 +723,6 @@ all_bytes(AuPageStore *ps)
 	return bytes;
 }
 
-static uint64_t
-moved_bytes(int i)
-{
-	AuVolumeStats stats;
-	void	   *vol;
-
-	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
-	return stats.moved_bytes;
-}
-
 /* A fourth node joins three, each of which has all: it gets a quarter of the
  * copies, nobody else gets anything, and meanwhile log is taken and pages are
  * read. */
@@ -778,14 +757,14 @@ test_join_moves_a_quarter(void **state)
 	answered = t.answered - answered;
 	durable = t.durable - durable;
 	settle();
-	part = (double) moved_bytes(3) / (double) total;
+	part = (double) cn_stats(3).moved_bytes / (double) total;
 	print_message("a fourth node: %u of %d copies of slices, %.1f %% of %.1f MB; meanwhile %.2f MB of log, %u reads answered\n",
 				  au_slices_count(&owned), 3 * AU_SLICES, 100 * part, (double) total / 1e6,
 				  (double) durable / 1e6, answered);
 	assert_in_range(au_slices_count(&owned), 3 * AU_SLICES / 4 * 9 / 10, 3 * AU_SLICES / 4 * 11 / 10);
 	assert_true(part > 0.2 && part < 0.3);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(moved_bytes(i), 0);
+		assert_int_equal(cn_stats(i).moved_bytes, 0);
 	assert_true(durable > 10000 && answered > 50);
 	assert_true(compare_all() > 3000);
 	end();
@@ -985,10 +964,8 @@ all_whole(uint32_t *waited)
 
 	for (int i = 0; i < 3; i++)
 	{
-		AuVolumeStats stats;
-		void	   *vol;
+		AuVolumeStats stats = cn_stats(i);
 
-		assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
 		*waited += strcmp(stats.state, "damaged") == 0 &&
 			strstr(stats.problem, "makes its pages anew, and shares slice") != NULL;
 		whole = whole && stats.mend_why[0] == '\0' && !cn.nodes[i].vol.aside &&
@@ -1021,7 +998,7 @@ test_damaged(void **state)
 	}
 	settle();
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(times_mended(i), 1);
+		assert_int_equal(cn_stats(i).mends, 1);
 	assert_true(waited > 0);
 	assert_true(compare_all() > 1000);
 	end();
@@ -1049,7 +1026,7 @@ test_damaged_crashes(void **state)
 			step();
 			check_not_lost();
 		}
-		mended += times_mended(i);
+		mended += cn_stats(i).mends;
 		cn_crash(i);
 		load(10);
 		cn_start(i);
@@ -1070,16 +1047,6 @@ test_damaged_crashes(void **state)
 
 /* ---- comparing ---------------------------------------------------------- */
 
-static AuVolumeStats
-figures(int i)
-{
-	AuVolumeStats stats;
-	void	   *vol;
-
-	assert_true(au_node_volume_stats(cn.nodes[i].node, 0, &stats, &vol));
-	return stats;
-}
-
 /* A slice that cannot be compared, because this node or each other one fails, or
  * because it takes too long, does not keep the others from it. */
 static void
@@ -1093,17 +1060,17 @@ test_passed_over(void **state)
 	load(800);
 	settle();
 	/* a pass when nobody else was there compares nothing */
-	for (int k = 0; figures(0).sync_slices < AU_SLICES - 1 || figures(1).sync_slices < AU_SLICES; k++)
+	for (int k = 0; cn_stats(0).sync_slices < AU_SLICES - 1 || cn_stats(1).sync_slices < AU_SLICES; k++)
 	{
 		if (k > 100000)
-			fail_msg("%d slices are compared, %d passed over", (int) figures(0).sync_slices,
-					 (int) figures(0).sync_skipped);
+			fail_msg("%d slices are compared, %d passed over", (int) cn_stats(0).sync_slices,
+					 (int) cn_stats(0).sync_skipped);
 		step();
 	}
-	assert_true(figures(0).sync_skipped > 0);
+	assert_true(cn_stats(0).sync_skipped > 0);
 	/* the others compare it with each other */
-	assert_int_equal(figures(1).sync_skipped, 0);
-	assert_int_equal(figures(1).sync_differences, 0);
+	assert_int_equal(cn_stats(1).sync_skipped, 0);
+	assert_int_equal(cn_stats(1).sync_differences, 0);
 	end();
 }
 
