@@ -2,7 +2,8 @@
 /*
  * test_kv_view.c: the key-value interface of one node when its store fails at
  * what a new view makes it write, when the cluster takes it out, and when it
- * comes back with a view that is older than it should be.
+ * comes back with a view that is older than it should be; the bytes of what it
+ * keeps of a view.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <cmocka.h>
 
 #include "cluster/au_kv.h"
+#include "tests/golden.h"
 #include "tests/viewmake.h"
 
 #define SECOND UINT64_C(1000000)
@@ -217,12 +219,10 @@ two_nodes(void)
 	return v;
 }
 
-/* The state that the node kept of a view, as its only one. */
+/* The state that waits to be kept. */
 static void
-kept_state(const AuView *v, uint8_t *state, size_t *len)
+waiting_state(uint8_t *state, size_t *len)
 {
-	start(NULL, 0);
-	au_kv_set_view(T.kv, v, 1);
 	assert_int_equal(waiting_ops(AU_KV_OP_STATE), 1);
 	for (const AuKvOp *op = T.ops; op != NULL; op = op->next)
 		if (op->type == AU_KV_OP_STATE)
@@ -230,6 +230,15 @@ kept_state(const AuView *v, uint8_t *state, size_t *len)
 			memcpy(state, op->in, op->in_len);
 			*len = op->in_len;
 		}
+}
+
+/* The state that the node kept of a view, as its only one. */
+static void
+kept_state(const AuView *v, uint8_t *state, size_t *len)
+{
+	start(NULL, 0);
+	au_kv_set_view(T.kv, v, 1);
+	waiting_state(state, len);
 	finish();
 }
 
@@ -451,8 +460,42 @@ test_kept_old(void **state)
 	finish();
 }
 
+/* The bytes are those that earlier builds kept, and say what they said. */
+static void
+test_state_bytes(void **state)
+{
+	static uint8_t bytes[1 << 14];
+	const uint8_t *kept;
+	size_t		len = 0;
+	AuView		one = one_node();
+	AuView		three = two_nodes();
+	uint32_t	owned;
+
+	(void) state;
+	join(&three, 3);
+	start(NULL, 0);
+	au_kv_set_view(T.kv, &one, 1);
+	assert_int_equal(end_ops(AU_KV_OP_STATE, AU_OK), 1);
+	au_kv_set_view(T.kv, &three, 1);
+	owned = complete();
+	assert_in_range(owned, 100, 250);
+	waiting_state(bytes, &len);
+	finish();
+	kept = golden_check("state of the key-value interface", bytes, len);
+
+	/* without the state it would have to fetch all of them */
+	start(kept, len);
+	au_kv_set_view(T.kv, &three, 1);
+	assert_int_equal(complete(), owned);
+	finish();
+	start(NULL, 0);
+	au_kv_set_view(T.kv, &three, 1);
+	assert_int_equal(complete(), 0);
+	finish();
+}
+
 int
-main(void)
+main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_state_again),
@@ -461,7 +504,11 @@ main(void)
 		cmocka_unit_test(test_leave),
 		cmocka_unit_test(test_left_before),
 		cmocka_unit_test(test_kept_old),
+		cmocka_unit_test(test_state_bytes),
+		cmocka_unit_test(golden_all_seen),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	if (!golden_begin(argc, argv, "kv_state.txt"))
+		return 1;
+	return golden_end(cmocka_run_group_tests(tests, NULL, NULL));
 }
