@@ -22,7 +22,7 @@ my $done = 0;
 for my $round (1 .. $rounds)
 {
 	my $here = int($kills / $rounds);
-	my $load = start_load($node, clients => 4 + int(rand(4)), seconds => 4 + 3 * $here);
+	my $load = start_load($node, clients => 4 + int(rand(4)), seconds => 120);
 	my $pid = wait_for_daemon($node);
 	for (1 .. $here)
 	{
@@ -32,7 +32,9 @@ for my $round (1 .. $rounds)
 		# Sometimes again while it is still starting.
 		$pid = rand() < 0.3 ? daemon_pid($node) // 0 : wait_for_daemon($node, not => $pid);
 	}
-	my ($rc, $acked) = wait_load($load);
+	wait_for_daemon($node);
+	sleep 1;
+	my ($rc, $acked) = wait_load($load, end => 1);
 	is($rc, 0, "round $round: no transaction failed") or diag ${ $load->{err} };
 	cmp_ok($acked, '>', 0, "round $round: work was done ($acked transactions)");
 	wait_for_daemon($node);

@@ -19,18 +19,10 @@ seed_random();
 sub full_disk
 {
 	my ($node, $what, $fill, $free) = @_;
-	my $load = start_load($node, clients => 4, seconds => 25);
+	my $load = start_load($node, clients => 4, seconds => 120);
 	sleep 1;
 	$fill->();
-	my $limit = time() + 20;
-	my $state = '';
-	while (time() < $limit)
-	{
-		$state = shipper_field($node, 'state') // '';
-		last if $state eq 'waiting';
-		sleep 0.2;
-	}
-	is($state, 'waiting', "$what: the shipper says that storage takes no more");
+	ok(eventually(sub { (shipper_field($node, 'state') // '') eq 'waiting' }), "$what: the shipper says that storage takes no more");
 	like(shipper_field($node, 'last_error') // '', qr/space|full|reserve/i,
 		"$what: and why");
 
@@ -39,13 +31,14 @@ sub full_disk
 		"SET statement_timeout = '2s'; UPDATE pgbench_branches SET filler = 'x'");
 	isnt($rc, 0, "$what: a writer waits");
 	# What storage has is readable.
-	is($node->safe_psql('postgres', "SET statement_timeout = '20s'; SELECT count(*) FROM untouched"),
+	is($node->safe_psql('postgres', "SET statement_timeout = '60s'; SELECT count(*) FROM untouched"),
 		'20000', "$what: what nobody changed is readable");
 
 	$free->();
 	ok($node->poll_query_until('postgres', "SELECT state = 'streaming' FROM aurora.shipper"),
 		"$what: it goes on when there is space");
-	my ($lrc, $n) = wait_load($load);
+	sleep 2;
+	my ($lrc, $n) = wait_load($load, end => 1);
 	is($lrc, 0, "$what: no client was broken off") or diag ${ $load->{err} };
 	cmp_ok($n, '>', 0, "$what: $n transactions");
 	check_all($node, "$what: afterwards");
@@ -113,13 +106,14 @@ SKIP:
 	my $block = "\0" x 65536;
 	while (defined(my $w = syswrite $f, $block)) { last if $w < 65536; }
 	close $f;
-	my $load = start_load($node, clients => 4, seconds => 8);
+	my $load = start_load($node, clients => 4, seconds => 60);
 	sleep 2;
 	my $pid = daemon_pid($node);
 	kill_quietly('KILL', $pid);
 	sleep 3;
 	unlink $ballast;
-	wait_load($load);
+	sleep 1;
+	wait_load($load, end => 1);
 	wait_for_daemon($node);
 	check_all($node, 'killed while the disk was full');
 	$node->stop;

@@ -16,8 +16,7 @@ use Time::HiRes qw(sleep);
 seed_random();
 my $bindir = bindir();
 my $dir = PostgreSQL::Test::Utils::tempdir();
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $http = PostgreSQL::Test::Cluster::get_free_port();
+my ($port, $http) = free_ports(2);
 my $daemon;
 
 sub start_daemon
@@ -26,13 +25,9 @@ sub start_daemon
 		[ "$bindir/aurora_storaged", '--dir', "$dir/node",
 			'--listen', "127.0.0.1:$port", '--http', "127.0.0.1:$http", @_ ],
 		'>', "$dir/daemon.log", '2>&1');
-	for (1 .. 100)
-	{
-		my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port);
-		if ($s) { close $s; return; }
-		sleep 0.1;
-	}
-	die 'the daemon does not listen: ' . (slurp("$dir/daemon.log") // '');
+	die 'the daemon does not listen: ' . (slurp("$dir/daemon.log") // '')
+	  unless wait_listening("127.0.0.1:$port", $daemon);
+	return;
 }
 sub stop_daemon
 {
@@ -42,7 +37,6 @@ sub stop_daemon
 	return $daemon->full_result(0);
 }
 
-use IO::Socket::INET;
 start_daemon();
 my $node = new_node('main', conf => "aurora.storage_nodes = '127.0.0.1:$port'\n");
 init_pgbench($node, scale => 1);

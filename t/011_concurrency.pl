@@ -37,29 +37,47 @@ SQL
 			my $pid = $new->query('SELECT pg_backend_pid()');
 			{ psql => $new, pid => $pid, pending => 0 };
 		};
-		_finish($s, $who, \@log, 30) if $s->{pending};
+		_finish($s, $who, \@log, 120) if $s->{pending};
 		$s->{tag} = 'done' . ++$s->{count};
 		$s->{psql}{stdout} = $s->{psql}{stderr} = '';
 		$s->{psql}{stdin} .= "$sql\n\\echo $s->{tag}\n\\warn $s->{tag}\n";
 		$s->{pending} = 1;
 		$s->{sql} = $sql;
-		_finish($s, $who, \@log, 30, 1);
+		_finish($s, $who, \@log, 120, 1);
 		# Somebody else may have been let go by this step.
 		foreach my $other (sort keys %sessions)
 		{
-			_finish($sessions{$other}, $other, \@log, 30, 1)
+			_finish($sessions{$other}, $other, \@log, 120, 1)
 			  if $other ne $who && $sessions{$other}{pending};
 		}
 	}
 	foreach my $who (sort keys %sessions)
 	{
-		_finish($sessions{$who}, $who, \@log, 30) if $sessions{$who}{pending};
+		_finish($sessions{$who}, $who, \@log, 120) if $sessions{$who}{pending};
 		$sessions{$who}{psql}->quit;
 	}
 	push @log, 'end: ' . $node->safe_psql('postgres',
 		"SELECT string_agg(id || '=' || v || note, ' ' ORDER BY id) FROM acc")
 	  . ' / ' . $node->safe_psql('postgres', "SELECT coalesce(string_agg(id || '>' || acc, ' ' ORDER BY id), '') FROM child");
 	return join "\n", @log;
+}
+
+# Does the session wait for a lock, in the end for sessions that do nothing until
+# they are told to?  (A deadlock, or a lock that somebody is about to give away,
+# resolves itself.)
+sub _stands
+{
+	my ($pid) = @_;
+	return $node->safe_psql('postgres', <<"SQL") eq 't';
+WITH RECURSIVE b(pid, path, again) AS (
+  SELECT $pid, ARRAY[$pid], false
+  UNION ALL
+  SELECT x, path || x, x = ANY (path) FROM b, unnest(pg_blocking_pids(b.pid)) x WHERE NOT again)
+SELECT count(*) > 1 AND NOT bool_or(again)
+       AND bool_and(CASE WHEN pg_blocking_pids(pid) = '{}' THEN state LIKE 'idle in transaction%'
+                         ELSE wait_event_type = 'Lock' END)
+  FROM b LEFT JOIN pg_stat_activity a USING (pid)
+SQL
 }
 
 # Wait until the session's answer is complete, or (may_block) until it waits for
@@ -75,12 +93,8 @@ sub _finish
 		last if $p->{stdout} =~ /^$s->{tag}$/m && $p->{stderr} =~ /^$s->{tag}$/m;
 		if ($may_block)
 		{
-			my $waits = $node->safe_psql('postgres',
-				"SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $s->{pid} AND state = 'active'");
-			if ($waits eq 't')
+			if (_stands($s->{pid}) && _stands($s->{pid}))
 			{
-				# A deadlock resolves itself a moment later.
-				sleep 0.6;
 				$p->{run}->pump_nb;
 				last if $p->{stdout} =~ /^$s->{tag}$/m && $p->{stderr} =~ /^$s->{tag}$/m;
 				push @$log, "$who: $s->{sql} ... waits" unless $s->{said_waits};

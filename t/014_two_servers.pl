@@ -8,7 +8,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
-use IO::Socket::INET;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -16,15 +15,11 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
-my $port = PostgreSQL::Test::Cluster::get_free_port();
+my ($port) = free_ports(1);
 my $daemon = IPC::Run::start(
 	[ bindir() . '/aurora_storaged', '--dir', "$dir/node", '--listen', "127.0.0.1:$port" ],
 	'>', "$dir/daemon.log", '2>&1');
-for (1 .. 100)
-{
-	last if IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port);
-	sleep 0.1;
-}
+die slurp("$dir/daemon.log") unless wait_listening("127.0.0.1:$port", $daemon);
 
 my $first = new_node('first', conf => <<"CONF");
 aurora.storage_nodes = '127.0.0.1:$port'
@@ -70,9 +65,9 @@ sub acknowledged_insert
 	return !$timed_out && $rc == 0 ? 1 : 0;
 }
 
-is(acknowledged_insert($first, 30), 1, 'the first server writes');
+is(acknowledged_insert($first, 120), 1, 'the first server writes');
 my $older = copy_of('older');
-is(acknowledged_insert($first, 30), 1, 'and goes on after it was copied');
+is(acknowledged_insert($first, 120), 1, 'and goes on after it was copied');
 
 # ---- the older copy
 $older->start;
@@ -82,11 +77,11 @@ like(shipper_field($older, 'last_error'),
 	qr{the server's WAL ends at \S+, before what storage has acknowledged \(\S+\): it was restored from an older copy},
 	'... and told why');
 note shipper_field($older, 'last_error');
-like(slurp($older->logfile), qr/HINT:  Start the server whose data directory is current/,
+like_soon(sub { slurp($older->logfile) }, qr/HINT:  Start the server whose data directory is current/,
 	'... and what to do');
 is(acknowledged_insert($older, 2), 0, 'it gets nothing acknowledged');
-is(state_of($first), 'streaming', 'the first one is not disturbed');
-is(acknowledged_insert($first, 30), 1, '... and writes');
+ok($first->poll_query_until('postgres', "SELECT state = 'streaming' FROM aurora.shipper"), 'the first one is not disturbed');
+is(acknowledged_insert($first, 120), 1, '... and writes');
 $older->stop('immediate');
 
 # ---- a copy that is as new
@@ -97,11 +92,11 @@ ok($twin->poll_query_until('postgres', "SELECT state = 'streaming' FROM aurora.s
 ok($first->poll_query_until('postgres', "SELECT state = 'refused' FROM aurora.shipper"),
 	'the first one is fenced off');
 note shipper_field($first, 'last_error');
-like(slurp($first->logfile), qr/log shipping has stopped: another server writes to this volume/,
+like_soon(sub { slurp($first->logfile) }, qr/log shipping has stopped: another server writes to this volume/,
 	'... and says so');
-like(slurp("$dir/daemon.log"), qr/is fenced off by/, 'so does the node');
+like_soon(sub { slurp("$dir/daemon.log") }, qr/is fenced off by/, 'so does the node');
 is(acknowledged_insert($first, 2), 0, 'the first one gets nothing acknowledged any more');
-is(acknowledged_insert($twin, 30), 1, 'the twin does');
+is(acknowledged_insert($twin, 120), 1, 'the twin does');
 my $mine = $id;
 is(state_of($first), 'refused', 'the first one does not ask again by itself');
 is($twin->safe_psql('postgres', 'SELECT string_agg(id || who, \' \' ORDER BY id) FROM t'),
@@ -114,7 +109,7 @@ ok($first->poll_query_until('postgres', "SELECT state = 'refused' FROM aurora.sh
 	'started again, the first one is refused');
 note shipper_field($first, 'last_error');
 is(acknowledged_insert($first, 2), 0, '... and gets nothing acknowledged');
-is(acknowledged_insert($twin, 30), 1, 'the twin goes on');
+is(acknowledged_insert($twin, 120), 1, 'the twin goes on');
 is($twin->safe_psql('postgres', "SELECT count(*) FROM t WHERE who = 'twin'"), '1002', 'nothing is lost');
 check_all($twin, 'the twin', no_pgbench => 1);
 

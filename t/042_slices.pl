@@ -9,7 +9,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
-use IO::Socket::INET;
 use IPC::Run ();
 use JSON::PP ();
 use PostgreSQL::Test::Cluster;
@@ -20,8 +19,8 @@ use Time::HiRes qw(sleep time);
 seed_random();
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $nodes = 5;
-my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. $nodes - 1;
-my @meta = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. $nodes - 1;
+my @port = free_ports($nodes);
+my @meta = free_ports($nodes);
 my @address = map { "127.0.0.1:$_" } @port;
 my @handle;
 
@@ -32,16 +31,13 @@ sub start_storage
 		$handle[$i] = IPC::Run::start(
 			[   bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i],
 				'--meta-listen', "127.0.0.1:$meta[$i]", '--http-socket', "$dir/http$i",
-				'--memory', '64', '--slice-grace-seconds', '2', '--move-mb-per-s', '0',
+				'--memory', '64', '--slice-grace-seconds', '2', '--move-mb-per-s', '0', '--anti-entropy-mb-per-s', '200',
 				$i == 0 ? '--cluster-init' : ('--join', $address[0]) ],
 			'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
-		my $s;
-		for (1 .. 100)
-		{
-			last if $s = IO::Socket::INET->new($address[$i]);
-			sleep 0.1;
-		}
-		die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless $s;
+	}
+	foreach my $i (@_)
+	{
+		die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless wait_listening($address[$i], $handle[$i]);
 	}
 	return;
 }
@@ -61,7 +57,7 @@ sub status
 	my ($i) = @_;
 	my $out = '';
 	IPC::Run::run([ bindir() . '/auroractl', '--http-socket', "$dir/http$i", 'status', '--json' ], '<', \undef,
-		'>', \$out, '2>', \$quiet, IPC::Run::timeout(20)) or return {};
+		'>', \$out, '2>', \$quiet, IPC::Run::timeout(120)) or return {};
 	return JSON::PP::decode_json($out);
 }
 
@@ -70,7 +66,7 @@ sub status
 sub wait_settled
 {
 	my ($what, $sum, @which) = @_;
-	my $limit = time() + 40;
+	my $limit = time() + 90;
 	my $seen = '';
 	while (time() < $limit)
 	{
@@ -98,7 +94,7 @@ sub ctl
 {
 	my $out = '';
 	IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], @_ ], '<', \undef, '>', \$out, '2>&1',
-		IPC::Run::timeout(40));
+		IPC::Run::timeout(120));
 	return ($? >> 8, $out);
 }
 
@@ -110,11 +106,11 @@ shared_buffers = 2MB
 CONF
 ok($node->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shipping = 'stream') FROM aurora.storage_nodes()"),
 	'a server on three nodes');
-init_pgbench($node, scale => 2);
+init_pgbench($node, scale => 1);
 wait_settled('three nodes have all', 3 * 256, 0 .. 2);
 
 # ---- a node joins under load, and is killed in between
-my $load = start_load($node, clients => 4, seconds => 12);
+my $load = start_load($node, clients => 4, seconds => 120);
 sleep 1;
 start_storage(3);
 sleep_random(0.2, 1.5);
@@ -123,7 +119,7 @@ start_storage(3);
 my @v = wait_settled('a fourth node came, killed in between', 3 * 256, 0 .. 3);
 cmp_ok($v[3]->{slices}, '>=', 96, 'it has its share');
 cmp_ok($v[3]->{slices}, '<=', 3 * 64 * 1.3, '... and not much more');
-my ($rc) = wait_load($load);
+my ($rc) = wait_load($load, end => 1);
 is($rc, 0, '... no transaction failed') or diag ${ $load->{err} };
 evict_all($node);
 check_all($node, 'a node has joined');
@@ -144,12 +140,12 @@ foreach my $i (3, 1 + int(rand(2)))
 }
 
 # ---- one that is drained gives all it has to others
-$load = start_load($node, clients => 2, seconds => 8);
+$load = start_load($node, clients => 2, seconds => 120);
 my ($numbers) = grep { $_->{address} eq $address[3] } @{ status(0)->{cluster}{nodes} };
 ($rc, my $out) = ctl('node', 'drain', $numbers->{number});
 is($rc, 0, 'a node is drained') or diag $out;
 wait_settled('the others have all again', 3 * 256, 0 .. 2);
-($rc) = wait_load($load);
+($rc) = wait_load($load, end => 1);
 is($rc, 0, '... no transaction failed') or diag ${ $load->{err} };
 ($rc, $out) = ctl('node', 'drain', $numbers->{number}, '--wait');
 is($rc, 0, '... and the cluster knows that they have') or diag $out;
@@ -186,12 +182,7 @@ start_storage(1, 2);
 foreach my $i (1, 2)
 {
 	my $v;
-	for (1 .. 300)
-	{
-		$v = (status($i)->{volumes} // [])->[0];
-		last if $v && $v->{repairs} == 1 && !defined $v->{repairing};
-		sleep 0.1;
-	}
+	eventually(sub { $v = (status($i)->{volumes} // [])->[0]; $v && $v->{repairs} == 1 && !defined $v->{repairing} });
 	ok($v && $v->{repairs} == 1 && !defined $v->{repairing}, "node $i has got its page store anew")
 		or diag slurp("$dir/daemon$i.log");
 	ok(!glob("$dir/node$i/volumes/*/pages.*"), '... and the damaged one is gone');
@@ -199,7 +190,7 @@ foreach my $i (1, 2)
 like(slurp("$dir/daemon1.log") . slurp("$dir/daemon2.log"),
 	qr/kept as it is until it may be made anew: node \d+ makes its pages anew, and shares slice/, 'one waited for the other');
 wait_settled('all have all', 3 * 256, 0 .. 2);
-ok(!(grep { $_->{mending} } @{ status(0)->{cluster}{nodes} }), 'and the cluster knows it');
+ok(eventually(sub { my $n = status(0)->{cluster}{nodes} // []; @$n && !grep { $_->{mending} } @$n }), 'and the cluster knows it');
 kill_storage('KILL', 0);
 evict_all($node);
 check_all($node, 'from those that were damaged');
@@ -207,13 +198,9 @@ start_storage(0);
 
 sub wait_removed
 {
-	for (1 .. 100)
-	{
-		my ($rc, $out) = ctl('node', 'remove', $numbers->{number});
-		return 1 if $rc == 0;
-		diag $out if $_ == 100;
-		sleep 0.3;
-	}
+	my ($rc, $out);
+	return 1 if eventually(sub { ($rc, $out) = ctl('node', 'remove', $numbers->{number}); $rc == 0 });
+	diag $out;
 	return 0;
 }
 

@@ -8,7 +8,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
-use IO::Socket::INET;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -17,7 +16,7 @@ use Time::HiRes qw(sleep time);
 
 seed_random();
 my $dir = PostgreSQL::Test::Utils::tempdir();
-my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 2;
+my @port = free_ports(3);
 my @address = map { "127.0.0.1:$_" } @port;
 my @handle;
 
@@ -28,12 +27,7 @@ sub start_storage
 		[ bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i],
 			'--scrub-mb-per-s', '200', '--anti-entropy-mb-per-s', '200', '--repair-mb-per-s', '200' ],
 		'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
-	for (1 .. 100)
-	{
-		return 1 if IO::Socket::INET->new($address[$i]);
-		last if !$handle[$i]->pumpable;
-		sleep 0.1;
-	}
+	return 1 if wait_listening($address[$i], $handle[$i]);
 	die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless $may_fail;
 	eval { $handle[$i]->finish; };
 	return 0;

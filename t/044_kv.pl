@@ -19,20 +19,8 @@ use Time::HiRes qw(sleep time);
 seed_random();
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $ctl = bindir() . '/auroractl';
-my (@port, @handle);
-
-# Each node has two ports that follow each other.
-sub free_pair
-{
-	for (1 .. 200)
-	{
-		my $p = 20000 + int(rand(10000));
-		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 1;
-		return $p if 2 == (grep { defined } @s) && !grep { abs($_ - $p) < 2 } @port;
-	}
-	die 'no ports';
-}
-push @port, free_pair() for 0 .. 2;
+my @port = free_ports(3, 1);		# for clients; the one behind for consensus
+my @handle;
 
 sub start_storage
 {
@@ -45,13 +33,8 @@ sub start_storage
 				$i == 0 ? '--cluster-init' : ('--join', "127.0.0.1:$port[0]")
 			],
 			'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
-		my $s;
-		for (1 .. 200)
-		{
-			last if $s = IO::Socket::INET->new("127.0.0.1:$port[$i]");
-			sleep 0.1;
-		}
-		die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless $s;
+		die "node $i does not listen: " . slurp("$dir/daemon$i.log")
+		  unless wait_listening("127.0.0.1:$port[$i]", $handle[$i]);
 	}
 	return;
 }
@@ -144,7 +127,7 @@ kv(0, 'del', 'key5');
 kv(0, 'put', "more$_", 'x') foreach 1 .. 5;
 ($rc, $out, $err) = ctl(0, 'kv', 'put', 'all', 'x', '-w', '3');
 like($err, qr/only 2 of 3 replicas have the write/, 'three of three cannot be had');
-ok(figures(0)->{owes} || figures(1)->{owes}, 'somebody owes the dead one');
+ok(eventually(sub { grep { (figures($_) // {})->{owes} } 0, 1 }), 'somebody owes the dead one');
 
 start_storage(2);
 wait_figures('it is complete', $complete, 0 .. 2);
@@ -163,16 +146,16 @@ kv(1, 'put', 'last', 'words');
 kill_storage(0 .. 2);
 start_storage(0 .. 2);
 wait_figures('all are complete after kill -9 of all', $complete, 0 .. 2);
+# (They may not all have found each other yet.)
+ok(eventually(sub { (ctl(0, 'kv', 'get', 'last', '-r', '3'))[0] == 0 }), 'all three answer');
 is(value(0, 'last', '-r', '3'), 'words', 'what was acknowledged is there');
 is(value(0, "key$_", '-r', '3'), "new$_", "key$_, too") foreach 1 .. 4;
 is(value(0, 'key5', '-r', '3'), '', 'what was deleted did not come back');
 my $list = kv(2, 'list', 'key');
 is(join(' ', $list =~ /^(\S+)/mg), 'key1 key2 key3 key4', 'the list has the keys in order');
-like(kv(0, 'list', 'aurora/node/'), qr{aurora/node/1.*aurora/node/2.*aurora/node/3}s, 'each node keeps its manifest');
+like_soon(sub { (ctl(0, 'kv', 'list', 'aurora/node/'))[1] }, qr{aurora/node/1.*aurora/node/2.*aurora/node/3}s, 'each node keeps its manifest');
 kv(0, 'del', 'key4');
-my $limit = time() + 60;
-sleep 0.3 while time() < $limit && !grep { (figures($_) // { collected => 0 })->{collected} > 0 } 0 .. 2;
-cmp_ok(time(), '<', $limit, 'tombstones are collected when all nodes are up');
+ok(eventually(sub { grep { (figures($_) // { collected => 0 })->{collected} > 0 } 0 .. 2 }), 'tombstones are collected when all nodes are up');
 is(value(1, 'key4', '-r', '3'), '', '... and the key stays deleted');
 
 # ---- a damaged store, a start that fails --------------------------------------
@@ -189,7 +172,7 @@ seek($fh, int((-s $log) / 2), 0);
 print $fh chr(ord($byte) ^ 8);
 close($fh);
 start_storage(2);
-like((figures(2) // {})->{problem} // '', qr/Corruption/, 'a damaged log of the store is told');
+like_soon(sub { (figures(2) // {})->{problem} }, qr/Corruption/, 'a damaged log of the store is told');
 ($rc, $out, $err) = ctl(2, 'status');
 like($out, qr/key-value +.*Corruption/, '... and shown');
 ($rc, $out, $err) = ctl(2, 'kv', 'get', 'late1', '-r', '1');

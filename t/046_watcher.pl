@@ -9,18 +9,19 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
-use IO::Socket::INET;
 use IPC::Run ();
+use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
-my @port = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 3;
-my @meta = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 3;
+my @port = free_ports(4);
+my @meta = free_ports(4);
 my @address = map { "127.0.0.1:$_" } @port;
 my @handle;
+my $list = '';
 
 # Node $i with these options; its directory is $name.
 sub start_storage
@@ -30,12 +31,8 @@ sub start_storage
 		[   bindir() . '/aurora_storaged', '--dir', "$dir/$name", '--listen', $address[$i], '--memory', '64',
 			@options ],
 		'<', \undef, '>>', "$dir/$name.log", '2>&1');
-	for (1 .. 100)
-	{
-		return if IO::Socket::INET->new($address[$i]);
-		sleep 0.1;
-	}
-	die "$name does not listen: " . slurp("$dir/$name.log");
+	die "$name does not listen: " . slurp("$dir/$name.log") unless wait_listening($address[$i], $handle[$i]);
+	return;
 }
 
 sub member
@@ -54,16 +51,31 @@ sub kill_storage
 	return;
 }
 
+sub node_list_like
+{
+	my ($like) = @_;
+	return eventually(sub {
+		IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], 'node', 'list' ], '>', \$list, '2>&1');
+		return $list =~ $like;
+	});
+}
+
+# How many slices node $i has; 1000: some come or go.
+sub slices
+{
+	my ($i) = @_;
+	my $out = '';
+	IPC::Run::run([ bindir() . '/auroractl', '--node', $address[$i], 'status', '--json' ], '<', \undef, '>', \$out,
+		'2>', \my $err) or return 0;
+	my $v = JSON::PP::decode_json($out)->{volumes}[0] // return 0;
+	return $v->{slices_incoming} + $v->{slices_missing} + $v->{slices_dropping} > 0 ? 1000 : $v->{slices};
+}
+
 # Until the log of a server, or of a node, says so.
 sub logged
 {
 	my ($file, $like) = @_;
-	for (1 .. 100)
-	{
-		return 1 if (slurp($file) // '') =~ $like;
-		sleep 0.1;
-	}
-	return 0;
+	return eventually(sub { (slurp($file) // '') =~ $like });
 }
 
 my $node = new_node('main', no_start => 1, conf => <<"CONF");
@@ -104,12 +116,7 @@ kill_storage('KILL', $place);
 start_storage($place, 'stranger');
 my $before = watcher();
 kill 'TERM', $before;
-for (1 .. 100)
-{
-	last if watcher() != 0 && watcher() != $before;
-	sleep 0.1;
-}
-isnt(watcher(), $before, 'the watcher was started again');
+ok(eventually(sub { my $w = watcher(); $w != 0 && $w != $before }), 'the watcher was started again');
 ok(logged($node->logfile, qr/"\Q$address[$place]\E": says that it is in no cluster/),
 	'... and is told by the first node that it is in no cluster');
 is(sql("SELECT string_agg(address, ' ' ORDER BY number) FROM aurora.nodes"), $views, '... which it does not believe');
@@ -117,7 +124,7 @@ kill_storage('KILL', $place);
 member($place);
 my $began = time;
 sql('INSERT INTO t VALUES (0)');
-cmp_ok(time - $began, '<', 8, 'commits go on when the node has its address back');
+cmp_ok(time - $began, '<', 15, 'commits go on when the node has its address back');
 unlike(slurp($node->logfile), qr/have joined, or left, a cluster/, '... the log group was never in doubt');
 
 # ---- slices move, and the server hears of it late
@@ -127,15 +134,9 @@ sql('SELECT aurora.sync()');
 my $sleeper = watcher();
 kill 'STOP', $sleeper;
 member(2, '--join', $address[0]);
-my $list = '';
-for (1 .. 200)
-{
-	IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], 'node', 'list' ], '>', \$list, '2>&1');
-	last if $list =~ /\Q$address[2]\E.*active/ || $list =~ /active.*\Q$address[2]\E/;
-	sleep 0.1;
-}
-like($list, qr/\Q$address[2]\E/, 'a third node has come');
-sleep 2;	# the old owners have let go
+ok(node_list_like(qr/\Q$address[2]\E.*active/), 'a third node has come') or diag $list;
+ok(eventually(sub { my @s = map { slices($_) } 0 .. 2; $s[0] + $s[1] + $s[2] == 256 && !grep { $_ == 0 } @s }),
+	'... and the old owners have let go of what it has');
 evict_all($node);
 my ($out, $err) = ('', '');
 my $reader = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
@@ -146,7 +147,7 @@ is($out, '', 'pages that moved while the server did not look are not to be had f
 kill 'CONT', $sleeper;
 ok($reader->finish, '... but from who has them now, as soon as the server looks') or diag $err;
 is($out, "125250\n" x @tables, '... all of them');
-is(sql("SELECT count(*) FROM aurora.nodes WHERE state = 'ok'"), '3', '... and the view is the new one');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 3 FROM aurora.nodes WHERE state = 'ok'"), '... and the view is the new one');
 
 $node->stop;
 kill_storage('TERM', $_) foreach 0 .. 2;
@@ -158,18 +159,6 @@ sub signal_storage
 	my ($sig, @which) = @_;
 	$handle[$_]->signal($sig) foreach @which;
 	return;
-}
-
-sub node_list_like
-{
-	my ($like) = @_;
-	for (1 .. 200)
-	{
-		IPC::Run::run([ bindir() . '/auroractl', '--node', $address[0], 'node', 'list' ], '>', \$list, '2>&1');
-		return 1 if $list =~ $like;
-		sleep 0.1;
-	}
-	return 0;
 }
 
 start_storage($_, "fresh$_", '--meta-listen', "127.0.0.1:$meta[$_]",

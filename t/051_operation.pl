@@ -19,19 +19,7 @@ seed_random();
 my $ctl = bindir() . '/auroractl';
 my $top = PostgreSQL::Test::Utils::tempdir();
 my $dir = "$top/c";
-
-# A port with seven more free ones behind it.
-sub free_ports
-{
-	for (1 .. 100)
-	{
-		my $p = 20000 + int(rand(10000));
-		my @s = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p + $_, Listen => 1) } 0 .. 7;
-		return $p if @s == grep { defined } @s;
-	}
-	die 'no ports';
-}
-my $port = free_ports();
+my ($port) = free_ports(1, 7);
 
 # Exit code and output of auroractl cluster.
 sub cluster
@@ -75,7 +63,7 @@ sub node_pid { my $p = slurp("$dir/node$_[0].pid"); chomp $p; return $p; }
 refuses('nothing there yet', 1, qr/there is no cluster in/, 'status', '--dir', $dir);
 refuses('no directory', 2, qr/--dir is missing/, 'start');
 refuses('too many nodes', 2, qr/--nodes must be from 1 to 7/, 'start', '--dir', $dir, '--nodes', 8);
-my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port + 2, Listen => 1) or die;
+my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port + 2, Listen => 1, ReuseAddr => 1) or die;
 refuses('a port is taken', 1, qr/port ${\($port + 2)} of 127\.0\.0\.1, which node 2 needs, is in use.*another --port/,
 	'start', '--dir', $dir, '--port', $port);
 ok(!-e $dir, '... before anything was made');
@@ -109,11 +97,7 @@ refuses('all are down', 1, qr/1  127\.0\.0\.1:$port +-  down/, 'status', '--dir'
 refuses('restart what does not run', 1, qr/node 1 does not run; start it first/, 'restart', '--dir', $dir);
 succeeds('start after that', qr/node 1 started/, 'start', '--dir', $dir);
 
-{
-	my $limit = time() + 60;
-	sleep 0.2 while time() < $limit && members() !~ /(?:127\.0\.0\.1:\d+\s.*){3}/s;
-	like(members(), qr/127\.0\.0\.1:$port.*127\.0\.0\.1:${\($port + 2)}.*127\.0\.0\.1:${\($port + 4)}/s, 'the nodes are a cluster') or diag members();
-}
+like_soon(sub { members() }, qr/127\.0\.0\.1:$port.*127\.0\.0\.1:${\($port + 2)}.*127\.0\.0\.1:${\($port + 4)}/s, 'the nodes are a cluster');
 
 # ---- other ways to write an address
 # (No host is this machine: ::1 first, where nobody listens, then 127.0.0.1.)
@@ -126,10 +110,8 @@ SKIP:
 	close $free;
 	my $daemon = IPC::Run::start([ bindir() . '/aurora_storaged', '--dir', "$top/v6", '--listen', "[::1]:$v6",
 			'--http', '[::1]:' . ($v6 + 1) ], '<', \undef, '>', "$top/v6.log", '2>&1');
-	my ($out, $limit) = ('', time() + 30);
-	do { sleep 0.1; $out = members('--node', "[::1]:$v6"); } until $out =~ /in no cluster/ || time() > $limit;
-	like($out, qr/in no cluster/, 'an address of IPv6 in brackets') or diag $out . slurp("$top/v6.log");
-	like(members('--http', '[::1]:' . ($v6 + 1)), qr/in no cluster/, '... and over HTTP');
+	like_soon(sub { members('--node', "[::1]:$v6") }, qr/in no cluster/, 'an address of IPv6 in brackets') or diag slurp("$top/v6.log");
+	like_soon(sub { members('--http', '[::1]:' . ($v6 + 1)) }, qr/in no cluster/, '... and over HTTP');
 	$daemon->signal('TERM');
 	$daemon->finish;
 }
@@ -146,7 +128,7 @@ sleep 1;
 my %old = map { $_ => node_pid($_) } 1 .. 3;
 succeeds('rolling restart under load', qr/node 3 stopped\nnode 3 started/, 'restart', '--dir', $dir);
 is(scalar(grep { node_pid($_) == $old{$_} } 1 .. 3), 0, '... all nodes are new processes');
-is($node->safe_psql('postgres', 'SELECT state FROM aurora.shipper'), 'streaming', '... the shipper went on');
+ok($node->poll_query_until('postgres', "SELECT state = 'streaming' FROM aurora.shipper"), '... the shipper went on');
 wait_load($load, stop => 1);
 unlike(${ $load->{err} }, qr/could not|refused|storage/, '... no client met an error of storage');
 check_all($node, 'rolling restart');

@@ -17,9 +17,11 @@ use warnings;
 
 use Exporter 'import';
 use Cwd ();
+use IO::Socket::INET;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Socket qw(PF_INET SOCK_STREAM SOL_SOCKET SO_REUSEADDR inet_aton pack_sockaddr_in);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -27,7 +29,8 @@ our @EXPORT = qw(
   new_node create_extension init_pgbench start_load wait_load
   acknowledged check_all check_sums start_again daemon_pid wait_for_daemon
   shipper_field children seed_random sleep_random kill_quietly slurp
-  backend_pids evict_all bindir timed longest_gap
+  backend_pids evict_all bindir timed longest_gap eventually like_soon free_ports
+  wait_listening
 );
 
 # ---- random moments ----------------------------------------------------------
@@ -55,6 +58,74 @@ sub bindir
 {
 	my ($out) = run_command([ 'pg_config', '--bindir' ]);
 	return $out;
+}
+
+# Until the code says yes, for a minute or so many seconds; its last answer.
+sub eventually
+{
+	my ($code, $seconds) = @_;
+	my $limit = time() + ($seconds // 60);
+	my $answer;
+	until ($answer = $code->())
+	{
+		last if time() > $limit;
+		sleep 0.1;
+	}
+	return $answer;
+}
+
+# What the code gives is like this before a minute is over.
+sub like_soon
+{
+	my ($code, $like, $what) = @_;
+	my $text;
+	eventually(sub { $text = $code->() // ''; $text =~ $like });
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return like($text, $like, $what);
+}
+
+# ---- ports ---------------------------------------------------------------------
+
+# So many ports of 127.0.0.1 for daemons, each with $behind more behind it.  They
+# are held, bound without listening, until the test ends: no other test and no
+# outgoing connection gets one, not while its daemon is down, either.
+my @held;
+
+sub free_ports
+{
+	my ($count, $behind) = @_;
+	my @ports;
+	for (1 .. 1000)
+	{
+		last if @ports == $count;
+		my $p = 20000 + int(rand(12000));
+		my @s = map { _hold_port($p + $_) } 0 .. $behind // 0;
+		next if grep { !defined } @s;
+		push @held, @s;
+		push @ports, $p;
+	}
+	die 'no ports' unless @ports == $count;
+	return @ports;
+}
+
+sub _hold_port
+{
+	my ($port) = @_;
+	socket(my $s, PF_INET, SOCK_STREAM, 0) or die "socket: $!";
+	bind($s, pack_sockaddr_in($port, inet_aton('127.0.0.1'))) or return undef;
+	# Bound for us alone; from here on who asks for the same may listen there.
+	setsockopt($s, SOL_SOCKET, SO_REUSEADDR, 1) or die "socket: $!";
+	return $s;
+}
+
+# Until somebody listens at the address: true; false when the process that was to
+# do so has ended.
+sub wait_listening
+{
+	my ($address, $handle) = @_;
+	my $up;
+	eventually(sub { ($up = IO::Socket::INET->new($address)) || !$handle->pumpable });
+	return defined $up;
 }
 
 # ---- servers -------------------------------------------------------------------
@@ -201,7 +272,7 @@ sub daemon_pid
 sub wait_for_daemon
 {
 	my ($node, %opt) = @_;
-	my $limit = time() + ($opt{timeout} // 60);
+	my $limit = time() + ($opt{timeout} // 120);
 	while (time() < $limit)
 	{
 		my $pid = daemon_pid($node);
@@ -248,7 +319,7 @@ my $load_number = 0;
 sub start_load
 {
 	my ($node, %opt) = @_;
-	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	my $dir = PostgreSQL::Test::Utils::tempdir('load');
 	my $clients = $opt{clients} // 4;
 	my @cmd = (
 		'pgbench', '-n', '-c', $clients, '-j', 2,
@@ -274,7 +345,8 @@ sub start_load
 	};
 }
 
-# Wait for its end; opt stop => 1 ends its sessions first (pgbench itself would
+# Wait for its end; opt end => 1 has it end now as if its time were over: it begins
+# no more transactions; opt stop => 1 ends its sessions first (pgbench itself would
 # lose its log if it were interrupted).  Counts what it was told is committed:
 # its log has one line for each transaction whose COMMIT was answered.  Returns
 # (exit code, acknowledged).
@@ -284,6 +356,12 @@ sub wait_load
 	$load->{node}->psql('postgres',
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'")
 	  if $opt{stop};
+	if ($opt{end})
+	{
+		# (Not before it has asked for the signal: it opens its logs after that.)
+		eventually(sub { my @logs = glob "$load->{dir}/log.*"; @logs > 0 || !$load->{handle}->pumpable });
+		$load->{handle}->signal('ALRM');
+	}
 	my $ok = eval { $load->{handle}->finish; 1 };
 	diag "pgbench: $@" unless $ok;
 	my $rc = $load->{handle}->full_result(0) // 0;
