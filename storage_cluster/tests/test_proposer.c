@@ -195,14 +195,10 @@ place_of(char node)
 	return 0;
 }
 
-/* A node answers HELLO at a place. */
+/* What is at a place answers HELLO; its log ends here. */
 static void
-greet_at(uint32_t i, char node, AuLsn end, uint32_t epoch)
+say_hello(uint32_t i, const AuMsgHelloOk *ok, AuLsn end)
 {
-	AuMsgHelloOk ok = {
-		.node_id = (uint64_t) node,.volume_known = 1,.start_lsn = BASE,.durable_lsn = end,
-		.applied_lsn = BASE,.term = 3,.group = group(epoch, 2, "abc")
-	};
 	AuWriter	w;
 
 	assert_true(world.place[i].wanted);
@@ -211,7 +207,19 @@ greet_at(uint32_t i, char node, AuLsn end, uint32_t epoch)
 	au_proposer_connected(world.p, i);
 	(void) got(i, AU_MSG_HELLO);
 	au_writer_start(&w, answer, sizeof(answer));
-	say_back(i, &w, au_enc_hello_ok(&w, world.place[i].id, &ok));
+	say_back(i, &w, au_enc_hello_ok(&w, world.place[i].id, ok));
+}
+
+/* A node answers HELLO at a place. */
+static void
+greet_at(uint32_t i, char node, AuLsn end, uint32_t epoch)
+{
+	AuMsgHelloOk ok = {
+		.node_id = (uint64_t) node,.volume_known = 1,.start_lsn = BASE,.durable_lsn = end,
+		.applied_lsn = BASE,.term = 3,.group = group(epoch, 2, "abc")
+	};
+
+	say_hello(i, &ok, end);
 }
 
 /* The node is where it should be. */
@@ -246,17 +254,9 @@ vote_at(uint32_t i, char node, uint32_t epoch)
 static void
 greet_empty(char node)
 {
-	uint32_t	i = place_of(node);
 	AuMsgHelloOk ok = {.node_id = (uint64_t) node};
-	AuWriter	w;
 
-	assert_true(world.place[i].wanted);
-	world.place[i].connected = true;
-	world.place[i].end = BASE;
-	au_proposer_connected(world.p, i);
-	(void) got(i, AU_MSG_HELLO);
-	au_writer_start(&w, answer, sizeof(answer));
-	say_back(i, &w, au_enc_hello_ok(&w, world.place[i].id, &ok));
+	say_hello(place_of(node), &ok, BASE);
 }
 
 static void
