@@ -39,7 +39,7 @@ my $t = timed(sub {
 });
 isnt($rc, 0, 'a read that needs storage does not end');
 like($err, qr/canceling statement due to statement timeout/, 'statement_timeout ends it');
-cmp_ok($t, '<', 10, 'in time');
+cmp_ok($t, '<', 30, 'in time');
 cmp_ok($t, '>', 1.5, 'not before');
 
 # by a cancel request and by termination
@@ -59,7 +59,7 @@ foreach my $how ('pg_cancel_backend', 'pg_terminate_backend')
 			? "SELECT state <> 'active' FROM pg_stat_activity WHERE pid = $backend"
 			: "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $backend)");
 	});
-	cmp_ok($t, '<', 5, "$how ends a waiting read");
+	cmp_ok($t, '<', 30, "$how ends a waiting read");
 	eval { $s->quit; };
 }
 is($node->safe_psql('postgres',
@@ -97,25 +97,26 @@ ok($node->poll_query_until('postgres', "SELECT state = 'idle' FROM pg_stat_activ
 $s->quit;
 
 # ---- gone, and kept from coming back
-$load = start_load($node, clients => 4, seconds => 10);
+$load = start_load($node, clients => 4, seconds => 120);
 sleep 1;
 rename $program, "$program.away" or die;
 kill_quietly('KILL', wait_for_daemon($node));
-sleep 3;
+sleep 2;
 ok(!defined daemon_pid($node) || daemon_pid($node) == 0 || !kill(0, daemon_pid($node)),
 	'the daemon is gone');
-like(shipper_field($node, 'daemon_error') // '', qr/\S/, 'the view says what became of it');
+like_soon(sub { shipper_field($node, 'daemon_error') }, qr/\S/, 'the view says what became of it');
 note shipper_field($node, 'daemon_error');
 ($rc, $out, $err) = $node->psql('postgres', "SET statement_timeout = '2s'; SELECT aurora.evict('pgbench_accounts'); $read");
 isnt($rc, 0, 'reads wait');
 rename "$program.away", $program or die;
 wait_for_daemon($node);
-($lrc, $acked) = wait_load($load);
+sleep 1;
+($lrc, $acked) = wait_load($load, end => 1);
 is($lrc, 0, 'load runs on when it is back') or diag ${ $load->{err} };
 check_all($node, 'after the daemon was gone');
 
 # ---- a bound on the waiting
-$node->append_conf('postgresql.conf', "aurora.storage_timeout = '2s'\nsynchronous_standby_names = ''\n");
+$node->append_conf('postgresql.conf', "aurora.storage_timeout = '6s'\nsynchronous_standby_names = ''\n");
 $node->reload;
 $pid = wait_for_daemon($node);
 $node->safe_psql('postgres', "SELECT aurora.evict('pgbench_accounts')");
@@ -123,7 +124,7 @@ kill_quietly('STOP', $pid);
 $t = timed(sub { ($rc, $out, $err) = $node->psql('postgres', $read); });
 kill_quietly('CONT', $pid);
 isnt($rc, 0, 'aurora.storage_timeout ends a read');
-cmp_ok($t, '<', 3.9, 'read-ahead included');
+cmp_ok($t, '<', 11.9, 'read-ahead included');
 like($err, qr/pgbench_accounts|block|storage/i, 'with an error that names what it waited for');
 note $err;
 $node->poll_query_until('postgres', 'SELECT count(*) = 10 FROM small');

@@ -15,7 +15,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep);
 
 my $bindir = bindir();
 my ($rc, $out, $err);
@@ -112,15 +111,10 @@ is($node->safe_psql('plain', 'SELECT 1'), '1', 'a database without aurora tables
 	PostgreSQL::Test::RecursiveCopy::copypath($node->data_dir . '/aurora',
 		$other->data_dir . '/aurora', filterfn => sub { $_[0] !~ /\.sock$/ });
 	$other->start;
-	my $found = 0;
-	for (1 .. 100)
-	{
-		$found = ($other->psql('postgres', 'SELECT 1') // 1) == 0
-		  && (slurp($other->logfile) =~ /volume of another server/i);
-		last if $found;
-		sleep 0.1;
-	}
-	ok($found, 'another server: the log says that the volume is another server\'s');
+	ok(eventually(sub {
+			($other->psql('postgres', 'SELECT 1') // 1) == 0
+			  && slurp($other->logfile) =~ /volume of another server/i;
+		}), 'another server: the log says that the volume is another server\'s');
 	$other->stop('immediate');
 	$node->start;
 }
@@ -172,14 +166,8 @@ is($node->safe_psql('plain', 'SELECT 1'), '1', 'a database without aurora tables
 	open my $f, '>', $log or die; binmode $f; print $f $broken; close $f;
 	my $before = -s $node->logfile;
 	$node->start;
-	my $said = 0;
-	for (1 .. 150)
-	{
-		my $text = substr(slurp($node->logfile), $before);
-		$said = $text =~ /damaged|corrupt|checksum|crc/i and last;
-		sleep 0.1;
-	}
-	ok($said, 'damaged log: the daemon refuses it and says so');
+	like_soon(sub { substr(slurp($node->logfile), $before) }, qr/damaged|corrupt|checksum|crc/i,
+		'damaged log: the daemon refuses it and says so');
 	($rc, $out, $err) = $node->psql('postgres', "SET statement_timeout = '3s'; SELECT sum(abalance) FROM pgbench_accounts");
 	isnt($rc, 0, 'damaged log: no wrong rows are served');
 	$node->stop('immediate');
