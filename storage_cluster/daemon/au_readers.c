@@ -23,12 +23,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+
+/* What a read from files cost the thread that did it. */
+typedef struct Cost
+{
+	bool		slept;			/* for a disk, or a lock */
+	uint64_t	cpu_us;
+} Cost;
 
 typedef struct Job
 {
 	struct Job *next;
 	AuPageBatch *batch;
 	AuPageRead *read;
+	Cost		cost;
 } Job;
 
 typedef struct JobList
@@ -46,6 +55,7 @@ struct AuReaders
 	int			nthreads;
 	uint32_t	fast;			/* short reads from files in a row that were */
 	uint32_t	turn;			/* of them on the loop thread in this turn */
+	uint32_t	missed;			/* tries in a row that the cache was not enough for */
 	uint64_t	inlined;		/* ... ever */
 	pthread_mutex_t lock;		/* of all below */
 	pthread_cond_t work;
@@ -124,6 +134,31 @@ read_on(AuPageBatch *b, AuPageRead *read, bool cached_only)
 	return finished;
 }
 
+static uint64_t
+us_of(const struct timeval *t)
+{
+	return (uint64_t) t->tv_sec * 1000000 + (uint64_t) t->tv_usec;
+}
+
+/*
+ * To the end.  Time on the clock would also count what others had the
+ * processor for, and so send every read of a busy machine through two more
+ * switches of threads.
+ */
+static void
+read_files(AuPageBatch *b, AuPageRead *read, Cost *cost)
+{
+	struct rusage before,
+				after;
+
+	getrusage(RUSAGE_THREAD, &before);
+	(void) read_on(b, read, false);
+	getrusage(RUSAGE_THREAD, &after);
+	cost->slept = after.ru_nvcsw != before.ru_nvcsw;
+	cost->cpu_us = us_of(&after.ru_utime) - us_of(&before.ru_utime) +
+		us_of(&after.ru_stime) - us_of(&before.ru_stime);
+}
+
 static void *
 reader_thread(void *arg)
 {
@@ -133,6 +168,7 @@ reader_thread(void *arg)
 	while (!r->stop)
 	{
 		Job		   *job = pop(&r->queue);
+		bool		first;
 
 		if (job == NULL)
 		{
@@ -140,22 +176,35 @@ reader_thread(void *arg)
 			continue;
 		}
 		pthread_mutex_unlock(&r->lock);
-		(void) read_on(job->batch, job->read, false);
+		read_files(job->batch, job->read, &job->cost);
 		pthread_mutex_lock(&r->lock);
+		first = r->results.first == NULL;
 		push(&r->results, job);
-		uv_async_send(&r->finished);
+		if (first)
+		{
+			/* without the lock: whoever wakes up wants it.  (The loop is not
+			 * closed meanwhile: it waits for this job.) */
+			pthread_mutex_unlock(&r->lock);
+			uv_async_send(&r->finished);
+			pthread_mutex_lock(&r->lock);
+		}
 	}
 	pthread_mutex_unlock(&r->lock);
 	return NULL;
 }
 
-/* A batch was read from files. */
+/* A batch was read from files.  One that was not fast takes half of what they
+ * are trusted for: a page in a hundred that has to come from the disk is no
+ * reason to hand over all. */
 static void
-note_time(AuReaders *r, const AuPageBatch *b)
+note_cost(AuReaders *r, const AuPageBatch *b, const Cost *cost)
 {
 	if (b->nblocks > AU_READ_INLINE_BLOCKS)
 		return;
-	r->fast = b->run_us <= AU_READ_FAST_US ? r->fast + 1 : 0;
+	if (cost->slept || cost->cpu_us > AU_READ_FAST_US)
+		r->fast /= 2;
+	else if (r->fast < 2 * AU_READ_FAST_ROW)
+		r->fast++;
 }
 
 void
@@ -170,18 +219,37 @@ au_readers_inline(const AuReaders *r)
 	return r->inlined;
 }
 
+/* From the cache alone, unless that has been in vain so often that only now and
+ * then a try is worth what it costs: a third of the read. */
+static bool
+try_cache(AuReaders *r, AuPageBatch *b, AuPageRead *read)
+{
+	if (r->missed >= AU_READ_MISSED_ROW && r->missed++ % AU_READ_MISSED_ROW != 0)
+		return false;
+	if (read_on(b, read, true))
+	{
+		r->missed = 0;
+		return true;
+	}
+	if (r->missed < AU_READ_MISSED_ROW)
+		r->missed++;
+	return false;
+}
+
 /* On the loop thread, if that is likely to be short.  false: not done. */
 static bool
 try_here(AuReaders *r, AuPageBatch *b, AuPageRead *read)
 {
+	Cost		cost;
+
 	if (b->nblocks > AU_READ_INLINE_BLOCKS)
 		return false;
 	if (r->fast < AU_READ_FAST_ROW || r->turn >= AU_READ_INLINE_TURN)
-		return read_on(b, read, true);
+		return try_cache(r, b, read);
 	r->turn++;
 	r->inlined++;
-	(void) read_on(b, read, false);
-	note_time(r, b);
+	read_files(b, read, &cost);
+	note_cost(r, b, &cost);
 	return true;
 }
 
@@ -203,7 +271,7 @@ on_finished(uv_async_t *async)
 	{
 		AuPageBatch *batch = job->batch;
 
-		note_time(r, batch);
+		note_cost(r, batch, &job->cost);
 		au_pagestore_read_end(job->read);
 		free(job);
 		r->done(r->ctx, batch);
@@ -238,8 +306,9 @@ au_readers_read(AuReaders *r, AuPageStore *store, AuPageBatch *b)
 	job->read = read;
 	pthread_mutex_lock(&r->lock);
 	push(&r->queue, job);
-	pthread_cond_signal(&r->work);
 	pthread_mutex_unlock(&r->lock);
+	/* without the lock: whoever wakes up wants it */
+	pthread_cond_signal(&r->work);
 	return false;
 }
 

@@ -8,7 +8,8 @@
  * it.  Long requests, and what turns out to need files, go to the threads;
  * but while short ones find all they need in the OS's cache, a few in each turn
  * of the loop are read from files on it, too: to hand one over and to be woken
- * costs as much as to read it.  One that took long ends that.
+ * costs as much as to read it.  Those that sleep, waiting for a disk, end that;
+ * those that only waited for their turn on a busy processor do not.
  * How many are under way is bounded by the node (AU_NODE_READING_BLOCKS_MAX).
  */
 #ifndef AU_READERS_H
@@ -22,9 +23,12 @@
 #define AU_READ_THREADS 4
 /* Requests of at most this many blocks are tried on the loop thread. */
 #define AU_READ_INLINE_BLOCKS 4
-/* So many in a row took at most so long in a thread: then files are fast. */
+/* So many in a row did not sleep and took at most so much of the processor:
+ * then files are fast.  Each that is not takes half of the row. */
 #define AU_READ_FAST_ROW 32
 #define AU_READ_FAST_US 250
+/* The cache was in vain so often in a row: try it for one in so many only. */
+#define AU_READ_MISSED_ROW 16
 /* In each turn of the loop. */
 #define AU_READ_INLINE_TURN 4
 
