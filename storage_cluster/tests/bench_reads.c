@@ -15,11 +15,13 @@
  *
  * AU_BENCH_MEMORY is the node's --memory, 128 by default.
  *
- * Behind each phase: what compactions read and wrote in it.  At the end: the
- * steps of the thread that requests wait for, since the pages were there.
+ * Behind each phase: what compactions read and wrote in it.  Then the steps of
+ * the thread that requests wait for, since the pages were there.  At the end
+ * "idle" (the phase quiet) against "materialising" (all others).
  *
- * Not a test: it compares nothing but the pages' status.  It fails if the
- * phase "compact" had no compaction.
+ * It fails if p99 while materialising is above its bound: 20.48 ms, or
+ * AU_BENCH_P99_MS, for one page, twice that for 64; and if the phase "compact" had
+ * no compaction.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,6 +42,9 @@
 #define HOT 128u				/* blocks that stay in memory */
 #define PATCH 3000
 #define COMPACT_MB_S 40
+/* Of p99, on a machine that does nothing else. */
+#define BOUND_US 20480			/* the end of a bucket of AuHist */
+#define BOUND_RUN_FACTOR 2
 
 typedef enum Kind
 {
@@ -58,6 +63,13 @@ typedef struct Reader
 	AuHist		hist;
 	bool		failed;
 } Reader;
+
+/* One page, from memory or not; 64 pages. */
+typedef struct Sum
+{
+	AuHist		page;
+	AuHist		run;
+} Sum;
 
 static double seconds = 3;
 static _Atomic bool stop;
@@ -197,9 +209,9 @@ start_readers(Reader *r)
 	}
 }
 
-/* Bytes that compactions moved during the phase. */
+/* Bytes that compactions moved during the phase; its times are added to sum. */
 static uint64_t
-end_readers(Reader *r, const char *phase)
+end_readers(Reader *r, const char *phase, Sum *sum)
 {
 	static uint64_t before;
 	uint64_t	now,
@@ -216,6 +228,7 @@ end_readers(Reader *r, const char *phase)
 			   (unsigned long) au_hist_quantile_us(&r[k].hist, 990),
 			   (unsigned long) au_hist_quantile_us(&r[k].hist, 999),
 			   (unsigned long) r[k].hist.max_us);
+		au_hist_merge(k == KIND_RUN ? &sum->run : &sum->page, &r[k].hist);
 	}
 	now = compacted();
 	moved = now - before;
@@ -256,9 +269,39 @@ start_node(void)
 	assert_true(tn.pid > 0 && daemon_wait_socket(tn.sock));
 }
 
+/* The line that counts.  false: the bound is broken. */
+static bool
+judge(const char *what, const AuHist *idle, const AuHist *busy, uint64_t bound)
+{
+	uint64_t	idle99 = au_hist_quantile_us(idle, 990);
+	uint64_t	busy99 = au_hist_quantile_us(busy, 990);
+	bool		kept = busy99 <= bound;
+
+	printf("%-10s idle p50 %.2f p99 %.2f max %.2f ms; materialising p50 %.2f p99 %.2f max %.2f ms; "
+		   "bound: p99 <= %.1f ms: %s%s\n",
+		   what, (double) au_hist_quantile_us(idle, 500) / 1000, (double) idle99 / 1000,
+		   (double) idle->max_us / 1000, (double) au_hist_quantile_us(busy, 500) / 1000,
+		   (double) busy99 / 1000, (double) busy->max_us / 1000, (double) bound / 1000,
+		   kept ? "kept" : "BROKEN",
+		   !kept && idle99 > bound ? " (idle, too: this machine is busy with something else)" : "");
+	return kept;
+}
+
+static uint64_t
+page_bound(void)
+{
+	const char *ms = getenv("AU_BENCH_P99_MS");
+
+	return ms != NULL ? (uint64_t) (atof(ms) * 1000) : BOUND_US;
+}
+
 static void
 bench(void **state)
 {
+	static Sum	idle,
+				busy;
+	uint64_t	bound = page_bound();
+	bool		kept;
 	Reader		readers[KINDS];
 	AuMsgHelloOk hello;
 	AuMsgTermOk t;
@@ -285,7 +328,7 @@ bench(void **state)
 		   "p999", "longest");
 	start_readers(readers);
 	usleep((useconds_t) (seconds * 1e6));
-	(void) end_readers(readers, "quiet");
+	(void) end_readers(readers, "quiet", &idle);
 
 	from = end;
 	add_log((uint32_t) (seconds * 20000));
@@ -294,7 +337,7 @@ bench(void **state)
 	start = now_us();
 	ship(&w, t.term, from, end);
 	start = now_us() - start;
-	(void) end_readers(readers, "ingest");
+	(void) end_readers(readers, "ingest", &busy);
 	printf("%-8s %.0f MB/s of log\n", "ingest", (double) (end - from) / (double) start);
 
 	from = end;
@@ -302,13 +345,18 @@ bench(void **state)
 	end = walmake_pos(&tn.wal);
 	start_readers(readers);
 	ship_slowly(&w, t.term, from, end);
-	assert_true(end_readers(readers, "compact") > 0);
+	assert_true(end_readers(readers, "compact", &busy) > 0);
 	start_readers(readers);
 	sleep(1);
-	(void) end_readers(readers, "after");
+	(void) end_readers(readers, "after", &busy);
 	print_steps();
 	client_close(&w);
 	assert_int_equal(testnode_end(SIGTERM), 0);
+	printf("\n");
+	kept = judge("one page:", &idle.page, &busy.page, bound);
+	kept = judge("64 pages:", &idle.run, &busy.run, bound * BOUND_RUN_FACTOR) && kept;
+	if (!kept)
+		fail_msg("p99 of reads while the node materialises is above its bound");
 }
 
 static int
