@@ -18,6 +18,7 @@ my $seed = $ENV{AURORA_TEST_SEED} || int(rand(1_000_000_000));
 # that is too long for sockets.
 my $dir = PostgreSQL::Test::Utils::tempdir('f');
 $dir = PostgreSQL::Test::Utils::tempdir_short() if length("$dir/planted_theft/3nodes/.s.PGSQL.5432") > 100;
+my ($port) = free_ports(1, 15);		# two for each of up to seven nodes, where nodes have no networks of their own
 my $log_dir = $ENV{TESTLOGDIR} || PostgreSQL::Test::Utils::tempdir();
 
 # (exit code, output) of a campaign.  The whole output, and what a campaign in
@@ -28,7 +29,7 @@ sub campaign
 	my $out = '';
 	IPC::Run::run(
 		[ $python, "$FindBin::Bin/faults/campaign.py", '--work', "$dir/$name",
-			'--bindir', bindir(), '--seed', $seed, @options ],
+			'--bindir', bindir(), '--port', $port, '--seed', $seed, @options ],
 		'<', \undef, '>', \$out, '2>&1');
 	my $rc = $? >> 8;
 	my $prefix = "$log_dir/050_faults_$name";
