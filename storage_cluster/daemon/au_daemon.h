@@ -159,6 +159,8 @@ bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
 void		au_volumes_close(AuDaemon *d);
 void		au_volumes_fill_host(AuNodeHost *h);
 void		au_volumes_read_done(void *daemon, AuPageBatch *batch);
+/* A turn of the loop ends. */
+void		au_volumes_turn(AuDaemon *d);
 /* `dir` is only remembered in opt. */
 void		au_volume_store_options(const AuHostVolume *v, const char *dir, AuPageStoreOptions *opt);
 /* Log and store below v->dir; not AU_OK: v is freed.  With `others`, who keep

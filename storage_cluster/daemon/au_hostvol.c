@@ -626,6 +626,14 @@ au_volumes_read_done(void *daemon, AuPageBatch *batch)
 	au_node_read_done(d->node, batch);
 }
 
+void
+au_volumes_turn(AuDaemon *d)
+{
+	for (AuHostVolume *v = d->volumes; v != NULL; v = v->next)
+		if (v->store != NULL)
+			au_pagestore_turn(v->store);
+}
+
 static AuStatus
 host_store_size(void *ctx, void *vol, const AuRelId *rel, AuLsn lsn, uint32_t *nblocks)
 {

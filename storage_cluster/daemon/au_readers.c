@@ -248,6 +248,7 @@ try_here(AuReaders *r, AuPageBatch *b, AuPageRead *read)
 		return try_cache(r, b, read);
 	r->turn++;
 	r->inlined++;
+	au_pagestore_read_here(read);
 	read_files(b, read, &cost);
 	note_cost(r, b, &cost);
 	return true;

@@ -152,6 +152,7 @@ on_check(uv_check_t *check)
 	uint64_t	wait = au_node_run(d->node);
 
 	au_readers_turn(d->readers);
+	au_volumes_turn(d);
 	if (d->kicked != NULL)
 	{
 		au_sessions_offer(d);

@@ -189,6 +189,13 @@ AuPageRead *au_pagestore_read_begin(AuPageStore *ps, const AuRelId *rel,
  */
 AuStatus	au_pagestore_read_page(AuPageRead *r, uint16_t i, bool cached_only, uint8_t *out);
 const char *au_pagestore_read_error(const AuPageRead *r);
+/* Said before its first page: the owner thread reads all of it before it does
+ * anything else with the store.  Its pages are found with an iterator that is
+ * kept from read to read, until au_pagestore_turn finds it unused. */
+void		au_pagestore_read_here(AuPageRead *r);
+/* The owner thread calls this often, also while nothing is read: files that a
+ * compaction has replaced go only when no iterator has them. */
+void		au_pagestore_turn(AuPageStore *ps);
 /* No page is asked for now: give files back (that may take a while).  Any
  * thread, as read_page. */
 void		au_pagestore_read_rest(AuPageRead *r);

@@ -42,6 +42,7 @@ struct AuPageRead
 	AuLsn		lsn;
 	bool		newest;
 	bool		fills;			/* a run that fills the block cache */
+	bool		here;			/* read by the owner thread, with its iterator */
 	bool		known;			/* the relation is */
 	bool		sized;			/* nblocks is right; else pages[count] is the size */
 	uint32_t	nblocks;		/* of the relation at lsn */
@@ -184,6 +185,20 @@ options_for(const AuPageRead *r, bool cached_only)
 	return r->fills ? r->ps->filling_run_options : r->ps->run_options;
 }
 
+/* With ps->own's iterator, if it has one that will do.  What it does not see,
+ * because that was written since, is in a generation still: ps->own's contract. */
+static void
+use(AuPageRead *r, const rocksdb_readoptions_t *options)
+{
+	AuReadCtx  *own = &r->ps->own;
+
+	au_rc_use(&r->ctx, options);
+	if (!r->here || options != r->ps->read_options || own->options != options)
+		return;
+	r->ctx.iter = own->iter;
+	own->iter = NULL;
+}
+
 /* Into r->ctx.refs; release afterwards. */
 static AuStatus
 collect(AuPageRead *r, uint16_t i, AuCollect *what)
@@ -242,7 +257,7 @@ au_pagestore_read_page(AuPageRead *r, uint16_t i, bool cached_only, uint8_t *out
 	if (!r->known)
 		return AU_NOT_FOUND;
 	if (r->ctx.options != options)
-		au_rc_use(&r->ctx, options);
+		use(r, options);
 	if (!r->sized)
 	{
 		status = find_size(r);
@@ -264,9 +279,36 @@ au_pagestore_read_page(AuPageRead *r, uint16_t i, bool cached_only, uint8_t *out
 }
 
 void
+au_pagestore_read_here(AuPageRead *r)
+{
+	assert(r->ctx.iter == NULL && r->count < AU_READ_RUN_BLOCKS);
+	r->here = true;
+}
+
+void
 au_pagestore_read_rest(AuPageRead *r)
 {
+	AuPageStore *ps = r->ps;
+
+	if (r->here && r->ctx.iter != NULL && r->ctx.options == ps->read_options &&
+		ps->own_reads++ < AU_READ_KEPT_MAX)
+	{
+		au_rc_use(&ps->own, ps->read_options);
+		ps->own.iter = r->ctx.iter;
+		r->ctx.iter = NULL;
+		ps->own_used = true;
+	}
+	else if (r->here)
+		ps->own_reads = 0;
 	au_rc_use(&r->ctx, NULL);
+}
+
+void
+au_pagestore_turn(AuPageStore *ps)
+{
+	if (!ps->own_used && ps->own.iter != NULL)
+		au_ps_drop_iter(ps);
+	ps->own_used = false;
 }
 
 const char *

@@ -135,6 +135,10 @@ au_chain_units(uint32_t len)
 #define AU_READ_BYTES_LONG (32 * 1024)
 #define AU_READ_BUNDLES_LONG 8
 
+/* So many reads with one iterator: what has become of the files meanwhile is
+ * seen by the next, and these can go. */
+#define AU_READ_KEPT_MAX 256
+
 /* A read that needs more than this is refused (never seen in practice). */
 #define AU_READ_SCRATCH_MAX ((size_t) 256 << 20)
 
@@ -331,6 +335,8 @@ struct AuPageStore
 
 	AuReadCtx	own;			/* of the owner thread; iter is dropped after any
 								 * write, and does not outlive a slice of log */
+	uint32_t	own_reads;		/* batches that own.iter was used for */
+	bool		own_used;		/* ... in this turn */
 
 	AuScrubPlace scrub_place;
 	char		scrub_problem[AU_SCRUB_TEXT];

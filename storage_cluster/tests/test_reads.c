@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -224,6 +225,95 @@ test_cached_only(void **state)
 	testdir_remove(dir);
 }
 
+static int
+table_files(void)
+{
+	DIR		   *d = opendir(dir);
+	struct dirent *e;
+	int			n = 0;
+
+	assert_non_null(d);
+	while ((e = readdir(d)) != NULL)
+		n += strstr(e->d_name, ".sst") != NULL;
+	closedir(d);
+	return n;
+}
+
+static void
+read_here(AuPageStore *ps, uint32_t blk, int i)
+{
+	AuPageRead *r = au_pagestore_read_begin(ps, &history_rel, &blk, 1, history_lsn(i), true);
+
+	assert_non_null(r);
+	au_pagestore_read_here(r);
+	assert_int_equal(compare_page(r, 0, blk, i, false), AU_OK);
+	au_pagestore_read_rest(r);
+	au_pagestore_read_end(r);
+}
+
+static void
+read_all_here(AuPageStore *ps, int i)
+{
+	for (uint32_t b = 0; b < HISTORY_BLOCKS; b++)
+		read_here(ps, b, i);
+}
+
+/* A read here, a compaction that replaces files, which the read's iterator keeps;
+ * then nothing is read.  Have files gone because of that? */
+static bool
+files_go(AuPageStore *ps, int *n)
+{
+	int			kept,
+				left;
+
+	for (int k = 0; k < 6; k++, ++*n)
+	{
+		history_change(ps, *n, model);
+		teststore_write(ps, history_lsn(*n), true);
+		read_here(ps, history_block[*n], *n);
+	}
+	usleep(20000);
+	au_pagestore_turn(ps);
+	kept = table_files();
+	au_pagestore_turn(ps);
+	left = table_files();
+	return left < kept;
+}
+
+/* The owner thread's reads keep their iterator, but not once there are no reads
+ * any more; what is written is seen at once. */
+static void
+test_here(void **state)
+{
+	AuPageStore *ps;
+	char		err[512];
+	int			n = 0;
+
+	(void) state;
+	start();
+	ps = teststore_open(dir, 7, HISTORY_START, (uint64_t) 1 << 30);
+	for (; n < 500; n++)
+	{
+		history_change(ps, n, model);
+		read_all_here(ps, n);
+		if (n % 10 != 0)
+			continue;
+		/* what an iterator of before the write does not see is in memory
+		 * until there is another */
+		assert_true(au_pagestore_freeze(ps, history_lsn(n), history_lsn(n)));
+		read_all_here(ps, n);
+		assert_int_equal(au_pagestore_write(ps, n % 20 == 0, err, sizeof(err)), AU_OK);
+		read_all_here(ps, n);
+		au_pagestore_written(ps, AU_OK);
+		read_all_here(ps, n);
+	}
+	teststore_write(ps, history_lsn(n - 1), true);
+	while (!files_go(ps, &n))
+		assert_true(n < HISTORY_RECORDS - 10);
+	au_pagestore_close(ps);
+	testdir_remove(dir);
+}
+
 /* ---- many threads ----------------------------------------------------- */
 
 typedef struct Batch
@@ -315,7 +405,8 @@ collect(bool wait)
 	return n;
 }
 
-static void
+/* false: read here already. */
+static bool
 hand_out(AuPageStore *ps, int n)
 {
 	Batch	   *b = calloc(1, sizeof(*b));
@@ -333,11 +424,24 @@ hand_out(AuPageStore *ps, int n)
 	b->read = au_pagestore_read_begin(ps, &history_rel, b->blocks, b->nblocks,
 									  history_lsn(b->as_of), b->as_of == n - 1);
 	assert_non_null(b->read);
+	if (b->nblocks < 8 && rand() % 3 == 0)	/* no run */
+	{
+		au_pagestore_read_here(b->read);
+		for (uint16_t k = 0; k < b->nblocks; k++)
+			assert_true(right(b, k));
+		au_pagestore_read_rest(b->read);
+		au_pagestore_read_end(b->read);
+		free(b);
+		if (rand() % 4 == 0)
+			au_pagestore_turn(ps);
+		return false;
+	}
 	pthread_mutex_lock(&pool.lock);
 	b->next = pool.todo;
 	pool.todo = b;
 	pthread_cond_broadcast(&pool.changed);
 	pthread_mutex_unlock(&pool.lock);
+	return true;
 }
 
 typedef struct Write
@@ -402,10 +506,7 @@ test_threads(void **state)
 			history_change(w.ps, n++, model);
 		under_way -= collect(under_way == BATCHES);
 		while (under_way < BATCHES && rand() % 4 != 0)
-		{
-			hand_out(w.ps, n);
-			under_way++;
-		}
+			under_way += hand_out(w.ps, n);
 		if (w.running && (w.ended || n - w.since > WRITE_RECORDS))
 		{
 			end_write(&w);
@@ -455,6 +556,7 @@ main(void)
 		cmocka_unit_test(test_batch_keeps_its_lsn),
 		cmocka_unit_test(test_images),
 		cmocka_unit_test(test_cached_only),
+		cmocka_unit_test(test_here),
 		cmocka_unit_test(test_threads),
 	};
 
