@@ -50,7 +50,7 @@ my ($status) = run_command([ bindir() . '/auroractl', '--socket',
 like($status, qr/landing log\s.* on pmem /, 'auroractl tells');
 
 my $kills = $ENV{AURORA_TEST_KILLS} // 6;
-my $load = start_load($node, clients => 6, seconds => 3 + 2 * $kills);
+my $load = start_load($node, clients => 6, seconds => 120);
 my $pid = wait_for_daemon($node);
 for (1 .. $kills)
 {
@@ -58,7 +58,8 @@ for (1 .. $kills)
 	kill_quietly(9, $pid);
 	$pid = wait_for_daemon($node, not => $pid);
 }
-my ($rc, $acked) = wait_load($load);
+sleep 1;
+my ($rc, $acked) = wait_load($load, end => 1);
 is($rc, 0, 'no transaction failed') or diag ${ $load->{err} };
 cmp_ok($acked, '>', 0, "work was done ($acked transactions)");
 wait_for_daemon($node);
@@ -94,9 +95,7 @@ for my $to ('file', 'pmem')
 $node->stop;
 $node->adjust_conf('postgresql.conf', 'aurora.storaged_options', "''");
 $node->start;
-my $limit = time() + 30;
-sleep 0.2 while time() < $limit && storaged_log() !~ /start with the --log-dir/;
-like(storaged_log(), qr/its landing log is not in .*start with the --log-dir/,
+like_soon(\&storaged_log, qr/its landing log is not in .*start with the --log-dir/,
 	'a log that is not there is an error');
 $node->adjust_conf('postgresql.conf', 'aurora.storaged_options',
 	"'--landing pmem --log-dir $log_dir'");
