@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use AuroraTest;
+use IO::Select;
 use IO::Socket::INET;
 use IO::Socket::UNIX;
 use IPC::Run ();
@@ -175,6 +176,61 @@ sub metric
 	my ($i, $name) = @_;
 	return metrics($i) =~ /^aurora_storaged_${name}_total (\d+)$/m ? $1 : undef;
 }
+
+# Who connects to the port that is returned speaks to node i; what it says is
+# kept in $dir/said.N, a file for each connection.
+my $relay;
+sub relay_to
+{
+	my ($i) = @_;
+	my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 8) or die "no port: $!";
+	$relay = fork() // die "fork: $!";
+	return $listener->sockport() if $relay;
+	my (%other, %file, $n);
+	my $all = IO::Select->new($listener);
+	while (1)
+	{
+		foreach my $s ($all->can_read())
+		{
+			if ($s == $listener)
+			{
+				my $from = $listener->accept() or next;
+				my $to = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port[$i]) or next;
+				@other{ $from, $to } = ($to, $from);
+				open($file{$from}, '>:raw', sprintf('%s/said.%d', $dir, ++$n)) or die;
+				$file{$from}->autoflush(1);
+				$all->add($from, $to);
+			}
+			elsif (sysread($s, my $bytes, 65536))
+			{
+				print { $file{$s} } $bytes if $file{$s};
+				$other{$s}->syswrite($bytes);
+			}
+			else
+			{
+				$all->remove($s, $other{$s});
+				$_->close() foreach $other{$s}, $s;
+			}
+		}
+	}
+}
+
+# What node i answers to these bytes, until it says what is expected.
+sub say_to
+{
+	my ($i, $bytes, $expected) = @_;
+	my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port[$i]) or die "node $i: $!";
+	my ($answer, $limit) = ('', time() + 60);
+	$s->syswrite($bytes);
+	while ($answer !~ $expected && time() < $limit)
+	{
+		next unless IO::Select->new($s)->can_read(0.5);
+		last unless $s->sysread($answer, 65536, length $answer);
+	}
+	return $answer;
+}
+
+END { kill('KILL', $relay) if $relay; }
 
 sub voters { return scalar grep { $_->{voter} } @{ $_[0]{nodes} }; }
 sub at_rest { return $_[0]{slices_moving} == 0 && !grep { $_->{state} eq 'joining' } @{ $_[0]{nodes} }; }
@@ -443,7 +499,7 @@ wait_until('two again', [ $left, $standby ], sub { $_[0]{leader} > 0 && node_in(
 
 # ---- one is down, another one drains --------------------------------------
 # Who drains gives its vote to others; half of the votes would decide nothing.
-start_node(5, '--listen', address(5), '--join', address($left), '--zone', 'c');
+start_node(5, '--listen', address(5), '--join', '127.0.0.1:' . relay_to($left), '--zone', 'c');
 @c = wait_until('a third one', [ @all, 5 ], sub { voters($_[0]) == 3 && at_rest($_[0]) });
 my $third = $c[2]{number};
 kill_nodes(5);
@@ -454,6 +510,15 @@ ctl_ok('the cluster still decides', $left, 'node', 'weight', $at{$left}, '110');
 ctl_refused('to remove it would end that', qr/only 1 of 2 nodes would be up|has slices/, $left, 'node', 'remove', $at{$standby});
 ctl_ok('who is down can be given up', $left, 'node', 'remove', $third, '--force');
 wait_until('who drains has done so', \@all, sub { @{ $_[0]{nodes} } == 2 && voters($_[0]) == 1 });
+
+# ---- what a node said when it joined comes once more ------------------------
+kill('KILL', $relay);
+waitpid($relay, 0);
+my @said = grep { /AUVC/ && index($_, address(5)) >= 0 } map { slurp($_) } glob("$dir/said.*");
+cmp_ok(scalar(@said), '>=', 1, 'the node that was removed had asked to join');
+like(say_to($left, $said[0], qr/removed since/), qr/was removed since this one asked to join/,
+	'a copy of that, which was under way for long, is refused');
+is(scalar(@{ cluster_of($left)->{nodes} }), 2, '... and makes no member');
 
 foreach my $i (@all) { $handle[$i]->signal('TERM'); }
 foreach my $i (@all)

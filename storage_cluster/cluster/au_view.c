@@ -319,6 +319,16 @@ rejoin(AuView *v, AuViewNode *known, const AuViewNode *n, bool *changed)
 		plan_moves(v, 0);
 }
 
+/* Of the numbers from there on one was given to a node that is gone. */
+static bool
+gave_up_since(const AuView *v, uint32_t number)
+{
+	for (; number < v->next_number; number++)
+		if (au_view_index(v, number) < 0)
+			return true;
+	return false;
+}
+
 static AuStatus
 apply_join(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t errlen)
 {
@@ -341,6 +351,9 @@ apply_join(AuView *v, const AuViewCommand *c, bool *changed, char *err, size_t e
 			rejoin(v, &v->nodes[i], &c->node, changed);
 			return AU_OK;
 		}
+	if (c->with != 0 && gave_up_since(v, c->with))
+		return au_view_refuse(AU_REFUSED, err, errlen,
+							  "a node was removed since this one asked to join, maybe itself; it asks again with the view as it is now");
 	if (v->nnodes == AU_VIEW_NODES_MAX)
 		return au_view_refuse(AU_FULL, err, errlen, "the cluster has %d nodes already, that is the limit",
 							  AU_VIEW_NODES_MAX);

@@ -177,7 +177,11 @@ typedef enum AuViewCommandType
 	AU_VIEW_INIT = 1,			/* cluster_id, rf; the first command there is */
 	AU_VIEW_JOIN,				/* node: node_id, addresses, zone, weight; again: new addresses.
 								 * number: 0, or the one it has already: refused if the
-								 * cluster has given that up */
+								 * cluster has given that up.  0 and with: the next number
+								 * of a view before it joined; refused if a number from
+								 * there on was given up, for that may have been its own and
+								 * this an old copy of its JOIN.  with 0: not known (logs
+								 * from before it was told) */
 	AU_VIEW_DRAIN,				/* number */
 	AU_VIEW_REMOVE,				/* number; force: also one that is down and not drained,
 								 * if each of its slices has another owner */

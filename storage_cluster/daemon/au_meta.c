@@ -267,17 +267,27 @@ may_begin(const AuMeta *m, char *err, size_t errlen)
 /* ---- asking others for the view --------------------------------------- */
 
 static void
+complain(AuMeta *m, const char *what)
+{
+	if (meta_now() < m->next_complaint)
+		return;
+	m->next_complaint = meta_now() + META_COMPLAIN_MS;
+	au_log(m->d, AU_LOG_WARNING, "could not join the cluster through \"%s\" yet: %s", m->d->config.join, what);
+}
+
+static void
 on_view(void *ctx, const AuFrame *f, const char *why)
 {
 	static AuView v;			/* loop thread only */
 	AuMeta	   *m = ctx;
 	AuMsgView	msg;
 
-	(void) why;
 	m->polling = false;
 	if (f != NULL && au_dec_view(f, &msg) && msg.length > 0 &&
 		au_view_decode(&v, msg.bytes, msg.length))
 		meta_take_view(m, &v);
+	if (m->state == META_JOINING && m->view.cluster_id == 0)
+		complain(m, f == NULL ? why : "it is in no cluster itself");
 }
 
 static void
@@ -331,6 +341,7 @@ meta_join_command(const AuMeta *m)
 
 	j.node.node_id = m->d->node_id;
 	j.node.number = m->number;	/* 0: none yet */
+	j.with = m->number == 0 ? m->view.next_number : 0;
 	snprintf(j.node.address, sizeof(j.node.address), "%s", m->address);
 	snprintf(j.node.meta_address, sizeof(j.node.meta_address), "%s", m->meta_address);
 	if (strlen(c->http) < sizeof(j.node.http))
@@ -340,15 +351,6 @@ meta_join_command(const AuMeta *m)
 			 c->zone[0] != '\0' || self(m) == NULL ? c->zone : self(m)->zone);
 	j.node.weight = (uint16_t) c->weight;
 	return j;
-}
-
-static void
-complain(AuMeta *m, const char *what)
-{
-	if (meta_now() < m->next_complaint)
-		return;
-	m->next_complaint = meta_now() + META_COMPLAIN_MS;
-	au_log(m->d, AU_LOG_WARNING, "could not join the cluster through \"%s\" yet: %s", m->d->config.join, what);
 }
 
 static void
@@ -393,7 +395,8 @@ joining_tick(AuMeta *m, uint64_t now)
 		au_log(m->d, AU_LOG_INFO, "joined the cluster as node %u", m->number);
 		return;
 	}
-	if (m->asking_join || now % 1000 >= META_TICK_MS)
+	/* JOIN says what view it is of */
+	if (m->asking_join || m->view.cluster_id == 0 || now % 1000 >= META_TICK_MS)
 		return;
 	msg.length = (uint32_t) au_view_command_encode(&c, bytes, sizeof(bytes));
 	au_writer_start(&w, frame, sizeof(frame));

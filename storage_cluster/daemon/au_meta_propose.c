@@ -7,7 +7,8 @@
  *                ▲      └──▶ nobody
  *                └── after META_RETRY_MS, until the deadline ── no answer
  *
- * All commands may be repeated: a node that joins again joins once.  What other
+ * All commands may be repeated: a node that joins again joins once, and not any
+ * more after it was removed (AuViewCommand.with).  What other
  * nodes pass on to us is tried once, for they try again themselves.
  */
 #include "daemon/au_meta_int.h"

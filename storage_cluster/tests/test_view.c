@@ -195,6 +195,42 @@ test_join(void **state)
 	refused(&v, view_join(1000, ""), AU_FULL, "64 nodes");
 }
 
+/* A JOIN that is in the log twice, the second time after its node was removed,
+ * makes no member that nobody is. */
+static void
+test_join_again_later(void **state)
+{
+	static AuView v;
+	AuViewCommand join = view_join(4, "");
+
+	(void) state;
+	make_cluster(&v, 3);
+	join.with = v.next_number;
+	apply(&v, join);
+	nothing_new(&v, join);		/* the leader changed meanwhile */
+	apply(&v, view_about(AU_VIEW_DRAIN, 4));
+	for (uint32_t i = 1; i <= 4; i++)
+	{
+		AuViewCommand ready = view_ready(&v, i);
+		bool		changed;
+
+		(void) try(&v, ready, &changed);
+	}
+	apply(&v, view_about(AU_VIEW_REMOVE, 4));
+	refused(&v, join, AU_REFUSED, "was removed since this one asked to join");
+	join = view_join(5, "");	/* nor who may be the one */
+	join.with = 4;
+	refused(&v, join, AU_REFUSED, "it asks again");
+	join.with = v.next_number;	/* it has seen that */
+	apply(&v, join);
+	assert_int_equal(au_view_node_by_id(&v, join.node.node_id)->number, 5);
+	join = view_join(6, "");	/* another one joined, none was removed */
+	join.with = 5;
+	apply(&v, join);
+	join = view_join(4, "");	/* from a log of before `with` */
+	apply(&v, join);
+}
+
 /* Only those who say so of the target as it is now have a slice. */
 static void
 test_ready(void **state)
@@ -921,6 +957,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_init),
 		cmocka_unit_test(test_join),
+		cmocka_unit_test(test_join_again_later),
 		cmocka_unit_test(test_ready),
 		cmocka_unit_test(test_stale_ready),
 		cmocka_unit_test(test_drain_remove),
