@@ -11,7 +11,8 @@
  *            happened.
  *
  * A replica that does not answer, or whose answer does not count, is asked
- * again every KV_RETRY_US until the deadline.
+ * again every KV_RETRY_US until the deadline.  So is, for a GET, a node that the
+ * view has made an owner meanwhile: those that were may count no more.
  */
 #include "cluster/au_kv_int.h"
 
@@ -325,6 +326,19 @@ ask_owners(AuKv *kv, KvTask *t)
 		(void) add_reply(kv, t, owner[i]);
 	for (uint32_t i = 0; kv_task(kv, id) == t && i < t->n && i < owners; i++)
 		send_get(kv, t, &t->replies[i], kv_now(kv));
+}
+
+/* The view is another one than when the GET began. */
+static void
+ask_new_owners(AuKv *kv, KvTask *t, uint64_t now)
+{
+	uint32_t	owner[AU_RF_MAX];
+	uint32_t	owners = kv_owners(kv, t->slice, owner);
+	uint64_t	id = t->id;
+
+	for (uint32_t i = 0; i < t->n && i < owners && kv_task(kv, id) == t && !t->answered; i++)
+		if (!asked_already(t, owner[i]) && t->nreplies < 2 * AU_RF_MAX)
+			send_get(kv, t, add_reply(kv, t, owner[i]), now);
 }
 
 /*
@@ -837,4 +851,6 @@ kv_request_step(AuKv *kv, KvTask *t, uint64_t now)
 		else
 			send_put(kv, t, r, now);
 	}
+	if (kv_task(kv, id) == t && t->type == KV_GET)
+		ask_new_owners(kv, t, now);
 }

@@ -13,6 +13,14 @@
  * in the epoch of our view or a later one: then it knows that we are an owner,
  * and writes that it coordinates from then on come to us.
  *
+ * All of them, not most, since each request chooses its R and W: of a PUT with
+ * W = 1 only the one that was not asked may have the record; who was not asked
+ * may still answer a GET with R = 1 as the owner it was.  And the dots that this
+ * node made for a key when it owned it before may be with that one only: it
+ * would make a newer one that seems to replace them (invariant 3 of au_kv.h).
+ * AU_PLANT_KV_MOST does it, and values are lost with R = W = 2 of 3, too.  One
+ * that is gone for ever is waited for until it is removed from the view.
+ *
  * That knowledge must not be lost in a crash: a view older than the kept epoch is
  * not taken, and nobody fetches from us before ours is kept.
  *
@@ -154,6 +162,8 @@ static bool
 look_whether_complete(AuKv *kv, uint32_t slice)
 {
 	KvSlice    *s = &kv->slices[slice];
+	uint32_t	have = 0;
+	uint32_t	lacking = 0;
 
 	if (!s->owned || s->complete)
 		return false;
@@ -161,12 +171,15 @@ look_whether_complete(AuKv *kv, uint32_t slice)
 	{
 		uint32_t	number = kv->view->nodes[i].number;
 
-		if (number != kv->number && may_have(s, &kv->view->slices[slice], number) &&
-			(s->fetched >> i & 1) == 0)
-			return false;
+		if (number == kv->number || !may_have(s, &kv->view->slices[slice], number))
+			continue;
+		if (s->fetched >> i & 1)
+			have++;
+		else
+			lacking++;
 	}
-	s->complete = true;
-	return true;
+	s->complete = lacking == 0 || (AU_PLANTED(AU_PLANT_KV_MOST) && have > lacking);
+	return s->complete;
 }
 
 bool

@@ -26,6 +26,7 @@ typedef enum AuPlant
 	AU_PLANT_KV_QUORUM,			/* a write counts one replica more than there is */
 	AU_PLANT_KV_COMPARE,		/* the newest write of an actor is not taken for known */
 	AU_PLANT_KV_PURGE,			/* tombstones go when one replica has them */
+	AU_PLANT_KV_MOST,			/* a slice fetched from most of those who may have it is whole */
 	AU_PLANT_MEND_OLD,			/* a new store is copied as of before its position */
 	AU_PLANT_MEND_BLIND			/* of two that differ the own one is taken for wrong */
 } AuPlant;

@@ -27,6 +27,8 @@ static struct
 	uint64_t	now;
 	AuKvOp	   *ops;			/* submitted, oldest first */
 	bool		nomem;
+	uint64_t	asked;			/* bit n: node n was asked for the key, as question `question` */
+	uint64_t	question;
 	uint8_t		answer[4096];	/* the last */
 	size_t		answer_len;
 } T;
@@ -74,14 +76,23 @@ submit(void *ctx, AuKvOp *op)
 	*end = op;
 }
 
+/* It goes out, and nothing comes back by itself. */
 static bool
-send_nothing(void *ctx, uint32_t number, uint8_t *buffer, size_t len)
+send_out(void *ctx, uint32_t number, uint8_t *buffer, size_t len)
 {
+	AuFrame		f;
+	AuMsgKvAsk	m;
+	size_t		used;
+
 	(void) ctx;
-	(void) number;
-	(void) len;
+	assert_int_equal(au_frame_parse(buffer, len, &f, &used), AU_OK);
+	if (f.type == AU_MSG_KV_READ && au_dec_kv_ask(&f, &m) && m.key.len > 0)
+	{
+		T.asked |= UINT64_C(1) << number;
+		T.question = f.id;
+	}
 	free(buffer);
-	return false;
+	return true;
 }
 
 static void
@@ -108,7 +119,7 @@ start(const uint8_t *state, size_t len)
 {
 	AuKvHost	host = {
 		.now_us = now_us,.alloc = alloc,.release = release,.log = say,.submit = submit,
-		.buffer = buffer,.send = send_nothing,.answer = answer
+		.buffer = buffer,.send = send_out,.answer = answer
 	};
 	AuKvOptions opt = {.cluster = true};
 	AuKvExec	x = {.actor = 1,.starts = 1,.serial = 5};
@@ -276,9 +287,9 @@ ask(AuWriter *w, uint8_t role)
 }
 
 static AuStatus
-ask_get(void)
+ask_get(uint8_t replicas)
 {
-	AuMsgKvGet	m = {.r = 1,.n = 1,.key = {1, (const uint8_t *) "k"}};
+	AuMsgKvGet	m = {.r = replicas,.n = replicas,.key = {1, (const uint8_t *) "k"}};
 	uint8_t		memory[256];
 	AuWriter	w;
 
@@ -370,14 +381,14 @@ test_wipe_again(void **state)
 	au_kv_set_view(T.kv, &v, 3);	/* back under another number */
 	assert_int_equal(end_ops(AU_KV_OP_WIPE, AU_IO), 1);
 	assert_int_equal(waiting_ops(AU_KV_OP_WIPE), 0);
-	assert_int_equal(ask_get(), AU_REFUSED);
+	assert_int_equal(ask_get(1), AU_REFUSED);
 	n = wait_ops(10 * SECOND, AU_KV_OP_WIPE, AU_IO);
 	assert_in_range(n, 5, 10);
 	T.nomem = true;
 	assert_int_equal(wait_ops(3 * SECOND, AU_KV_OP_WIPE, AU_OK), 0);
 	T.nomem = false;
 	assert_int_equal(wait_ops(3 * SECOND, AU_KV_OP_WIPE, AU_OK), 1);
-	assert_int_equal(ask_get(), WAITS);
+	assert_int_equal(ask_get(1), WAITS);
 	finish();
 }
 
@@ -393,16 +404,16 @@ test_leave(void **state)
 	start(NULL, 0);
 	au_kv_set_view(T.kv, &v, 1);
 	assert_int_equal(complete(), AU_SLICES);
-	assert_int_equal(ask_get(), AU_OK);
+	assert_int_equal(ask_get(1), AU_OK);
 	au_kv_leave(T.kv, v.cluster_id + 1);	/* another cluster's */
-	assert_int_equal(ask_get(), AU_OK);
+	assert_int_equal(ask_get(1), AU_OK);
 	join(&v, 2);
 	au_kv_set_view(T.kv, &v, 1);
 	assert_int_equal(ask_as_node(AU_MSG_KV_READ, v.epoch), AU_NOT_FOUND);
 	(void) end_ops(AU_KV_OP_STATE, AU_OK);
 
 	au_kv_leave(T.kv, v.cluster_id);
-	assert_int_equal(ask_get(), AU_REFUSED);
+	assert_int_equal(ask_get(1), AU_REFUSED);
 	assert_int_equal(ask_as_node(AU_MSG_KV_READ, v.epoch), AU_MOVED);
 	assert_int_equal(complete(), 0);
 	assert_int_equal(wait_ops(SECOND, AU_KV_OP_OWED, AU_OK), 0);
@@ -412,7 +423,7 @@ test_leave(void **state)
 	join(&back, 3);
 	au_kv_set_view(T.kv, &back, 3);	/* it has joined again */
 	assert_int_equal(wait_ops(SECOND, AU_KV_OP_WIPE, AU_OK), 1);
-	assert_int_equal(ask_get(), WAITS);	/* it has yet to fetch all */
+	assert_int_equal(ask_get(1), WAITS);	/* it has yet to fetch all */
 	finish();
 }
 
@@ -428,7 +439,7 @@ test_left_before(void **state)
 	kept_state(&v, kept, &len);
 	start(kept, len);
 	au_kv_leave(T.kv, v.cluster_id);
-	assert_int_equal(ask_get(), AU_REFUSED);
+	assert_int_equal(ask_get(1), AU_REFUSED);
 	assert_non_null(memmem(T.answer, T.answer_len, "was removed", 11));
 	finish();
 }
@@ -494,6 +505,55 @@ test_state_bytes(void **state)
 	finish();
 }
 
+/* A GET waits for an owner that does not answer, and that the view replaces: the
+ * new one is asked, and its answer counts. */
+static void
+test_get_goes_on(void **state)
+{
+	AuView		v = one_node();
+	AuViewCommand c = view_about(AU_VIEW_DRAIN, 2);
+	AuMsgKvTold told = {.status = AU_NOT_FOUND,.flags = AU_KV_OWNER | AU_KV_SYNCED,
+		.slice = (uint16_t) au_kv_slice((const uint8_t *) "k", 1),.key = {1, (const uint8_t *) "k"}
+	};
+	uint8_t		memory[256];
+	AuFrame		f;
+	size_t		used;
+	AuWriter	w;
+
+	(void) state;
+	start(NULL, 0);
+	au_kv_set_view(T.kv, &v, 1);
+	(void) end_ops(AU_KV_OP_STATE, AU_OK);
+	join(&v, 2);
+	au_kv_set_view(T.kv, &v, 1);
+	au_kv_peer(T.kv, 2, true);
+	(void) end_ops(AU_KV_OP_STATE, AU_OK);
+	assert_int_equal(ask_get(2), WAITS);
+	assert_int_equal(T.asked, 1 << 2);
+	(void) wait_ops(SECOND, AU_KV_OP_STATE, AU_OK);
+	assert_int_equal(T.answer_len, 0);
+
+	join(&v, 3);
+	apply(&v, &c);
+	c = view_ready(&v, 3);
+	apply(&v, &c);
+	T.asked = 0;
+	au_kv_set_view(T.kv, &v, 1);
+	au_kv_peer(T.kv, 3, true);
+	(void) wait_ops(SECOND, AU_KV_OP_STATE, AU_OK);
+	assert_true((T.asked & 1 << 3) != 0);
+	assert_int_equal(T.answer_len, 0);
+	told.epoch = v.epoch;
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_kv_told(&w, AU_MSG_KV_READ_OK, T.question, &told));
+	assert_int_equal(au_frame_parse(w.data, w.len, &f, &used), AU_OK);
+	au_kv_told(T.kv, 3, &f);
+	assert_true(T.answer_len > 0);
+	assert_int_equal(au_frame_parse(T.answer, T.answer_len, &f, &used), AU_OK);
+	assert_int_equal(f.type, AU_MSG_KV_GET_OK);
+	finish();
+}
+
 int
 main(int argc, char **argv)
 {
@@ -504,6 +564,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_leave),
 		cmocka_unit_test(test_left_before),
 		cmocka_unit_test(test_kept_old),
+		cmocka_unit_test(test_get_goes_on),
 		cmocka_unit_test(test_state_bytes),
 		cmocka_unit_test(golden_all_seen),
 	};

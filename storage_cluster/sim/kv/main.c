@@ -5,9 +5,11 @@
 #include "sim/kv/kv_sim.h"
 #include "sim/sim_main.h"
 
-static const char *const plant_names[] = {"none", "kv-early", "kv-quorum", "kv-compare", "kv-purge"};
+static const char *const plant_names[] = {"none", "kv-early", "kv-quorum", "kv-compare", "kv-purge",
+	"kv-most"};
 static const AuPlant plants[] = {
-	AU_PLANT_NONE, AU_PLANT_KV_EARLY, AU_PLANT_KV_QUORUM, AU_PLANT_KV_COMPARE, AU_PLANT_KV_PURGE
+	AU_PLANT_NONE, AU_PLANT_KV_EARLY, AU_PLANT_KV_QUORUM, AU_PLANT_KV_COMPARE, AU_PLANT_KV_PURGE,
+	AU_PLANT_KV_MOST
 };
 
 #define NPLANTS (sizeof(plants) / sizeof(plants[0]))

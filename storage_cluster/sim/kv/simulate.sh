@@ -23,7 +23,7 @@ while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
 	job again "$seed"
 done <"$here/seeds"
-for plant in kv-early kv-quorum kv-compare kv-purge; do
+for plant in kv-early kv-quorum kv-compare kv-purge kv-most; do
 	job "$simulate" --from 1 --seeds 200 --plant $plant
 done
 job "$simulate" --seeds "$seeds"
