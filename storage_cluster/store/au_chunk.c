@@ -99,7 +99,8 @@ au_chunk_parse(const uint8_t *p, size_t len, AuChunk *c, const char **why)
 		if (au_bundle_parse(e.key, e.value, e.len, &b, why) != AU_OK)
 			return AU_CORRUPT;
 		*why = "its versions are out of place";
-		if ((last != NULL && memcmp(last, e.key, AU_KEY_LEN) >= 0) || !in_place(c, &e, &b))
+		if ((last != NULL && memcmp(last, e.key, AU_KEY_LEN) >= 0) || !in_place(c, &e, &b) ||
+			memcmp(e.key, c->next.key, AU_KEY_LEN) > 0)
 			return AU_CORRUPT;
 		last = e.key;
 	}

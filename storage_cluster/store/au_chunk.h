@@ -25,7 +25,8 @@
  * have bundled them otherwise, and can go on there just the same.
  *
  * Invariants:
- *  1. Versions are in the order of keys, between `from` and `next`.
+ *  1. Versions are in the order of keys, between `from` and `next`, whose key
+ *     may be that of the last one: of its page what is below that follows.
  *  2. A version's items are at or below `upto` and below the place's LSN.
  */
 #ifndef AU_CHUNK_H

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "core/au_node_int.h"
 #include "tests/fakenode.h"
 
 static void
@@ -332,9 +333,14 @@ test_timeline_cut(void **state)
 	fn_take_error(&w, AU_REFUSED, "left the old one");
 
 	m.switch_lsn = a;
+	H.node->vols[0]->importing = true;	/* the store is in the hands of another thread */
 	FN_SEND(&w, au_enc_term, 5, &m);
 	fn_run();
-	fn_take_nothing(&w);			/* the store's lower position first */
+	fn_take_nothing(&w);
+	assert_false(H.vol.writing);
+	H.node->vols[0]->importing = false;
+	fn_run();
+	fn_take_nothing(&w);		/* the store's lower position first */
 	assert_true(H.vol.writing && H.vol.write_persist);
 	assert_int_equal(H.vol.frozen_applied, a);
 	assert_int_equal(H.vol.log_end, b);

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "store/au_chunk.h"
 #include "tests/slices.h"
 #include "tests/testdir.h"
 #include "tests/testfixture.h"
@@ -346,6 +347,31 @@ test_killed(void **state)
 	}
 }
 
+/* Versions behind the place where the next chunk begins would be there twice:
+ * bundled otherwise, perhaps, if another store gives that one. */
+static void
+check_beyond(World *w, size_t len)
+{
+	uint8_t    *copy = malloc(len);
+	AuImported	imported;
+	AuChunkEntry first;
+	AuChunk		c;
+	const char *why;
+	size_t		pos = 0;
+	char		err[512];
+
+	assert_non_null(copy);
+	memcpy(copy, w->chunk, len);
+	assert_int_equal(au_chunk_parse(copy, len, &c, &why), AU_OK);
+	assert_true(c.count > 1 && au_chunk_next(&c, &pos, &first));
+	memcpy(c.next.key, first.key, AU_KEY_LEN);
+	assert_int_equal(au_chunk_finish(copy, &c), len);
+	assert_int_equal(au_pagestore_import_write(w->ps, copy, len, &imported, err, sizeof(err)),
+					 AU_CORRUPT);
+	assert_non_null(strstr(err, "out of place"));
+	free(copy);
+}
+
 /* A chunk with any byte changed, or of the wrong place, is not taken. */
 static void
 test_damage(void **state)
@@ -400,6 +426,7 @@ test_damage(void **state)
 													   sl_random(&w.rng, (uint32_t) len), &imported,
 													   err, sizeof(err)), AU_OK);
 	}
+	check_beyond(&w, len);
 	assert_int_equal(au_pagestore_import_write(w.ps, w.chunk, len, &imported, err, sizeof(err)),
 					 AU_OK);
 	au_pagestore_imported(w.ps, &imported);
