@@ -88,4 +88,35 @@ is(stop_daemon('TERM'), 0, 'the daemon ends well');
 IPC::Run::run([ "$bindir/auroractl", 'check', '--dir', "$dir/node" ], '>', \$out, '2>&1');
 is($? >> 8, 0, 'auroractl check finds nothing wrong') or diag $out;
 note $out;
+
+# ---- a name server that is away holds nobody up for long
+SKIP:
+{
+	my $shim = "$dir/resolver_shim.so";
+	skip 'no compiler', 3 unless system('cc', '-shared', '-fPIC', '-O1', "$FindBin::Bin/faults/resolver_shim.c",
+		'-o', $shim, '-ldl') == 0;
+	$node->append_conf('postgresql.conf', "aurora.storage_nodes = 'storage.away:$port'\n");
+	{
+		local $ENV{LD_PRELOAD} = $shim;
+		local $ENV{AURORA_RESOLVER_SHIM} = "storage.away:$dir/looked_up";
+		$node->start;
+	}
+	($rc, $out, $err) = $node->psql('postgres',
+		"SELECT pg_backend_pid(); SET statement_timeout = '1s'; SELECT count(*) FROM pgbench_accounts");
+	isnt($rc, 0, 'a node whose name cannot be looked up is not reached');
+	my ($backend) = $out =~ /^(\d+)$/m;
+	my $limit = time() + 60;
+	my @waits;
+	while (time() < $limit)
+	{
+		@waits = map { [split] } split /\n/, slurp("$dir/looked_up") // '';
+		last if (grep { $_->[0] == $backend } @waits) && (grep { $_->[0] != $backend } @waits);
+		sleep 0.1;
+	}
+	ok((grep { $_->[0] == $backend } @waits) && (grep { $_->[0] != $backend } @waits),
+		'the backend has looked it up, and the log shipper');
+	is(scalar(grep { "$_->[1] $_->[2]" ne '1 1' } @waits), 0, '... each for a second, once') or
+		diag join(', ', map { "@$_" } @waits);
+	$node->stop('immediate');
+}
 done_testing();
