@@ -11,7 +11,7 @@ use Test::More;
 
 seed_random();
 my $node = new_node('main', conf => "shared_buffers = 1MB\nautovacuum = off\n");
-my $rows = 60_000;
+my $rows = 40_000;
 
 $node->safe_psql('postgres', <<"SQL");
 CREATE TABLE model (id int PRIMARY KEY, n int NOT NULL) USING heap;
@@ -41,7 +41,7 @@ BEGIN
 END \$\$;
 SQL
 cmp_ok($node->safe_psql('postgres', "SELECT aurora.relation_size('big')"),
-	'>', 40_000_000, 'the table is 40 times the cache');
+	'>', 25_000_000, 'the table is 25 times the cache');
 
 my $differences = <<'SQL';
 SELECT count(*) FROM (SELECT id, n FROM big) b FULL JOIN model m USING (id) WHERE b.n IS DISTINCT FROM m.n
