@@ -20,13 +20,14 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 my @port = free_ports(4);
 my @handle;
 my @address = map { "127.0.0.1:$_" } @port;
+my @options;
 
 sub start_storage
 {
 	foreach my $i (@_)
 	{
 		$handle[$i] = IPC::Run::start(
-			[ bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i] ],
+			[ bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i], @options ],
 			'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
 		die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless wait_listening($address[$i], $handle[$i]);
 	}
@@ -163,6 +164,72 @@ for my $round (1 .. $rounds)
 	check_all($node, 'server killed');
 	all_caught_up('server killed');
 	verify_each('server killed');
+}
+
+# ---- one is away until the others keep no log for it
+# The oldest log that a node has (its files are named so).
+sub oldest_log
+{
+	my ($i) = @_;
+	my ($first) = sort map { m{([0-9A-F]{16})\.log$} ? $1 : () } glob("$dir/node$i/volumes/*/log/*.log");
+	return hex($first // 0);
+}
+
+sub wait_until
+{
+	my ($what, $is) = @_;
+	for (1 .. 600)
+	{
+		return pass($what) if $is->();
+		sleep 0.1;
+	}
+	return fail($what);
+}
+
+{
+	my $made = qr/the page store was made anew from other nodes/;
+	my $load;
+	my $asks = 0;
+	@options = ('--log-keep-mb', 1);
+	signal_storage('KILL', 0 .. 2);
+	start_storage(0 .. 2);
+	all_caught_up('nodes that keep little log');
+	signal_storage('KILL', 2);
+	my $away = sql('SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), \'0/0\')::bigint');
+	sql("SELECT count(pg_logical_emit_message(false, 'aurora', repeat('x', 1000000))) FROM generate_series(1, 220)");
+	$load = start_load($node, clients => 2, seconds => 2);
+	wait_load($load);
+	foreach my $i (0, 1)
+	{
+		wait_until("node $i keeps no log from where node 2 stopped", sub { oldest_log($i) > $away });
+	}
+	$load = start_load($node, clients => 2, seconds => 8);
+	# ... and it is killed in the middle
+	foreach my $kill (1 .. 3)
+	{
+		start_storage(2);
+		wait_until("node 2 is to be made anew ($kill)", sub {
+				my $log = slurp("$dir/daemon2.log");
+				my $n = () = $log =~ /are made anew from theirs/g;
+				return ($n > $asks && ($asks = $n)) || $log =~ $made; });
+		sleep rand(0.4);
+		signal_storage('KILL', 2);
+	}
+	start_storage(2);
+	wait_until('... and is', sub { slurp("$dir/daemon2.log") =~ $made })
+		or diag slurp("$dir/daemon2.log");
+	my ($rc) = wait_load($load);
+	is($rc, 0, '... while no transaction failed') or diag ${ $load->{err} };
+	all_caught_up('node 2 was made anew');
+	ok(!glob("$dir/node2/volumes/*/REBUILT") && oldest_log(2) > $away, '... with a log that begins later');
+	verify_each('node 2 was made anew');
+	# it counts: without it there is no quorum
+	signal_storage('KILL', 0);
+	is($node->psql('postgres', 'INSERT INTO waits VALUES (2)', timeout => 60), 0, '... and counts for commits');
+	check_all($node, 'node 2 was made anew');
+	@options = ();
+	start_storage(0);
+	all_caught_up('node 2 was made anew, all are back');
 }
 
 # ---- lists that are wrong

@@ -61,6 +61,10 @@ au_node_new(const AuNodeHost *host, const AuNodeOptions *options)
 	memset(n, 0, sizeof(*n));
 	n->host = *host;
 	n->opt = *options;
+	if (n->opt.keep_bytes == 0)
+		n->opt.keep_bytes = AU_NODE_KEEP_BYTES;
+	if (n->opt.persist_bytes == 0)
+		n->opt.persist_bytes = AU_NODE_PERSIST_BYTES;
 	n->out_max = options->out_bytes_max != 0 && options->out_bytes_max < AU_NODE_OUT_MAX ?
 		options->out_bytes_max : AU_NODE_OUT_MAX;
 	n->conn_out_max = n->out_max / 4 < AU_NODE_CONN_OUT_MAX ? n->out_max / 4 : AU_NODE_CONN_OUT_MAX;

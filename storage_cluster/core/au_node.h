@@ -62,7 +62,8 @@
 /* Log kept below the restart position so that the log of a server that comes
  * back can be compared (AU_PROPOSER_OVERLAP). */
 #define AU_NODE_COMPARE_BYTES ((uint64_t) 128 << 10)
-/* Log kept for other nodes of the group, behind what a quorum holds. */
+/* Log kept for other nodes of the group, behind what a quorum holds, if the
+ * options do not say. */
 #define AU_NODE_KEEP_BYTES ((uint64_t) 1 << 30)
 /* A node that gets nothing from the writer for so long, and knows that there
  * is more, asks others. */
@@ -315,6 +316,8 @@ typedef struct AuNodeOptions
 	uint64_t	sync_rest_us;	/* between two comparisons; 0: AU_NODE_SYNC_REST_US */
 	uint64_t	move_bytes_per_s;	/* slices that come in; 0: as fast as may be */
 	uint64_t	drop_grace_us;	/* 0: AU_NODE_DROP_GRACE_US */
+	uint64_t	keep_bytes;		/* log kept for other nodes; 0: AU_NODE_KEEP_BYTES */
+	uint64_t	persist_bytes;	/* 0: AU_NODE_PERSIST_BYTES */
 } AuNodeOptions;
 
 /* The host table is copied.  NULL: out of memory. */

@@ -32,6 +32,32 @@ typedef struct AuExporting
 	AuExportJob job;
 } AuExporting;
 
+/*
+ * Who begins with our pages begins with an empty log.  So that it has some that
+ * a server can be compared with, before it has all that a writer was elected
+ * with, that begins a little below what the pages need: where a record does.
+ */
+static AuLsn
+compare_from(AuVolume *v, AuLsn restart)
+{
+	const AuNodeHost *h = &v->node->host;
+	AuLsn		from = h->log_start(h->ctx, v->handle);
+	AuLsn		record;
+	uint8_t    *page = v->node->slice;
+	char		ignored[512];
+	size_t		got;
+
+	if (restart > AU_NODE_COMPARE_BYTES && from < restart - AU_NODE_COMPARE_BYTES)
+		from = restart - AU_NODE_COMPARE_BYTES;
+	from += AU_WAL_PAGE_SIZE - 1;
+	for (from -= from % AU_WAL_PAGE_SIZE; from < restart; from += AU_WAL_PAGE_SIZE)
+		if (h->log_read(h->ctx, v->handle, from, page, AU_WAL_PAGE_SIZE, &got, ignored,
+						sizeof(ignored)) == AU_OK &&
+			au_waldecode_first_record(page, got, from, v->meta.segment_size, &record))
+			return record < restart ? record : restart;
+	return restart;
+}
+
 static void
 send_position(AuNode *n, AuConn *c, uint64_t id)
 {
@@ -52,6 +78,7 @@ send_position(AuNode *n, AuConn *c, uint64_t id)
 	m->timeline = v->meta.timeline;
 	m->group = v->meta.group;
 	h->store_position(h->ctx, v->handle, &m->position);
+	m->position.restart = compare_from(v, m->position.restart);
 	if (au_n_reserve(n, c, &w, AU_EXPORT_OK_CAP))
 		au_n_send(n, c, &w, au_enc_export_ok(&w, id, m));
 	h->release(h->ctx, m);

@@ -21,10 +21,13 @@
  * another node.  Then the new one takes its place and the log is applied from
  * its position on.
  *
- * A follower in a cluster that was away for longer than anybody keeps log (its
- * log ends at X) goes the same way.  Its log is exchanged, too, for an empty one
- * that begins at the new store's restart position R > X: what lies below R was
- * held by a quorum, and is the same everywhere.
+ * A node that was away for longer than anybody keeps log (its log ends at X) goes
+ * the same way.  Its log is exchanged, too, for an empty one that begins at the
+ * new store's restart position R > X: what lies below R was held by a quorum,
+ * and is the same everywhere.  That is sound for one that votes, too: it is as
+ * if it had cut off what no quorum is known to hold, had taken log up to R, and
+ * had trimmed it, all at once.  Its promise, history and group stay, and what it
+ * says of its log only grows (docs/decisions/0006-log-quorum.md).
  *
  * Invariants:
  *  1. One volume's store is made anew by one import at a time, at a bounded
@@ -82,15 +85,13 @@ begin(AuVolume *v, uint64_t now, const char *why)
 	snprintf(m->why, sizeof(m->why), "%s", why);
 }
 
-/* Only where this node has no vote: what a member claims of its log counts. */
 void
 au_md_log_gone(AuVolume *v)
 {
 	AuMend	   *m = &v->mend;
 	uint64_t	now = v->node->host.now_us(v->node->host.ctx);
 
-	if (m->stage != AU_MEND_WELL || now < m->at || !v->node->in_cluster || !mendable(v) ||
-		!au_o_follows(v) || v->store_closed)
+	if (m->stage != AU_MEND_WELL || now < m->at || !mendable(v) || v->store_closed)
 		return;
 	begin(v, now, "it is older than the log that other nodes keep");
 	m->behind = true;
@@ -331,13 +332,12 @@ au_node_mended(AuNode *n, void *handle, AuStatus status, const char *err)
 
 /*
  * Where the log is to begin anew, with the new store; 0: it stays.  A quorum held
- * all that is below, and this node holds nothing above.
+ * all that is below, and this node holds, and has acknowledged, nothing above.
  */
 static AuLsn
 log_to_begin(const AuVolume *v)
 {
-	return v->node->in_cluster && au_o_follows(v) && au_p_log_gone(v) != NULL &&
-		v->mend.restart > au_v_received(v) ? v->mend.restart : 0;
+	return au_p_log_gone(v) != NULL && v->mend.restart > au_v_received(v) ? v->mend.restart : 0;
 }
 
 /* Somebody gave log after all: nothing is to be made anew. */

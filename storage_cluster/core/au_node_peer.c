@@ -112,7 +112,7 @@ au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f)
 				   "volume %" PRIu64 " is not on this node", c->system_identifier);
 	else if (m.lsn < n->host.log_start(n->host.ctx, v->handle))
 		au_n_error(n, c, f->id, AU_GONE,
-				   "Rebuild the node that asks: remove its directory and let it join again.",
+				   "The node that asks makes its pages and its log anew from other nodes.",
 				   "log at %X/%X is no longer kept, only from %X/%X on", AU_LSN_ARGS(m.lsn),
 				   AU_LSN_ARGS(n->host.log_start(n->host.ctx, v->handle)));
 	else if (m.wait_ms > 0 && m.lsn >= limit_for(v, &m) && !c->waits_log &&
@@ -203,10 +203,8 @@ note_gone(AuVolume *v, const AuConn *c, const AuMsgError *e)
 	v->gone_at = au_v_received(v);
 	snprintf(v->gone_why, sizeof(v->gone_why),
 			 "this node was away for longer than the others keep log; %s: %.250s",
-			 !v->node->in_cluster ? "it cannot catch up, and needs a newer copy of its directory" :
-			 au_o_follows(v) ? "its pages and its log are made anew from theirs" :
-			 "have another one take its place in the log group (auroractl group replace), then it is made anew by itself",
-			 e->message);
+			 v->node->host.mend_begin == NULL ? "it cannot catch up, and needs a newer copy of its directory" :
+			 "its pages and its log are made anew from theirs", e->message);
 	au_n_log(v->node, AU_LOG_WARNING, "volume %" PRIu64 ": no log from %s: %s",
 			 v->meta.system_identifier, c->name, e->message);
 }
@@ -346,6 +344,7 @@ answer(AuNode *n, AuConn *c, const AuFrame *f)
 	AuMsgError	e;
 	uint64_t	now = n->host.now_us(n->host.ctx);
 	bool		useful = false;
+	bool		gone = false;
 
 	v->peer_asked = false;
 	if (f->type == AU_MSG_HELLO_OK && au_dec_hello_ok(f, &ok))
@@ -354,15 +353,19 @@ answer(AuNode *n, AuConn *c, const AuFrame *f)
 		useful = take_log(v, &log);
 	else if (f->type == AU_MSG_ERROR && au_dec_error(f, &e))
 	{
-		if (e.status == AU_GONE)
+		gone = e.status == AU_GONE;
+		if (gone)
 			note_gone(v, c, &e);
 		else
 			au_n_log(n, AU_LOG_WARNING, "volume %" PRIu64 ": no log from %s: %s",
 					 v->meta.system_identifier, c->name, e.message);
 	}
 	/* The next question is asked by au_p_run.  One that waited for log in vain
-	 * has taken its time; other trouble calls for a pause. */
-	v->peer_retry_at = now + (f->type == AU_MSG_LOG && v->peer_waits ? 0 : AU_NODE_RETRY_US);
+	 * has taken its time; that log is gone here is no trouble, while not all
+	 * have said so; other trouble calls for a pause. */
+	v->peer_retry_at = now + (f->type == AU_MSG_LOG && v->peer_waits ? 0 :
+							  gone && au_p_log_gone(v) == NULL ? AU_NODE_STARVED_US :
+							  AU_NODE_RETRY_US);
 	if (!useful)
 		au_n_close(n, c);
 	else if (f->type == AU_MSG_LOG)

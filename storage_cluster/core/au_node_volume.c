@@ -169,16 +169,22 @@ au_v_start_closed(AuVolume *v, const char *why)
 /* ---- appending -------------------------------------------------------- */
 
 static void
-send_ack(AuVolume *v, AuConn *c, uint64_t id)
+send_positions(AuVolume *v, AuConn *c, uint64_t id, AuLsn received, AuLsn durable)
 {
 	AuMsgAppendOk ok = {
-		.term = v->meta.term,.received_lsn = au_v_received(v),
-		.durable_lsn = au_v_durable(v),.applied_lsn = v->applied
+		.term = v->meta.term,.received_lsn = received,.durable_lsn = durable,
+		.applied_lsn = v->applied
 	};
 	AuWriter	w;
 
 	if (au_n_reserve(v->node, c, &w, AU_WIRE_HEADER + 64))
 		au_n_send(v->node, c, &w, au_enc_append_ok(&w, id, &ok));
+}
+
+static void
+send_ack(AuVolume *v, AuConn *c, uint64_t id)
+{
+	send_positions(v, c, id, au_v_received(v), au_v_durable(v));
 }
 
 /* Acknowledge the newest append that is durable, and with it those before. */
@@ -330,6 +336,11 @@ au_v_append(AuVolume *v, AuConn *c, uint64_t id, const AuMsgAppend *m)
 {
 	AuLsn		end = m->lsn + m->length;
 
+	if (AU_PLANTED(AU_PLANT_BEHIND_COUNTS) && v->mend.behind && end > au_v_received(v))
+	{
+		send_positions(v, c, id, end, end);
+		return;
+	}
 	if (!append_allowed(v, c, id, m))
 		return;
 	v->stats.appends++;
@@ -562,7 +573,7 @@ trim(AuVolume *v)
 	 * have missed it. */
 	keep = v->meta.group.n > 1 || v->meta.group.epoch > 0 ||
 		(v->node->view != NULL && v->node->view->nnodes > 1) ?
-		AU_NODE_KEEP_BYTES : AU_NODE_COMPARE_BYTES;
+		v->node->opt.keep_bytes : AU_NODE_COMPARE_BYTES;
 	restart = restart < keep ? 0 : restart - keep;
 	if (v->syncing || restart <= v->trimmed)
 		return;
@@ -703,7 +714,7 @@ persist_if_due(AuVolume *v, uint64_t now, uint64_t *wait)
 	h->store_persisted(h->ctx, v->handle, &applied, &restart);
 	if (v->applied <= applied)
 		return;
-	if (v->applied - applied < AU_NODE_PERSIST_BYTES && age < every && !v->node->stopping)
+	if (v->applied - applied < v->node->opt.persist_bytes && age < every && !v->node->stopping)
 	{
 		*wait = every - age < *wait ? every - age : *wait;
 		return;

@@ -28,7 +28,8 @@ typedef enum AuPlant
 	AU_PLANT_KV_PURGE,			/* tombstones go when one replica has them */
 	AU_PLANT_KV_MOST,			/* a slice fetched from most of those who may have it is whole */
 	AU_PLANT_MEND_OLD,			/* a new store is copied as of before its position */
-	AU_PLANT_MEND_BLIND			/* of two that differ the own one is taken for wrong */
+	AU_PLANT_MEND_BLIND,		/* of two that differ the own one is taken for wrong */
+	AU_PLANT_BEHIND_COUNTS		/* a node that is made anew acknowledges log it has not got */
 } AuPlant;
 
 #ifdef AU_PLANTS

@@ -40,7 +40,7 @@
 #include "common/au_crc32c.h"
 #include "core/au_walrecord.h"
 
-#define WAL_PAGE_SIZE 8192u
+#define WAL_PAGE_SIZE AU_WAL_PAGE_SIZE
 #define PAGE_HEADER_SHORT 24u
 #define PAGE_HEADER_LONG 40u
 
@@ -133,9 +133,9 @@ au_waldecode_free(AuWalDecode *d)
 }
 
 static uint32_t
-page_header_size(const AuWalDecode *d, AuLsn page)
+page_header_size(uint32_t segment_size, AuLsn page)
 {
-	return (page & (d->segment_size - 1)) == 0 ?
+	return (page & (segment_size - 1)) == 0 ?
 		PAGE_HEADER_LONG : PAGE_HEADER_SHORT;
 }
 
@@ -165,8 +165,8 @@ au_waldecode_start(AuWalDecode *d, AuLsn lsn, uint32_t segment_size)
 		return;
 	}
 	/* In the middle of a page header: what is left of it says nothing. */
-	if (offset > 0 && offset < page_header_size(d, lsn - offset))
-		d->skip_to = lsn - offset + page_header_size(d, lsn - offset);
+	if (offset > 0 && offset < page_header_size(d->segment_size, lsn - offset))
+		d->skip_to = lsn - offset + page_header_size(d->segment_size, lsn - offset);
 }
 
 void
@@ -190,6 +190,28 @@ au_waldecode_restart_lsn(const AuWalDecode *d)
 	if (d->switch_lsn != 0)
 		return d->switch_lsn;
 	return d->pos - d->header_have;
+}
+
+bool
+au_waldecode_first_record(const uint8_t *bytes, size_t len, AuLsn at, uint32_t segment_size,
+						  AuLsn *record)
+{
+	uint64_t	offset = page_header_size(segment_size, at);
+	uint16_t	info;
+
+	if (len < offset || at % WAL_PAGE_SIZE != 0 || au_get_u64(bytes + XLP_PAGEADDR) != at ||
+		au_wal_version_find(au_get_u16(bytes + XLP_MAGIC)) == NULL)
+		return false;
+	info = au_get_u16(bytes + XLP_INFO);
+	if ((info & ~XLP_ALL_FLAGS) || (offset == PAGE_HEADER_LONG) != ((info & XLP_IS_LONG) != 0))
+		return false;
+	if (info & XLP_IS_CONTRECORD)
+		offset += align8(au_get_u32(bytes + XLP_REM_LEN));
+	/* Nothing follows an XLOG_SWITCH that ends here. */
+	if (offset + 4 > len || au_get_u32(bytes + offset) < AU_WAL_RECORD_HEADER)
+		return false;
+	*record = at + offset;
+	return true;
 }
 
 const char *
@@ -273,7 +295,7 @@ static AuStatus
 feed_header(AuWalDecode *d, const uint8_t *bytes, size_t len, size_t *used)
 {
 	AuLsn		page = d->pos - d->header_have;
-	uint32_t	need = page_header_size(d, page);
+	uint32_t	need = page_header_size(d->segment_size, page);
 	size_t		n = need - d->header_have;
 	const char *why;
 

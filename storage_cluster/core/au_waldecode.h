@@ -26,6 +26,7 @@
 
 #define AU_WAL_RECORD_MAX (1020u * 1024 * 1024 + 65536)	/* PostgreSQL's own limit */
 #define AU_WAL_BLOCKS_MAX 33
+#define AU_WAL_PAGE_SIZE 8192u
 
 typedef struct AuWalBlock
 {
@@ -114,6 +115,15 @@ AuLsn		au_waldecode_position(const AuWalDecode *d);
  * not yet over; it is handed on again then), or the position between
  * records. */
 AuLsn		au_waldecode_restart_lsn(const AuWalDecode *d);
+
+/*
+ * Where the first record that begins on a page does, a position for
+ * au_waldecode_start; bytes are the first len of the page at `at`.  false: none
+ * does, too few bytes tell, or it is no page of WAL (as those that an
+ * XLOG_SWITCH leaves).
+ */
+bool		au_waldecode_first_record(const uint8_t *bytes, size_t len, AuLsn at,
+									  uint32_t segment_size, AuLsn *record);
 
 /* "" or the reason for AU_CORRUPT and AU_UNSUPPORTED, with LSN. */
 const char *au_waldecode_error(const AuWalDecode *d);

@@ -50,6 +50,8 @@ static const Option options[] = {
 	"... and time before the newest commit, whichever is more (default 0: none)"},
 	{"hold-limit-mb", MEGABYTES, offsetof(AuConfig, hold_limit_mb), 0, 0, "MB",
 	"log that a reader's hold may keep; 0: any (default 4096)"},
+	{"log-keep-mb", MEGABYTES, offsetof(AuConfig, log_keep_mb), 0, 1, "MB",
+	"log kept for other nodes, behind what the page store has (default 1024)"},
 	{"disk-reserve-mb", MEGABYTES, offsetof(AuConfig, disk_reserve_mb), 0, 0, "MB",
 	"take no more log when less of the disk is free (default 64)"},
 	{"disk-limit", MEGABYTES, offsetof(AuConfig, disk_limit_mb), 0, 0, "MB",
@@ -370,6 +372,7 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	c->memory_mb = 256;
 	c->retention_mb = 1024;
 	c->hold_limit_mb = 4096;
+	c->log_keep_mb = 1024;
 	c->disk_reserve_mb = 64;
 	c->scrub_mb_per_s = 4;
 	c->move_mb_per_s = 64;

@@ -30,6 +30,7 @@ typedef struct AuConfig
 	uint64_t	retention_mb;
 	uint64_t	retention_seconds;
 	uint64_t	hold_limit_mb;
+	uint64_t	log_keep_mb;
 	uint64_t	disk_reserve_mb;
 	uint64_t	disk_limit_mb;	/* 0: none */
 	uint64_t	scrub_mb_per_s;

@@ -208,6 +208,7 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 	AuNodeOptions opt = {
 		.node_id = d->node_id,.single_volume = d->config.single_volume,.alone = true,
 		.hold_limit_bytes = d->config.hold_limit_mb * 1024 * 1024,
+		.keep_bytes = d->config.log_keep_mb * 1024 * 1024,
 		.move_bytes_per_s = d->config.move_mb_per_s * 1024 * 1024,
 		.drop_grace_us = d->config.slice_grace_seconds * 1000000,
 		.mend_bytes_per_s = d->config.repair_mb_per_s * 1024 * 1024,

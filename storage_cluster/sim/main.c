@@ -4,6 +4,7 @@
  * in sim_main.h, and
  *
  *   [--seconds S] [--groups always|never] [--repair always|never]
+ *   [--behind always|never]
  */
 #include "sim/sim.h"
 #include "sim/sim_main.h"
@@ -27,6 +28,7 @@ add(const SimFigures *f)
 	sum.regroups += f->regroups;
 	sum.spoiled += f->spoiled;
 	sum.repairs += f->repairs;
+	sum.remade += f->remade;
 }
 
 static bool
@@ -68,6 +70,8 @@ option(void *ctx, const char *name, const char *value)
 		opt.groups = when(value);
 	else if (strcmp(name, "--repair") == 0)
 		opt.repair = when(value);
+	else if (strcmp(name, "--behind") == 0)
+		opt.behind = when(value);
 	else if (strcmp(name, "--seconds") == 0)
 		opt.fault_us = strtoull(value, NULL, 10) * 1000000;
 	else
@@ -89,9 +93,9 @@ main(int argc, char **argv)
 		   " records acknowledged, %" PRIu64 " pages read, %" PRIu64 " promises, %" PRIu64
 		   " logs cut, %" PRIu64 " writers fenced, %" PRIu64 " refused, %" PRIu64
 		   " disks spoiled, %" PRIu64 " noticed, %" PRIu64 " log groups changed, %" PRIu64
-		   " page versions spoiled, %" PRIu64 " stores repaired; %" PRIu64 " seeds failed\n",
+		   " page versions spoiled, %" PRIu64 " stores repaired, %" PRIu64 " nodes left behind made anew; %" PRIu64 " seeds failed\n",
 		   c.seeds, c.from, (double) c.seeds / c.seconds, sum.faults, sum.acked_records, sum.reads,
 		   sum.terms, sum.cuts, sum.fenced, sum.refused, sum.damaged, sum.lost, sum.regroups,
-		   sum.spoiled, sum.repairs, c.failed);
+		   sum.spoiled, sum.repairs, sum.remade, c.failed);
 	return c.failed != 0;
 }

@@ -16,7 +16,7 @@ AuPlant		au_planted;
 const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
 	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once",
-	"no-objection", "gossip-stale", "mend-old", "mend-blind"
+	"no-objection", "gossip-stale", "mend-old", "mend-blind", "behind-counts"
 };
 
 uint64_t
@@ -103,7 +103,7 @@ choose_swarm(Sim *s)
 	s->groups.on = s->opt.plant == SIM_PLANT_OLD_EPOCH || s->opt.plant == SIM_PLANT_TWO_AT_ONCE ||
 		(s->opt.plant == SIM_PLANT_NONE &&
 		 (s->opt.groups > 0 || (s->opt.groups == 0 && (s->opt.seed * UINT64_C(0x9e3779b97f4a7c15)) >> 63)));
-	s->groups.on = s->groups.on && s->opt.repair <= 0;
+	s->groups.on = s->groups.on && s->opt.repair <= 0 && s->opt.behind <= 0;
 	s->repair = s->nnodes > 1 && !s->groups.on &&
 		(s->opt.plant == SIM_PLANT_MEND_OLD || s->opt.plant == SIM_PLANT_MEND_BLIND ||
 		 (s->opt.plant == SIM_PLANT_NONE &&
@@ -113,6 +113,16 @@ choose_swarm(Sim *s)
 		/* one thing that spoils data at a time: a good copy must be left */
 		s->swarm.damage = 0;
 		s->swarm.spoil = 300 + sim_below(s, 2000);
+	}
+	s->behind = s->nnodes > s->quorum && !s->groups.on && !s->repair &&
+		(s->opt.plant == SIM_PLANT_BEHIND_COUNTS ||
+		 (s->opt.plant == SIM_PLANT_NONE &&
+		  (s->opt.behind > 0 || (s->opt.behind == 0 && (s->opt.seed * UINT64_C(0xbf58476d1ce4e5b9)) >> 61 == 0))));
+	if (s->behind)
+	{
+		s->swarm.damage = 0;
+		s->swarm.away = 1500 + sim_below(s, 3000);
+		s->swarm.keep_bytes = (16u << 10) + sim_below(s, 256u << 10);
 	}
 	sim_group_init(s, s->nnodes, s->quorum);
 }
@@ -162,6 +172,14 @@ copy_writer(Sim *s)
 	}
 	if (from != NULL && to != NULL && from->nends > 0 && from->made)
 		sim_writer_copy(to, from);
+}
+
+/* Until the others keep no log for it any more. */
+static void
+send_away(SimNode *n)
+{
+	sim_node_crash(n);
+	n->start_at += sim_below(n->sim, 5000000);
 }
 
 static void
@@ -221,6 +239,11 @@ inject(Sim *s)
 		s->figures.faults++;
 	if (sim_one_in(s, w->spoil) && sim_repair_damage(some_node(s)))
 		s->figures.faults++;
+	if (sim_one_in(s, w->away))
+	{
+		send_away(some_node(s));
+		s->figures.faults++;
+	}
 	if (sim_one_in(s, w->copy))
 	{
 		copy_writer(s);
@@ -330,7 +353,8 @@ sim_run(Sim *s, const SimOptions *opt)
 		opt->plant == SIM_PLANT_NO_OBJECTION ? AU_PLANT_NO_OBJECTION :
 		opt->plant == SIM_PLANT_GOSSIP_STALE ? AU_PLANT_GOSSIP_STALE :
 		opt->plant == SIM_PLANT_MEND_OLD ? AU_PLANT_MEND_OLD :
-		opt->plant == SIM_PLANT_MEND_BLIND ? AU_PLANT_MEND_BLIND : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_MEND_BLIND ? AU_PLANT_MEND_BLIND :
+		opt->plant == SIM_PLANT_BEHIND_COUNTS ? AU_PLANT_BEHIND_COUNTS : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);
@@ -341,13 +365,13 @@ sim_run(Sim *s, const SimOptions *opt)
 	s->writers[0].exists = true;
 	sim_say(s, "seed %llu: %u nodes, quorum %u", (unsigned long long) opt->seed, s->nnodes, s->quorum);
 
-	end = s->now + opt->fault_us;
+	end = s->now + opt->fault_us * (s->behind ? 2 : 1);
 	while (s->now < end && !s->broken)
 		tick(s);
 	if (!s->broken)
 		calm(s);
 	/* a repair that failed is tried again after a while */
-	end = s->now + opt->quiet_us * (s->repair ? 5 : 1);
+	end = s->now + opt->quiet_us * (s->repair || s->behind ? 5 : 1);
 	while (s->now < end && !s->broken && missing != NULL)
 	{
 		for (int i = 0; i < 20 && !s->broken; i++)

@@ -214,6 +214,7 @@ typedef struct SimNode
 	SimStore	fresh;			/* the store that is made anew */
 	AuLsn		fresh_applied;
 	AuLsn		fresh_restart;
+	AuLsn		fresh_log;		/* the log begins here then; 0: it stays */
 	AuPlace		fresh_place;
 	bool		fresh_all;
 	bool		fresh_ready;
@@ -250,8 +251,9 @@ void		sim_node_follow(SimNode *n);
 void		sim_repair_init(SimNode *n);
 void		sim_repair_tick(SimNode *n);
 void		sim_repair_crash(SimNode *n);
-/* The store that was made anew takes the old one's place; false: there is none. */
-bool		sim_repair_switch(SimNode *n);
+/* The store that was made anew takes the old one's place, and an empty log the
+ * old log's, if it is to; AU_IO: there is none; AU_FULL: not now. */
+AuStatus	sim_repair_switch(SimNode *n);
 /* A version goes wrong; false: not now. */
 bool		sim_repair_damage(SimNode *n);
 /* NULL: nothing is damaged, nothing is being repaired. */
@@ -296,6 +298,8 @@ void		sim_disk_wipe(SimNode *n);
 /* The volume comes to be on it, with the log from where another node's pages
  * are replayed from to where they are. */
 bool		sim_disk_adopt(SimNode *n, const AuVolumeMeta *meta, const SimNode *from);
+/* An empty log takes the old one's place; false: not now. */
+bool		sim_disk_relog(SimNode *n, AuLsn start);
 /* More log, durable at once; false: not now. */
 bool		sim_disk_put(SimNode *n, const uint8_t *bytes, size_t len);
 /* Spoil a sector of log that is known to be durable, unless too many nodes
@@ -387,6 +391,7 @@ typedef enum SimPlant
 	SIM_PLANT_GOSSIP_STALE,		/* the opinion heard last counts */
 	SIM_PLANT_MEND_OLD,			/* a repair brings old versions back */
 	SIM_PLANT_MEND_BLIND,		/* a repair takes the damaged copy for the good one */
+	SIM_PLANT_BEHIND_COUNTS,	/* a node left behind counts before it has caught up */
 	SIM_PLANTS
 } SimPlant;
 
@@ -402,6 +407,7 @@ typedef struct SimOptions
 	int			groups;			/* log groups change: 1 always, -1 never, 0 as the
 								 * seed says */
 	int			repair;			/* pages are damaged and repaired: likewise */
+	int			behind;			/* nodes are away until their log is gone: likewise */
 } SimOptions;
 
 /* How often each kind of trouble comes, drawn from the seed: 0 never, else
@@ -421,6 +427,8 @@ typedef struct SimSwarm
 	uint64_t	io_error;
 	uint64_t	damage;
 	uint64_t	spoil;			/* page versions; with repair only */
+	uint64_t	away;			/* a node, for long; with behind only */
+	uint64_t	keep_bytes;		/* log kept for others; 0: as much as ever */
 	uint64_t	twice;
 	uint64_t	copy;
 	bool		clock_skew;
@@ -446,6 +454,7 @@ typedef struct SimFigures
 	uint64_t	regroups;
 	uint64_t	spoiled;		/* page versions */
 	uint64_t	repairs;
+	uint64_t	remade;			/* nodes that were left behind */
 } SimFigures;
 
 struct Sim
@@ -460,6 +469,7 @@ struct Sim
 	SimGroups	groups;
 	bool		quiet;
 	bool		repair;			/* replicas are compared and repaired */
+	bool		behind;			/* little log is kept, and nodes are away for long */
 	uint64_t	end_root;		/* of the digest that all must have in the end */
 	uint64_t	hurt_at;		/* some node was damaged, or being repaired */
 	SimNode		nodes[SIM_NODES_MAX];

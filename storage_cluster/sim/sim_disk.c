@@ -408,6 +408,25 @@ sim_disk_wipe(SimNode *n)
 }
 
 bool
+sim_disk_relog(SimNode *n, AuLsn start)
+{
+	char		err[512];
+
+	if (n->syncing || n->full_until > n->sim->now || n->io_error_until > n->sim->now)
+		return false;
+	if (start <= n->log_end || start > n->fresh_applied)
+		sim_fail(n->sim, "node %d throws log up to %X/%X away for one that begins at %X/%X, with pages as of %X/%X",
+				 n->index, AU_LSN_ARGS(n->log_end), AU_LSN_ARGS(start), AU_LSN_ARGS(n->fresh_applied));
+	(void) use(n);
+	au_landing_close(n->landing);
+	n->landing = NULL;
+	n->written_mark = n->synced_mark = 0;
+	if (make_volume(n, &n->meta, start, err, sizeof(err)) != AU_OK)
+		sim_fail(n->sim, "node %d: no log was made by a disk that is well: %s", n->index, err);
+	return true;
+}
+
+bool
 sim_disk_put(SimNode *n, const uint8_t *bytes, size_t len)
 {
 	char		err[512];

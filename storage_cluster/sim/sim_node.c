@@ -214,10 +214,8 @@ static AuStatus
 store_reopen(void *ctx, void *vol, char *err, size_t errlen)
 {
 	(void) ctx;
-	if (sim_repair_switch(vol))
-		return AU_OK;
 	snprintf(err, errlen, "cannot reopen");
-	return AU_IO;
+	return sim_repair_switch(vol);
 }
 
 static void
@@ -364,7 +362,7 @@ sim_node_init(Sim *s, int index)
 	};
 	n->clock_ahead = s->swarm.clock_skew ? sim_below(s, 1u << 30) : 0;
 	n->clock_permille = s->swarm.clock_skew ? 900 + sim_below(s, 200) : 1000;
-	if (s->repair)
+	if (s->repair || s->behind)
 		sim_repair_init(n);
 	sim_disk_init(n);
 }
@@ -412,7 +410,8 @@ sim_node_start(SimNode *n)
 {
 	AuNodeOptions opt = {
 		.node_id = sim_node_id(n),.alone = true,.mend_bytes_per_s = 64 << 20,
-		.sync_bytes_per_s = n->sim->repair ? 64 << 20 : 0,.sync_rest_us = 500000
+		.sync_bytes_per_s = n->sim->repair ? 64 << 20 : 0,.sync_rest_us = 500000,
+		.keep_bytes = n->sim->swarm.keep_bytes,.persist_bytes = n->sim->swarm.keep_bytes
 	};
 	char		err[512];
 
@@ -554,7 +553,7 @@ sim_node_tick(SimNode *n)
 		return;
 	finish_closes(n);
 	sim_disk_tick(n);
-	if (s->repair)
+	if (s->repair || s->behind)
 		sim_repair_tick(n);
 	if (n->writing && s->now >= n->write_due)
 	{

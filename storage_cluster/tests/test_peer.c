@@ -32,7 +32,9 @@ static struct
 	int			asked_node;		/* of whom */
 	int			logs;			/* GET_LOG so far */
 	bool		uncommitted;	/* no quorum is known to hold it */
+	AuLsn		gone;			/* they keep no log below */
 	AuLsn		upto;			/* position of the others' stores */
+	bool		busy;			/* they do not tell it yet */
 	int			mends;			/* mend_begin so far */
 	int			ended;			/* mend_end */
 	bool		asks_leave;		/* to throw its store away, or gives it back */
@@ -90,11 +92,15 @@ mend_end(void *ctx, void *vol, AuLsn log_start, char *err, size_t errlen)
 {
 	FakeVolume *v = vol;
 
-	assert_int_equal(log_start, 0);
 	(void) ctx;
 	(void) err;
 	(void) errlen;
 	world.ended++;
+	if (log_start != 0)
+	{
+		assert_int_equal(log_start, world.upto);
+		v->log_start = v->log_end = v->log_durable = log_start;
+	}
 	v->persisted_applied = v->persisted_restart = world.upto;
 	return AU_OK;
 }
@@ -222,14 +228,17 @@ answer(FakeConn *c, int node, const AuFrame *f)
 		world.logs++;
 		world.asked_from = get.lsn;
 		world.asked_node = node;
-		give_log(c, node, f->id, &get);
+		if (get.lsn >= world.gone)
+			give_log(c, node, f->id, &get);
+		else
+			FN_SEND(c, au_enc_error, f->id, AU_GONE, "log is no longer kept", "");
 	}
 	else if (f->type == AU_MSG_HOLD_LSN)
 	{
 		assert_true(au_dec_hold(f, &hold));
 		FN_SEND(c, au_enc_hold_ok, f->id, &held);
 	}
-	else if (f->type == AU_MSG_EXPORT)
+	else if (f->type == AU_MSG_EXPORT && !world.busy)
 	{
 		static AuMsgExportOk ok;
 
@@ -303,16 +312,16 @@ group_of(uint32_t epoch, int n, const int *nodes)
 	return g;
 }
 
-/* Nodes 1 to 3 keep the log, this one follows. */
+/* Nodes 1, 2 and this one keep the log (member), or 1 to 3, and this one follows. */
 static void
-set_view(void)
+set_view(bool member)
 {
 	static AuView v;
 	AuViewCommand c[] = {
-		view_init(3), view_join(1, ""), view_join(2, ""), view_join(3, ""),
+		view_init(3), view_join(1, ""), view_join(2, ""), view_join(member ? SELF : 3, ""),
 		{.type = AU_VIEW_VOLUME_ADD,.system_identifier = FN_SYSID,.write_quorum = 2,.ngroup = 3},
 		{.type = AU_VIEW_GROUP_SETTLED,.system_identifier = FN_SYSID,.group_epoch = 1},
-		view_join(SELF, "")
+		view_join(member ? 3 : SELF, "")
 	};
 	char		err[256];
 	bool		changed;
@@ -444,7 +453,7 @@ follower(bool reader)
 	fn_add_records(10);
 	at = walmake_pos(&fn.wal);
 	fn_add_records(10);
-	set_view();
+	set_view(false);
 	assert_int_equal(au_node_gossip_start(H.node, &gh, &go), AU_OK);
 	found_volume(at, false, &g, NULL);
 	for (int i = 1; i <= 3; i++)
@@ -516,7 +525,7 @@ damaged_follower(bool voted)
 	world.upto = fn.wal.last_end;
 	for (int i = 1; i <= 3; i++)
 		world.end[i] = walmake_pos(&fn.wal);
-	set_view();
+	set_view(false);
 	found_volume(at, voted, &g, "its MANIFEST is damaged");
 	run(5000000, true);
 	assert_int_equal(H.vol.log_end, walmake_pos(&fn.wal));
@@ -539,6 +548,74 @@ test_damaged_former_member(void **state)
 {
 	(void) state;
 	damaged_follower(true);
+}
+
+/*
+ * One that votes was away until nobody keeps the log that it needs: as long as
+ * pages and log are not exchanged it has what it had, a part of which no quorum
+ * held; then it has more, and all that it promised.
+ */
+static void
+member_left_behind(bool cluster)
+{
+	AuGroup		g = group_of(cluster, 3, (int[]) {1, 2, SELF});
+	AuMsgVoteOk voted;
+	FakeConn	w,
+				w2,
+				w3;
+	AuLsn		at;
+
+	begin(false);
+	fn_add_records(10);
+	at = walmake_pos(&fn.wal);
+	fn_add_records(10);
+	world.gone = world.upto = fn.wal.last_end;
+	fn_add_records(10);
+	for (int i = 1; i <= 3; i++)
+		world.end[i] = walmake_pos(&fn.wal);
+	world.busy = true;
+	if (cluster)
+		set_view(true);
+	found_volume(at, true, &g, NULL);
+	elect(&w, 2, &g, BASE, &voted);
+	writer_tells(&w, 2, walmake_pos(&fn.wal), walmake_pos(&fn.wal));
+	run(10000000, true);
+	assert_string_equal(fn_stats().state, "left behind");
+	assert_non_null(strstr(fn_stats().problem, "are made anew from theirs"));
+	elect(&w2, 3, &g, BASE, &voted);
+	assert_int_equal(voted.durable_lsn, at);
+	assert_int_equal(world.ended, 0);
+	world.busy = false;
+	run(100000000, true);
+	assert_int_equal(world.ended, 1);
+	assert_string_equal(fn_stats().state, "ok");
+	assert_int_equal(H.vol.log_start, world.upto);
+	assert_int_equal(H.vol.log_end, walmake_pos(&fn.wal));
+	assert_int_equal(fn_stats().applied, fn.wal.last_end);
+	assert_int_equal(H.vol.meta.term, 3);
+	/* the connection that has seen other positions is over */
+	assert_true(w2.closed);
+	elect(&w3, 4, &g, BASE, &voted);
+	assert_int_equal(voted.durable_lsn, walmake_pos(&fn.wal));
+	assert_int_equal(au_history_last(&voted.history, voted.durable_lsn), 3);
+	fake_conn_end(&H, &w);
+	fake_conn_end(&H, &w2);
+	fake_conn_end(&H, &w3);
+	finish();
+}
+
+static void
+test_listed_member_left_behind(void **state)
+{
+	(void) state;
+	member_left_behind(false);
+}
+
+static void
+test_cluster_member_left_behind(void **state)
+{
+	(void) state;
+	member_left_behind(true);
 }
 
 /* Log that only this node is known to have is not what a new store is put on. */
@@ -628,6 +705,8 @@ main(void)
 		cmocka_unit_test(test_follower_gossip),
 		cmocka_unit_test(test_damaged_follower),
 		cmocka_unit_test(test_damaged_former_member),
+		cmocka_unit_test(test_listed_member_left_behind),
+		cmocka_unit_test(test_cluster_member_left_behind),
 		cmocka_unit_test(test_log_vouched_for),
 		cmocka_unit_test(test_not_opened),
 		cmocka_unit_test(test_alone_no_more),

@@ -833,6 +833,86 @@ test_long_record(void **state)
 	free(data);
 }
 
+static AuLsn record_starts[SEEN_MAX * 2];
+static int	n_record_starts;
+
+static AuStatus
+note_start(void *ctx, const AuWalRecord *rec)
+{
+	(void) ctx;
+	assert_true(n_record_starts < SEEN_MAX * 2);
+	record_starts[n_record_starts++] = rec->lsn;
+	return AU_OK;
+}
+
+/* On each page the first record is found by the page alone, and no other place. */
+static void
+check_first_records(const WalMake *w)
+{
+	AuWalDecode *d = new_decoder(w->base);
+	int			found = 0;
+
+	n_record_starts = 0;
+	au_waldecode_set_trace(d, note_start, NULL);
+	assert_int_equal(feed_chunks(d, w, 0, 1u << 30), AU_OK);
+	au_waldecode_set_trace(d, NULL, NULL);
+	for (AuLsn page = w->base; page + AU_WAL_PAGE_SIZE <= walmake_pos(w); page += AU_WAL_PAGE_SIZE)
+	{
+		const uint8_t *bytes = w->buf + (page - w->base);
+		AuLsn		record = 0;
+		int			i = 0;
+
+		while (i < n_record_starts && record_starts[i] < page)
+			i++;
+		if (!au_waldecode_first_record(bytes, AU_WAL_PAGE_SIZE, page, WALMAKE_SEGMENT, &record))
+		{
+			assert_true(i == n_record_starts || record_starts[i] >= page + AU_WAL_PAGE_SIZE);
+			continue;
+		}
+		found++;
+		assert_true(i < n_record_starts);
+		assert_int_equal(record, record_starts[i]);
+		assert_false(au_waldecode_first_record(bytes, (size_t) (record - page), page, WALMAKE_SEGMENT,
+											   &record));
+		assert_false(au_waldecode_first_record(bytes, AU_WAL_PAGE_SIZE, page + AU_WAL_PAGE_SIZE,
+											   WALMAKE_SEGMENT, &record));
+		memset(seen, 0, sizeof(*seen));
+		au_waldecode_start(d, record, WALMAKE_SEGMENT);
+		assert_int_equal(feed_chunks(d, w, (size_t) (record - w->base), 1u << 30), AU_OK);
+	}
+	assert_true(found > 0);
+	au_waldecode_free(d);
+}
+
+static void
+test_first_record(void **state)
+{
+	static uint8_t ops[AU_WAL_PAGE_SIZE];
+	WalMake		w;
+	int			n_ours;
+	uint16_t	len = 0;
+
+	(void) state;
+	make_mixed(&w, &n_ours);
+	check_first_records(&w);
+	free(w.buf);
+	/* an XLOG_SWITCH that ends on the next page: nothing follows it there */
+	for (;; len += 8)
+	{
+		walmake_start(&w, BASE);
+		walmake_ours(&w, 1, 1, ops, len);
+		if (walmake_pos(&w) % AU_WAL_PAGE_SIZE == AU_WAL_PAGE_SIZE - 8)
+			break;
+		free(w.buf);
+		assert_true(len < sizeof(ops) - 8);
+	}
+	walmake_switch(&w);
+	walmake_ours(&w, 1, 2, ops, 100);
+	walmake_ours(&w, 1, 3, ops, AU_WAL_PAGE_SIZE - 1);
+	check_first_records(&w);
+	free(w.buf);
+}
+
 static int
 setup(void **state)
 {
@@ -872,6 +952,7 @@ main(void)
 		cmocka_unit_test(test_record_headers),
 		cmocka_unit_test(test_refused_record_comes_again),
 		cmocka_unit_test(test_long_record),
+		cmocka_unit_test(test_first_record),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
