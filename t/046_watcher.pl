@@ -138,15 +138,44 @@ ok(node_list_like(qr/\Q$address[2]\E.*active/), 'a third node has come') or diag
 ok(eventually(sub { my @s = map { slices($_) } 0 .. 2; $s[0] + $s[1] + $s[2] == 256 && !grep { $_ == 0 } @s }),
 	'... and the old owners have let go of what it has');
 evict_all($node);
-my ($out, $err) = ('', '');
-my $reader = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
-	join(' UNION ALL ', map { "SELECT sum(i) FROM $_" } @tables) ], '<', \undef, '>', \$out, '2>', \$err);
+# One of those that moved, and who had it and no longer answers.
+my ($rc, $moved) = $node->psql('postgres', <<'SQL');
+SET aurora.storage_timeout = '300ms';
+CREATE FUNCTION pg_temp.moved() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	FOR n IN 1 .. 24 LOOP
+		BEGIN
+			EXECUTE format('SELECT sum(i) FROM m%s', n);
+		EXCEPTION WHEN OTHERS THEN
+			RETURN format('m%s at %s', n, substring(SQLERRM FROM 'storage node "([^"]*)"'));
+		END;
+	END LOOP;
+END $$;
+SELECT pg_temp.moved();
+SQL
+my ($table, $from) = $moved =~ /^(m\d+) at (\S+)$/ or die "nothing moved: $moved";
+my ($silent) = grep { $address[$_] eq $from } 0 .. 1;
+evict_all($node);
+$handle[$silent]->signal('STOP');
+my (@out, @err);
+my @reader = map {
+	my $i = $_;
+	my $sql = $i == 0 ? "SELECT sum(i) FROM $table" : join(' UNION ALL ', map { "SELECT sum(i) FROM $_" } @tables);
+	$out[$i] = $err[$i] = '';
+	IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SET aurora.storage_timeout = '60s'", '-c', $sql ],
+		'<', \undef, '>', \$out[$i], '2>', \$err[$i]);
+} 0 .. 1;
 sleep 1;
-$reader->pump_nb;
-is($out, '', 'pages that moved while the server did not look are not to be had from who had them');
+$_->pump_nb foreach @reader;
+is("@out", ' ', 'pages that moved while the server did not look are not to be had from who had them');
 kill 'CONT', $sleeper;
-ok($reader->finish, '... but from who has them now, as soon as the server looks') or diag $err;
-is($out, "125250\n" x @tables, '... all of them');
+$began = time;
+ok($reader[0]->finish, '... but from who has them now, as soon as the server looks, even if the old owner is silent') or diag $err[0];
+cmp_ok(time - $began, '<', 30, sprintf('... in %.1f s', time - $began));
+$handle[$silent]->signal('CONT');
+ok($reader[1]->finish, '... and also if it says that it has them no more') or diag $err[1];
+is($out[0], "125250\n", '... what was asked');
+is($out[1], "125250\n" x @tables, '... all of them');
 ok($node->poll_query_until('postgres', "SELECT count(*) = 3 FROM aurora.nodes WHERE state = 'ok'"), '... and the view is the new one');
 
 $node->stop;
@@ -176,7 +205,7 @@ ok($fresh->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shippi
 # A table of one page, which is on that node.
 $fresh->safe_psql('postgres', "CREATE TABLE s$_ USING aurora AS SELECT g AS i FROM generate_series(1, 100) g") foreach 1 .. 32;
 evict_all($fresh);
-my ($rc, $name) = $fresh->psql('postgres', <<'SQL');
+($rc, my $name) = $fresh->psql('postgres', <<'SQL');
 SET aurora.storage_timeout = '300ms';
 CREATE FUNCTION pg_temp.waits() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
@@ -193,8 +222,8 @@ SQL
 like($name, qr/^s\d+$/, '... with a table that nobody can read now');
 signal_storage('STOP', 0 .. 2);
 signal_storage('CONT', 3);
-($out, $err) = ('', '');
-$reader = IPC::Run::start([ 'psql', '-XAtq', '-d', $fresh->connstr('postgres'), '-c', "SELECT sum(i) FROM $name" ],
+my ($out, $err) = ('', '');
+my $reader = IPC::Run::start([ 'psql', '-XAtq', '-d', $fresh->connstr('postgres'), '-c', "SELECT sum(i) FROM $name" ],
 	'<', \undef, '>', \$out, '2>', \$err);
 sleep 1.5;
 $reader->pump_nb;

@@ -198,6 +198,16 @@ owners_of(const Question *q)
 	return owners != 0 ? owners : q->among;
 }
 
+/* What one node has, others may have got, or may get while it is silent: the
+ * map is to be looked at now and then. */
+static bool
+others_may_come(void)
+{
+	uint64		all = aurora_nodes_all();
+
+	return (all & (all - 1)) != 0;
+}
+
 /*
  * Ask until there is an answer of type answer_type.  False only with noerror.
  */
@@ -228,7 +238,7 @@ ask(Question *q, uint64 id, const AuWriter *w, uint16 answer_type,
 		int64		deadline_ms = q->deadline_ms;
 
 		aurora_check_interrupts();
-		if (nodes > 1)
+		if (nodes > 1 || (q->among != 0 && others_may_come()))
 			deadline_ms = Min(deadline_ms, aurora_now_ms() + patience);
 		outcome = ask_once(q, id, w, answer_type, deadline_ms, answer, &e);
 		if (outcome == ANSWERED && answer->type == answer_type)
@@ -468,12 +478,13 @@ in_vain(const Question *q)
 		raise_unreachable(q);
 }
 
-/* A favour is not waited for as long as another node could do it. */
+/* A favour is not waited for as long as another node could do it, or could come
+ * to. */
 static int64
 soon(int64 deadline_ms)
 {
-	return aurora_conn_choices() == 1 ? deadline_ms :
-		Min(deadline_ms, aurora_now_ms() + PATIENCE_FIRST_MS);
+	return others_may_come() ?
+		Min(deadline_ms, aurora_now_ms() + PATIENCE_FIRST_MS) : deadline_ms;
 }
 
 uint64
@@ -497,7 +508,7 @@ aurora_client_ask_pages(const RelFileNode *rnode, const BlockNumber *blocks,
 	if ((owners & aurora_nodes_alive()) == 0)
 		return 0;				/* no node that is there has all of them */
 	(void) aurora_conn_want(-1, owners);
-	sent = aurora_conn_open(q.deadline_ms, &hello, &refusal) &&
+	sent = aurora_conn_open(soon(q.deadline_ms), &hello, &refusal) &&
 		hello.volume_known &&
 		(n < SHARE_FROM || aurora_conn_share(soon(q.deadline_ms))) &&
 		aurora_conn_keep(id, n, &place);
