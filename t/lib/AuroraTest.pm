@@ -118,13 +118,21 @@ sub _hold_port
 	return $s;
 }
 
+# Is the process over?  (IPC::Run tells only once its input has been pumped.)
+sub has_ended
+{
+	my ($handle) = @_;
+	my $stat = slurp("/proc/$handle->{KIDS}[0]{PID}/stat") // '';
+	return $stat eq '' || $stat =~ /\) [ZX] /;
+}
+
 # Until somebody listens at the address: true; false when the process that was to
 # do so has ended.
 sub wait_listening
 {
 	my ($address, $handle) = @_;
 	my $up;
-	eventually(sub { ($up = IO::Socket::INET->new($address)) || !$handle->pumpable });
+	eventually(sub { ($up = IO::Socket::INET->new($address)) || has_ended($handle) });
 	return defined $up;
 }
 
