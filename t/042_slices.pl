@@ -99,6 +99,7 @@ sub ctl
 }
 
 start_storage(0 .. 2);
+ok(wait_members($address[0], 3), 'three nodes form a cluster');
 my $node = new_node('main', conf => <<"CONF");
 aurora.storage_nodes = '$address[0]'
 synchronous_standby_names = 'aurora'

@@ -45,6 +45,7 @@ sub signal_storage
 }
 
 start_storage(0 .. 2);
+ok(wait_members($address[1], 3), 'three nodes form a cluster');
 my $node = new_node('main', conf => <<"CONF");
 aurora.storage_nodes = '$address[1]'
 aurora.storage_timeout = 60s

@@ -29,7 +29,7 @@ our @EXPORT = qw(
   new_node create_extension init_pgbench start_load wait_load
   acknowledged check_all check_sums start_again daemon_pid wait_for_daemon
   shipper_field children seed_random sleep_random kill_quietly slurp
-  backend_pids evict_all bindir timed longest_gap eventually like_soon free_ports
+  backend_pids evict_all bindir timed longest_gap eventually like_soon free_ports wait_members
   wait_listening
 );
 
@@ -134,6 +134,20 @@ sub wait_listening
 	my $up;
 	eventually(sub { ($up = IO::Socket::INET->new($address)) || has_ended($handle) });
 	return defined $up;
+}
+
+# Until the cluster that the node at the address is in has so many active members.
+# A server makes its log group of those that are there when it starts.
+sub wait_members
+{
+	my ($address, $n) = @_;
+	my $list = '';
+	return 1 if eventually(sub {
+		IPC::Run::run([ bindir() . '/auroractl', '--node', $address, 'node', 'list' ], '<', \undef, '>', \$list, '2>&1');
+		return (() = $list =~ /\bactive\b/g) == $n;
+	});
+	diag $list;
+	return 0;
 }
 
 # ---- servers -------------------------------------------------------------------
