@@ -56,7 +56,7 @@ sub check
 	is($node->safe_psql('postgres', $differences), '0', "$what: every row is what the model says");
 	is($node->safe_psql('postgres', "SET enable_seqscan = off; SET enable_bitmapscan = off; $order"),
 		'0', "$what: in order by the index");
-	check_all($node, $what, no_pgbench => 1, tiny_cache => 1);
+	check_all($node, $what, no_pgbench => 1);
 
 	# Some pages here and there, compared while they are in the cache.
 	my $blocks = $node->safe_psql('postgres', "SELECT aurora.relation_size('big') / 8192");

@@ -471,6 +471,6 @@ foreach my $db ('copy_file_copy', 'custom', 'directory', 'plain', 'other_aurora'
 }
 $node->restart;
 $node->safe_psql('postgres', "DROP TABLESPACE $_") foreach ('one', 'two');
-check_all($node, 'at the end', no_pgbench => 1, tiny_cache => 1);
+check_all($node, 'at the end', no_pgbench => 1);
 $node->stop;
 done_testing();

@@ -66,7 +66,7 @@ for my $round (1 .. 3)
 	verdict("round $round");
 	evict_all($node);
 	verdict("round $round, from storage");
-	check_all($node, "round $round", no_pgbench => 1, tiny_cache => 1);
+	check_all($node, "round $round", no_pgbench => 1);
 }
 cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM ledger WHERE n > 0'), '>', 30, 'work was done');
 cmp_ok($node->safe_psql('postgres',

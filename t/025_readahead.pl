@@ -328,7 +328,7 @@ my $t = time() - $began;
 cmp_ok($t, '<', 20, sprintf('5 cursors that stand still are opened in %.1f s', $t));
 is($_->query_safe('MOVE ALL IN c; COMMIT'), '', 'and go on') foreach @idle;
 $_->quit foreach @idle;
-check_all($node, 'at the end', no_pgbench => 1, tiny_cache => 1);
+check_all($node, 'at the end', no_pgbench => 1);
 # A bulk write's ring is 16 MB; while nobody needs the other buffers, a larger
 # table that was just filled is all there, and an index is built without storage.
 $node->append_conf('postgresql.conf', "shared_buffers = 128MB\n");

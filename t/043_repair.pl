@@ -163,7 +163,7 @@ verify_each('page versions repaired');
 	is($rc, 0, 'bits flipped under load: no transaction failed') or diag ${ $load->{err} };
 	wait_status(2, 'repairs', 1, '... the node got its pages anew');
 	all_caught_up('repaired under load');
-	check_all($node, 'repaired under load', tiny_cache => 1);
+	check_all($node, 'repaired under load');
 	is(sql("SET aurora.read_node = 3; SELECT count(*), count(*) FILTER (WHERE id > 9000 AND t <> 'again') FROM facts"),
 		'9400|0', '... and what was deleted stays away');
 	verify_each('repaired under load');
