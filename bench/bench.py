@@ -384,7 +384,7 @@ class Bench:
         """What there is so far; returns it."""
         result = {"revision": self.o.revision, "command": self.o.command,
                   "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                  "complete": self.complete, "everything": self.o.everything,
+                  "complete": self.complete,
                   "seconds": round(time.monotonic() - self.t0),
                   "machine": self.described, "settings": self.settings(),
                   "peers": {n: PEERS[n].title for n in self.o.peers},

@@ -71,6 +71,28 @@ sub slices
 	return $v->{slices_incoming} + $v->{slices_missing} + $v->{slices_dropping} > 0 ? 1000 : $v->{slices};
 }
 
+# The first of the tables $prefix1 .. $prefix$n that a session cannot read within
+# 300 ms, and what it is told.
+sub unreadable
+{
+	my ($server, $prefix, $n, $condition) = @_;
+	my ($rc, $said) = $server->psql('postgres', <<"SQL");
+SET aurora.storage_timeout = '300ms';
+CREATE FUNCTION pg_temp.unreadable() RETURNS text LANGUAGE plpgsql AS \$\$
+BEGIN
+	FOR n IN 1 .. $n LOOP
+		BEGIN
+			EXECUTE format('SELECT sum(i) FROM $prefix%s', n);
+		EXCEPTION WHEN $condition THEN
+			RETURN format('$prefix%s|%s', n, SQLERRM);
+		END;
+	END LOOP;
+END \$\$;
+SELECT pg_temp.unreadable();
+SQL
+	return split /\|/, $said, 2;
+}
+
 # Until the log of a server, or of a node, says so.
 sub logged
 {
@@ -139,21 +161,8 @@ ok(eventually(sub { my @s = map { slices($_) } 0 .. 2; $s[0] + $s[1] + $s[2] == 
 	'... and the old owners have let go of what it has');
 evict_all($node);
 # One of those that moved, and who had it and no longer answers.
-my ($rc, $moved) = $node->psql('postgres', <<'SQL');
-SET aurora.storage_timeout = '300ms';
-CREATE FUNCTION pg_temp.moved() RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	FOR n IN 1 .. 24 LOOP
-		BEGIN
-			EXECUTE format('SELECT sum(i) FROM m%s', n);
-		EXCEPTION WHEN OTHERS THEN
-			RETURN format('m%s at %s', n, substring(SQLERRM FROM 'storage node "([^"]*)"'));
-		END;
-	END LOOP;
-END $$;
-SELECT pg_temp.moved();
-SQL
-my ($table, $from) = $moved =~ /^(m\d+) at (\S+)$/ or die "nothing moved: $moved";
+my ($table, $why) = unreadable($node, 'm', 24, 'OTHERS');
+my ($from) = ($why // '') =~ /storage node "([^"]*)"/ or die "nothing moved: $table";
 my ($silent) = grep { $address[$_] eq $from } 0 .. 1;
 evict_all($node);
 $handle[$silent]->signal('STOP');
@@ -192,7 +201,7 @@ sub signal_storage
 
 start_storage($_, "fresh$_", '--meta-listen', "127.0.0.1:$meta[$_]",
 	$_ == 0 ? ('--cluster-init', '--replicas', '1') : ('--join', $address[0])) foreach 0 .. 3;
-ok(node_list_like(qr/(active.*){4}/s), 'four nodes, each slice on one of them') or diag $list;
+ok(wait_members($address[0], 4), 'four nodes, each slice on one of them');
 signal_storage('STOP', 3);
 ok(node_list_like(qr/\Q$address[3]\E.*DOWN/), 'one stands still') or diag $list;
 my $fresh = new_node('fresh', conf => <<"CONF");
@@ -205,20 +214,7 @@ ok($fresh->poll_query_until('postgres', "SELECT count(*) = 3 AND bool_and(shippi
 # A table of one page, which is on that node.
 $fresh->safe_psql('postgres', "CREATE TABLE s$_ USING aurora AS SELECT g AS i FROM generate_series(1, 100) g") foreach 1 .. 32;
 evict_all($fresh);
-($rc, my $name) = $fresh->psql('postgres', <<'SQL');
-SET aurora.storage_timeout = '300ms';
-CREATE FUNCTION pg_temp.waits() RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	FOR n IN 1 .. 32 LOOP
-		BEGIN
-			EXECUTE format('SELECT sum(i) FROM s%s', n);
-		EXCEPTION WHEN connection_failure THEN
-			RETURN 's' || n;
-		END;
-	END LOOP;
-END $$;
-SELECT pg_temp.waits();
-SQL
+my ($name) = unreadable($fresh, 's', 32, 'connection_failure');
 like($name, qr/^s\d+$/, '... with a table that nobody can read now');
 signal_storage('STOP', 0 .. 2);
 signal_storage('CONT', 3);

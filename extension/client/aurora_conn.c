@@ -111,6 +111,7 @@ void
 aurora_conn_close(void)
 {
 	Conn	   *c = aurora_conn_now;
+
 	aurora_kept_drop_share();
 	if (c->waits != NULL)
 		FreeWaitEventSet(c->waits);

@@ -121,6 +121,7 @@ AuStatus
 aurora_frames_next(uint64 id, AuFrame *frame)
 {
 	Conn	   *c = aurora_conn_now;
+
 	for (;;)
 	{
 		size_t		used = 0;

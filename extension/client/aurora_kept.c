@@ -24,6 +24,7 @@ void
 aurora_kept_drop_share(void)
 {
 	Conn	   *c = aurora_conn_now;
+
 	if (c->share_fd >= 0)
 		close(c->share_fd);
 	c->share_fd = -1;

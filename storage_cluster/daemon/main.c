@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/au_heap.h"
 #include "daemon/au_daemon.h"
 #include "daemon/au_files.h"
 #include "daemon/au_gossip_host.h"
@@ -59,20 +60,6 @@ host_now_us(void *ctx)
 {
 	(void) ctx;
 	return uv_hrtime() / 1000;
-}
-
-static void *
-host_alloc(void *ctx, size_t size)
-{
-	(void) ctx;
-	return malloc(size);
-}
-
-static void
-host_release(void *ctx, void *p)
-{
-	(void) ctx;
-	free(p);
 }
 
 static void
@@ -217,8 +204,8 @@ make_node(AuDaemon *d, char *err, size_t errlen)
 
 	d->host.ctx = d;
 	d->host.now_us = host_now_us;
-	d->host.alloc = host_alloc;
-	d->host.release = host_release;
+	d->host.alloc = au_heap_alloc;
+	d->host.release = au_heap_release;
 	d->host.log = host_log;
 	d->host.fatal = host_fatal;
 	d->host.status_json = host_status_json;

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "common/au_heap.h"
 #include "common/au_page.h"
 
 static SimWriter *
@@ -26,20 +27,6 @@ static uint64_t
 host_random(void *ctx)
 {
 	return sim_random(me(ctx)->sim);
-}
-
-static void *
-host_alloc(void *ctx, size_t size)
-{
-	(void) ctx;
-	return malloc(size);
-}
-
-static void
-host_release(void *ctx, void *p)
-{
-	(void) ctx;
-	free(p);
 }
 
 static void
@@ -139,7 +126,7 @@ sim_writer_init(Sim *s, int index)
 	w->index = index;
 	w->host = (AuProposerHost)
 	{
-		w, now_us, host_random, host_alloc, host_release, host_log,
+		w, now_us, host_random, au_heap_alloc, au_heap_release, host_log,
 		host_connect, host_disconnect, host_send
 	};
 	walmake_start(&w->wal, SIM_BASE);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/au_heap.h"
 #include "store/au_dbread.h"
 #include "store/au_memory_int.h"
 
@@ -55,20 +56,6 @@ struct AuKvStore
 };
 
 /* ---- the map ---------------------------------------------------------- */
-
-static void *
-map_alloc(void *ctx, size_t size)
-{
-	(void) ctx;
-	return malloc(size);
-}
-
-static void
-map_release(void *ctx, void *p)
-{
-	(void) ctx;
-	free(p);
-}
 
 static AuStatus
 copy_out(const uint8_t *value, size_t n, uint8_t **out, size_t *len)
@@ -342,7 +329,7 @@ count_memory(AuKvStore *s)
 bool
 au_kvstore_write(AuKvStore *s, AuKvOp *list, char *err, size_t errlen)
 {
-	AuKvMap		map = {s, map_alloc, map_release, batch_get, batch_put, batch_del, db_scan};
+	AuKvMap		map = {s, au_heap_alloc, au_heap_release, batch_get, batch_put, batch_del, db_scan};
 	bool		ok = mend(s, err, errlen);
 
 	for (AuKvOp *op = list; op != NULL && ok; op = op->next)
@@ -362,7 +349,7 @@ au_kvstore_write(AuKvStore *s, AuKvOp *list, char *err, size_t errlen)
 void
 au_kvstore_read(AuKvStore *s, AuKvOp *list)
 {
-	AuKvMap		map = {s, map_alloc, map_release, db_get, batch_put, batch_del, db_scan};
+	AuKvMap		map = {s, au_heap_alloc, au_heap_release, db_get, batch_put, batch_del, db_scan};
 
 	pthread_rwlock_rdlock(&s->lock);
 	for (AuKvOp *op = list; op != NULL; op = op->next)
@@ -374,7 +361,7 @@ AuStatus
 au_kvstore_begin(AuKvStore *s, uint64_t fresh, AuKvExec *x, uint8_t **state, size_t *state_len,
 				 char *err, size_t errlen)
 {
-	AuKvMap		map = {s, map_alloc, map_release, batch_get, batch_put, batch_del, db_scan};
+	AuKvMap		map = {s, au_heap_alloc, au_heap_release, batch_get, batch_put, batch_del, db_scan};
 	AuStatus	status = au_kv_exec_open(&s->exec, &map, fresh, state, state_len);
 
 	if (status != AU_OK)

@@ -11,6 +11,7 @@
 
 #include <sys/stat.h>
 
+#include "common/au_heap.h"
 #include "core/au_node.h"
 #include "store/au_export.h"
 #include "store/au_rebuild.h"
@@ -119,20 +120,6 @@ cn_now(void *ctx)
 {
 	(void) ctx;
 	return cn.now;
-}
-
-static inline void *
-cn_alloc(void *ctx, size_t size)
-{
-	(void) ctx;
-	return malloc(size);
-}
-
-static inline void
-cn_release(void *ctx, void *p)
-{
-	(void) ctx;
-	free(p);
 }
 
 static inline void
@@ -880,7 +867,7 @@ cn_fill_host(CnNode *n)
 {
 	n->host = (AuNodeHost)
 	{
-		.ctx = n,.now_us = cn_now,.alloc = cn_alloc,.release = cn_release,.log = cn_log,
+		.ctx = n,.now_us = cn_now,.alloc = au_heap_alloc,.release = au_heap_release,.log = cn_log,
 		.fatal = cn_fatal,.status_json = cn_status_json,.send_alloc = cn_send_alloc,
 		.send_give = cn_send_give,.send_drop = cn_send_drop,.set_reading = cn_set_reading,
 		.close = cn_close,.peer_open = cn_peer_open,.volume_create = cn_volume_create,

@@ -37,9 +37,7 @@ static struct
 static inline void
 fn_start_log(AuLsn base)
 {
-	walmake_start(&fn.wal, base);
-	walmake_page(&fn.wal, 0, 0);
-	fn.wal_start = walmake_pos(&fn.wal);
+	fn.wal_start = walmake_begin(&fn.wal, base);
 }
 
 /* Where they end. */
@@ -180,6 +178,14 @@ fn_get_term(FakeConn *c)
 	f = fn_take(c, AU_MSG_TERM_OK);
 	assert_true(au_dec_term_ok(&f, &ok));
 	return ok;
+}
+
+/* As the writer, with the usual term. */
+static inline AuMsgTermOk
+fn_open_writer(FakeConn *c)
+{
+	(void) fn_open(c, AU_ROLE_WRITER);
+	return fn_get_term(c);
 }
 
 static inline void

@@ -29,9 +29,7 @@ make_wal(void)
 	uint8_t		memory[256];
 	AuOps		ops;
 
-	walmake_start(&wal, 0x1000000);
-	walmake_page(&wal, 0, 0);
-	wal_start = walmake_pos(&wal);
+	wal_start = walmake_begin(&wal, 0x1000000);
 	for (int i = 0; i < 300; i++)
 	{
 		au_ops_start(&ops, memory, sizeof(memory));

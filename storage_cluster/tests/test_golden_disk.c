@@ -15,6 +15,7 @@
 #include "cluster/au_kv_exec.h"
 #include "cluster/au_raft_frame.h"
 #include "common/au_crc32c.h"
+#include "common/au_heap.h"
 #include "common/au_page.h"
 #include "common/au_wal_format.h"
 #include "daemon/au_files.h"
@@ -539,20 +540,6 @@ static struct
 	int			n;
 } pairs;
 
-static void *
-map_alloc(void *ctx, size_t size)
-{
-	(void) ctx;
-	return malloc(size);
-}
-
-static void
-map_release(void *ctx, void *p)
-{
-	(void) ctx;
-	free(p);
-}
-
 static int
 map_find(const uint8_t *key, size_t klen)
 {
@@ -617,7 +604,7 @@ map_scan(void *ctx, const uint8_t *from, size_t flen,
 static void
 test_kv_store(void **state)
 {
-	const AuKvMap map = {.alloc = map_alloc,.release = map_release,.get = map_get,.put = map_put,
+	const AuKvMap map = {.alloc = au_heap_alloc,.release = au_heap_release,.get = map_get,.put = map_put,
 	.del = map_del,.scan = map_scan};
 	AuKvOp		op = {.type = AU_KV_OP_UPDATE,.klen = 3,.key = "key",.in_len = 5,.owed = {2},.nowed = 1};
 	AuKvExec	x;

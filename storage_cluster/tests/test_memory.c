@@ -149,9 +149,7 @@ begin_volume(Volume *v, int i)
 	AuMsgTermOk ok;
 	AuFrame		f;
 
-	walmake_start(&v->wal, 0x1000000);
-	walmake_page(&v->wal, 0, 0);
-	v->start = m.start_lsn = v->durable = walmake_pos(&v->wal);
+	v->start = m.start_lsn = v->durable = walmake_begin(&v->wal, 0x1000000);
 	for (uint32_t b = 0; b < 400; b++)
 	{
 		uint8_t		memory[64];

@@ -367,9 +367,7 @@ begin(uint64_t seed, uint64_t retention)
 	cn_begin(t.root, seed);
 	cn.retention = retention;
 	t.reading = -1;
-	walmake_start(&t.wal, WALMAKE_SEGMENT);
-	walmake_page(&t.wal, 0, 0);
-	t.start = walmake_pos(&t.wal);
+	t.start = walmake_begin(&t.wal, WALMAKE_SEGMENT);
 }
 
 static void

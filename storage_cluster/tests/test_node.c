@@ -37,8 +37,7 @@ group_sync(void)
 				c;
 
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	t = fn_get_term(&w);
+	t = fn_open_writer(&w);
 	assert_int_equal(t.term, 1);
 	assert_int_equal(t.received_lsn, fn.wal_start);
 	a = fn_add_records(5);
@@ -96,8 +95,7 @@ test_inline_sync(void **state)
 
 	(void) state;
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	H.vol.sync_inline = true;
 	end = fn_add_records(5);
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
@@ -135,8 +133,7 @@ test_small_pieces(void **state)
 	(void) state;
 	begin(true);
 	fn.piece = 1;
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	end = fn_add_records(20);
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
 	fn_settle();
@@ -161,8 +158,7 @@ test_commit_limits_applying(void **state)
 
 	(void) state;
 	begin(false);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(5);
 	b = fn_add_records(5);
 	fn_append(&w, 10, 1, fn.wal_start, b, a);
@@ -188,8 +184,7 @@ test_tells_when_applied(void **state)
 
 	(void) state;
 	begin(false);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(5);
 	b = fn_add_records(5);
 	fn_append(&w, 10, 1, fn.wal_start, b, a);
@@ -315,8 +310,7 @@ test_timeline_cut(void **state)
 
 	(void) state;
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(5);
 	for (int i = 0; i < 5; i++)
 		walmake_main(&fn.wal, 0, 0x30, 0, "checkpoint or so", 16);
@@ -371,8 +365,7 @@ test_disk_full(void **state)
 
 	(void) state;
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(5);
 	b = fn_add_records(5);
 	c = fn_add_records(5);
@@ -429,8 +422,7 @@ test_disk_full(void **state)
 	fake_conn_end(&H, &other);
 	assert_true(w.closed);		/* positions never go back on a connection */
 	fake_conn_end(&H, &w);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	t = fn_get_term(&w);
+	t = fn_open_writer(&w);
 	assert_int_equal(t.received_lsn, c);
 	fake_conn_end(&H, &w);
 	fake_conn_end(&H, &r);
@@ -446,8 +438,7 @@ test_persist_and_trim(void **state)
 
 	(void) state;
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	end = fn_add_records(50);
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
 	fn_settle();
@@ -496,8 +487,7 @@ test_fatal(void **state)
 
 	(void) state;
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	end = fn_add_records(5);
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
 	fn_run();
@@ -509,8 +499,7 @@ test_fatal(void **state)
 	fn_finish();
 
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	end = fn_add_records(5);
 	H.vol.apply_status = AU_INVALID;
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
@@ -521,8 +510,7 @@ test_fatal(void **state)
 
 	/* damaged log: this volume takes no more, and says so */
 	begin(true);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(5);
 	end = fn_add_records(5);
 	fn.wal.buf[a - fn.wal.base + 30] ^= 1;

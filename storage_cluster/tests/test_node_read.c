@@ -46,8 +46,7 @@ test_reads(void **state)
 	(void) fn_open(&r, AU_ROLE_READER);
 	fn_ask_page(&r, 1, 0, 0, 1);
 	fn_take_error(&r, AU_REFUSED, "is not on this node");
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(4);
 	b = fn_add_records(4);
 	c = fn_add_records(4);
@@ -130,8 +129,7 @@ test_answers_of_all(void **state)
 
 	(void) state;
 	begin_with(&opt);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	end = fn_add_records(3);
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
 	fn_settle();
@@ -203,8 +201,7 @@ test_holds(void **state)
 
 	(void) state;
 	begin_with(&opt);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	end = fn_add_records(3);
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
 	fn_settle();
@@ -269,8 +266,7 @@ test_bounds(void **state)
 
 	(void) state;
 	begin();
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	end = fn_add_records(3);
 	fn_append(&w, 10, 1, fn.wal_start, end, 0);
 	fn_settle();
@@ -341,8 +337,7 @@ test_reads_under_way(void **state)
 
 	(void) state;
 	begin();
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(4);
 	fn_append(&w, 10, 1, fn.wal_start, a, 0);
 	fn_settle();
@@ -400,8 +395,7 @@ test_reads_under_way(void **state)
 
 	/* readers may keep a store from freezing: the write comes after them */
 	fake_conn_end(&H, &w);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	H.vol.refuse_freeze = true;
 	H.now += AU_NODE_PERSIST_US;
 	fn_run();
@@ -437,8 +431,7 @@ test_slices(void **state)
 
 	(void) state;
 	begin();
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	from = fn.wal_start;
 	end = fn_add_records(8000);
 	for (uint64_t id = 10; from < end; id++)
@@ -480,8 +473,7 @@ test_reads_bounded(void **state)
 
 	(void) state;
 	begin_with(&opt);
-	(void) fn_open(&w, AU_ROLE_WRITER);
-	(void) fn_get_term(&w);
+	(void) fn_open_writer(&w);
 	a = fn_add_records(4);
 	fn_append(&w, 10, 1, fn.wal_start, a, 0);
 	fn_settle();

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "common/au_heap.h"
 #include "core/au_proposer.h"
 
 #define BASE ((AuLsn) 0x1000000)
@@ -51,20 +52,6 @@ no_chance(void *ctx)
 {
 	(void) ctx;
 	return 0;
-}
-
-static void *
-get_memory(void *ctx, size_t size)
-{
-	(void) ctx;
-	return malloc(size);
-}
-
-static void
-give_back(void *ctx, void *p)
-{
-	(void) ctx;
-	free(p);
 }
 
 static void
@@ -151,7 +138,7 @@ static void
 begin_with(AuGroup g, const char *list, bool made)
 {
 	AuProposerHost host = {
-		&world, now_us, no_chance, get_memory, give_back, say, want, cut, take
+		&world, now_us, no_chance, au_heap_alloc, au_heap_release, say, want, cut, take
 	};
 	AuProposerOptions o = {
 		.system_identifier = 7,.writer_id = 9,.timeline = 1,.wal_segment_size = 1 << 24,

@@ -104,9 +104,7 @@ testnode_start(const char *extra, const char *extra_value)
 static inline void
 testnode_start_log(AuLsn base)
 {
-	walmake_start(&tn.wal, base);
-	walmake_page(&tn.wal, 0, 0);
-	tn.wal_start = walmake_pos(&tn.wal);
+	tn.wal_start = walmake_begin(&tn.wal, base);
 }
 
 /* The next frame; an ERROR, or none, fails the test with what `what` was. */

@@ -77,6 +77,15 @@ walmake_page(WalMake *w, uint16_t flags, uint32_t rem_len)
 	walmake_raw(w, h, first ? 40 : 24);
 }
 
+/* A log that begins at base, a page's address: where its first record goes. */
+static inline AuLsn
+walmake_begin(WalMake *w, AuLsn base)
+{
+	walmake_start(w, base);
+	walmake_page(w, 0, 0);
+	return walmake_pos(w);
+}
+
 static inline void
 walmake_seal(uint8_t *rec, uint32_t total)
 {

@@ -10,6 +10,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "common/au_heap.h"
+
 /* ---- the map ---------------------------------------------------------- */
 
 static int
@@ -43,20 +45,6 @@ static bool
 is_at(const SimNode *n, uint32_t i, const uint8_t *key, size_t klen)
 {
 	return i < n->nmap && compare(n->map[i].key, n->map[i].klen, key, klen) == 0;
-}
-
-static void *
-map_alloc(void *ctx, size_t size)
-{
-	(void) ctx;
-	return malloc(size);
-}
-
-static void
-map_release(void *ctx, void *p)
-{
-	(void) ctx;
-	free(p);
 }
 
 static uint8_t *
@@ -204,7 +192,7 @@ host_submit(void *ctx, AuKvOp *op)
 static void
 do_ops(Sim *s, SimNode *n, bool write)
 {
-	AuKvMap		map = {n, map_alloc, map_release, map_get, map_put, map_del, map_scan};
+	AuKvMap		map = {n, au_heap_alloc, au_heap_release, map_get, map_put, map_del, map_scan};
 	AuKvOp	   *list = write ? n->writes : n->reads;
 	/* the disk says no to a whole batch, which may be on it all the same */
 	bool		fails = write && !s->quiet && sim_one_in(s, 150);
@@ -354,7 +342,7 @@ host_log(void *ctx, AuLogLevel level, const char *message)
 static uint8_t *
 host_buffer(void *ctx, size_t cap)
 {
-	return map_alloc(ctx, cap);
+	return au_heap_alloc(ctx, cap);
 }
 
 static bool
@@ -386,8 +374,8 @@ void
 sim_fill_host(Sim *s)
 {
 	s->host.now_us = host_now;
-	s->host.alloc = map_alloc;
-	s->host.release = map_release;
+	s->host.alloc = au_heap_alloc;
+	s->host.release = au_heap_release;
 	s->host.log = host_log;
 	s->host.submit = host_submit;
 	s->host.buffer = host_buffer;
@@ -413,7 +401,7 @@ void
 sim_node_start(Sim *s, uint32_t i)
 {
 	SimNode    *n = &s->nodes[i];
-	AuKvMap		map = {n, map_alloc, map_release, map_get, map_put, map_del, map_scan};
+	AuKvMap		map = {n, au_heap_alloc, au_heap_release, map_get, map_put, map_del, map_scan};
 	AuKvOptions opt = {.cluster = true,.tick_us = 20000 + sim_below(s, 60000)};
 	AuKvHost	host = s->host;
 	uint8_t    *state;
