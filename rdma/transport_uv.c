@@ -509,7 +509,9 @@ unix_listen(uv_loop_t *loop, const char *path, const AuTransportEvents *events, 
 	umask(old_umask);
 	if (rc < 0)
 	{
-		snprintf(err, errlen, "could not bind socket \"%s\": %s", path, uv_strerror(rc));
+		/* (libuv says so of a directory that is not there, too.) */
+		snprintf(err, errlen, "could not bind socket \"%s\": %s", path,
+				 rc == UV_EACCES ? "its directory is not there, or may not be written to" : uv_strerror(rc));
 		au_listener_close(l);
 		return false;
 	}
@@ -551,7 +553,7 @@ resolve(const char *address, bool passive, struct sockaddr_storage *out, char *e
 
 	if (!au_split_address(address, host, sizeof(host), &port))
 	{
-		snprintf(err, errlen, "\"%s\" is not of the form HOST:PORT", address);
+		snprintf(err, errlen, "\"%s\" is not of the form HOST:PORT, with a port from 1 to 65535", address);
 		return false;
 	}
 	rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);

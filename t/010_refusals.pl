@@ -28,6 +28,29 @@ my ($rc, $out, $err);
 	isnt($rc, 0, 'not preloaded: CREATE EXTENSION is refused');
 	like($err, qr/shared_preload_libraries/, 'the message says what to set');
 	$node->stop;
+
+	# ---- settings with which the server does not start
+	my $three = 'aurora.storage_nodes=127.0.0.1:1,127.0.0.1:2,127.0.0.1:3';
+	foreach my $wrong (
+		[ qr/The form is host:port/, 'aurora.storage_nodes=nothing' ],
+		[ qr/with ports from 1 to 65535/, 'aurora.storage_nodes=127.0.0.1:65536' ],
+		[ qr/with ports from 1 to 65535/, 'aurora.storage_nodes=127.0.0.1:0' ],
+		[ qr/no node after the last comma/, 'aurora.storage_nodes=127.0.0.1:1,' ],
+		[ qr/Name each node once/, 'aurora.storage_nodes=127.0.0.1:1,127.0.0.1:1' ],
+		[ qr/At most 7 storage nodes/, 'aurora.storage_nodes=' . join(',', map { "h:$_" } 1 .. 8) ],
+		[ qr/With 3 storage nodes it can be 2 to 3/, $three, 'aurora.write_quorum=1' ],
+		[ qr/With 3 storage nodes it can be 2 to 3/, $three, 'aurora.write_quorum=4' ],
+		[ qr/lower case letters, digits and underscores/, 'aurora.slot_name=No' ],
+		[ qr/path of a socket must be absolute/, 'aurora.storage_socket=here' ],
+		[ qr/aurora needs wal_level/, 'wal_level=minimal', 'max_wal_senders=0' ],
+		[ qr/needs a WAL sender and a replication slot/, 'max_replication_slots=0' ])
+	{
+		my ($says, @settings) = @$wrong;
+		$rc = IPC::Run::run([ "$bindir/postgres", '-D', $node->data_dir, '-c', 'shared_preload_libraries=aurora',
+				map { ('-c', $_) } @settings ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+		ok(!$rc, "the server does not start with @settings");
+		like($err, $says, '... and says why');
+	}
 }
 
 # ---- the server's own settings

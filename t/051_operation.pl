@@ -73,6 +73,9 @@ succeeds('start', qr/node 3 started.*aurora\.storage_nodes = '127\.0\.0\.1:$port
 my $first = node_pid(1);
 succeeds('start again', qr/node 1 already runs, process $first/, 'start', '--dir', $dir);
 succeeds('status', qr/1  127\.0\.0\.1:$port +$first  up/, 'status', '--dir', $dir);
+rename "$dir/node2.http", "$dir/node2.away" or die;
+refuses('a node that does not answer', 1, qr/2  127\.0\.0\.1:${\($port + 2)} +\d+  does not answer/, 'status', '--dir', $dir);
+rename "$dir/node2.away", "$dir/node2.http" or die;
 refuses('another number of nodes', 1, qr/was made with 3 nodes from port $port on/,
 	'start', '--dir', $dir, '--nodes', 5);
 refuses('not a cluster\'s directory', 1, qr/is not empty, and no cluster/, 'start', '--dir', $top);

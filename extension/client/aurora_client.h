@@ -126,8 +126,7 @@ extern int	aurora_client_open_unix(const char *path, char **err);
 extern void aurora_client_hurry_resolver(void);
 /* Without them it works as well: no error. */
 extern void aurora_client_tcp_options(int fd);
-/* As au_split_address, for one address of a list: with a host, and a port of
- * digits only. */
+/* As au_split_address, for one address of a list: with a host. */
 extern bool aurora_client_split_node(const char *node, char *host, size_t hostlen,
 									 const char **port);
 

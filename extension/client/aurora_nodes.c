@@ -142,7 +142,7 @@ add_node(const char *from, size_t len)
 	address[len] = '\0';
 	if (address[0] == '/' ? len >= sizeof(un.sun_path) :
 		!aurora_client_split_node(address, host, sizeof(host), &port))
-		return "The form is host:port, or host:port,host:port,... for several nodes.";
+		return "The form is host:port, or host:port,host:port,... for several nodes, with ports from 1 to 65535.";
 	for (int i = 0; i < count; i++)
 		if (strcmp(addresses[i], address) == 0)
 			return "Name each node once.";

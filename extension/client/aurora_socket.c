@@ -45,8 +45,7 @@ bool
 aurora_client_split_node(const char *node, char *host, size_t hostlen, const char **port)
 {
 	return strchr(node, ',') == NULL && au_split_address(node, host, hostlen, port) &&
-		host[0] != '\0' && host[0] != '[' &&
-		(*port)[strspn(*port, "0123456789")] == '\0';
+		host[0] != '\0' && host[0] != '[';
 }
 
 /* What the settings say, for messages about storage as a whole. */

@@ -43,13 +43,32 @@ au_status_name(AuStatus status)
 	return "unknown status";
 }
 
+/* Whoever takes more than 65535 for a port listens, or connects, elsewhere: the
+ * system's structures have 16 bits for it. */
+static bool
+is_port(const char *text)
+{
+	uint32_t	number = 0;
+	size_t		len = strlen(text);
+
+	if (len == 0 || len > 5)
+		return false;
+	for (size_t i = 0; i < len; i++)
+	{
+		if (text[i] < '0' || text[i] > '9')
+			return false;
+		number = number * 10 + (uint32_t) (text[i] - '0');
+	}
+	return number >= 1 && number <= 65535;
+}
+
 bool
 au_split_address(const char *address, char *host, size_t hostlen, const char **port)
 {
 	const char *colon = strrchr(address, ':');
 	size_t		len = colon != NULL ? (size_t) (colon - address) : 0;
 
-	if (colon == NULL || colon[1] == '\0')
+	if (colon == NULL || !is_port(colon + 1))
 		return false;
 	*port = colon + 1;
 	if (len >= 2 && address[0] == '[' && address[len - 1] == ']')

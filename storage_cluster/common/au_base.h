@@ -49,7 +49,8 @@ typedef enum AuStatus
 const char *au_status_name(AuStatus status);
 
 /* host:port, [v6]:port, :port: the host without brackets goes to `host`, *port
- * points into address.  False: it is not of that form, or does not fit. */
+ * points into address and is a number from 1 to 65535.  False: it is not of that
+ * form, or does not fit. */
 bool		au_split_address(const char *address, char *host, size_t hostlen, const char **port);
 
 /* Identity of a relation fork within a volume (a volume is one PostgreSQL

@@ -341,23 +341,26 @@ text_of(json_t *o, const char *key)
 	return s != NULL ? s : "-";
 }
 
-static void
+/* Does it answer? */
+static bool
 print_node(const LocalCluster *c, int i, pid_t pid)
 {
 	json_t	   *status = status_of(c, i);
 	json_t	   *volume;
 	size_t		k;
+	bool		answers = status != NULL;
 
 	printf("%4d  127.0.0.1:%-6d %7d  %s\n", i, local_port(c, i), (int) pid,
-		   status == NULL ? "does not answer" : "up");
+		   answers ? "up" : "does not answer");
 	json_array_foreach(json_object_get(status, "volumes"), k, volume)
 		printf("      volume %s: %s, durable %s, applied %s\n",
 			   text_of(volume, "system_identifier"), text_of(volume, "state"),
 			   text_of(volume, "durable_lsn"), text_of(volume, "applied_lsn"));
 	json_decref(status);
+	return answers;
 }
 
-/* 1: not all nodes are up. */
+/* 1: not all nodes are up, or one does not answer. */
 static int
 cluster_status(const LocalCluster *c)
 {
@@ -368,11 +371,10 @@ cluster_status(const LocalCluster *c)
 	{
 		pid_t		pid = local_pid(c, i);
 
-		if (pid > 0)
-			print_node(c, i, pid);
-		else
+		if (pid <= 0)
 			printf("%4d  127.0.0.1:%-6d %7s  down\n", i, local_port(c, i), "-");
-		rc |= pid <= 0;
+		if (pid <= 0 || !print_node(c, i, pid))
+			rc = 1;
 	}
 	return rc;
 }

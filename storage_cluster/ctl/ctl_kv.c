@@ -268,6 +268,33 @@ list(Request *q, const char *prefix)
 
 /* ---- the command ------------------------------------------------------ */
 
+/* What can be told without asking a node: 0, or 2 for wrong usage. */
+static int
+check_words(const CtlKv *o, int nwords, const char **words)
+{
+	const char *what = nwords > 0 ? words[0] : "";
+
+	if (strcmp(what, "list") == 0)
+	{
+		if (nwords > 2)
+			return wrong("too many words after kv list", NULL);
+		if ((nwords == 2 && strlen(words[1]) > AU_KV_KEY_MAX) ||
+			(o->after != NULL && strlen(o->after) > AU_KV_KEY_MAX))
+			return wrong("a key, and so what it begins with, has at most 1024 bytes", NULL);
+		return 0;
+	}
+	if (strcmp(what, "get") != 0 && strcmp(what, "put") != 0 && strcmp(what, "del") != 0)
+		return wrong("there are kv get, put, del and list", NULL);
+	if (nwords < 2 || strlen(words[1]) == 0 || strlen(words[1]) > AU_KV_KEY_MAX)
+		return wrong("give a key of 1 to 1024 bytes", NULL);
+	if (strcmp(what, "put") != 0)
+		return nwords == 2 ? 0 : wrong("too many words after kv", what);
+	if ((nwords == 3) == (o->file != NULL) || nwords > 3)
+		return wrong("kv put needs a value, or --file", NULL);
+	return 0;
+}
+
+/* With words that check_words has let pass. */
 static int
 dispatch(Request *q, int nwords, const char **words)
 {
@@ -277,22 +304,16 @@ dispatch(Request *q, int nwords, const char **words)
 	int			rc = 1;
 
 	if (strcmp(what, "list") == 0)
-		return nwords <= 2 ? list(q, nwords == 2 ? words[1] : "") : wrong("too many words after kv list", NULL);
-	if (nwords < 2 || strlen(words[1]) == 0 || strlen(words[1]) > AU_KV_KEY_MAX)
-		return wrong("give a key of 1 to 1024 bytes", NULL);
+		return list(q, nwords == 2 ? words[1] : "");
 	q->key.bytes = (const uint8_t *) words[1];
 	q->key.len = (uint16_t) strlen(words[1]);
 	if (strcmp(what, "get") == 0)
-		return nwords == 2 ? get(q) : wrong("too many words after kv get", NULL);
+		return get(q);
 	if (strcmp(what, "del") == 0)
 	{
 		q->flags |= AU_KV_DELETE;
-		return nwords == 2 ? put(q, NULL, 0) : wrong("too many words after kv del", NULL);
+		return put(q, NULL, 0);
 	}
-	if (strcmp(what, "put") != 0)
-		return wrong("there are kv get, put, del and list, not", what);
-	if ((nwords == 3) == (q->o->file != NULL) || nwords > 3)
-		return wrong("kv put needs a value, or --file", NULL);
 	if (q->o->file == NULL)
 		return put(q, (const uint8_t *) words[2], (uint32_t) strlen(words[2]));
 	value = malloc(AU_KV_VALUE_MAX + 1);
@@ -309,12 +330,14 @@ ctl_kv(const CtlTarget *target, int nwords, const char **words, const CtlKv *o)
 	unsigned long n,
 				r,
 				w;
-	int			rc = 1;
+	int			rc;
 
 	if (target->socket == NULL && target->node == NULL)
 		return wrong("kv needs --socket or --node", NULL);
-	if (nwords < 1)
-		return wrong("there are kv get, put, del and list", NULL);
+	rc = check_words(o, nwords, words);
+	if (rc != 0)
+		return rc;
+	rc = 1;
 	if (!number(o->n, AU_RF_MAX, &n) || !number(o->r, AU_RF_MAX, &r) || !number(o->w, AU_RF_MAX, &w))
 		return wrong("-n, -r and -w are numbers of replicas, at most 5", NULL);
 	q.n = (uint8_t) n;

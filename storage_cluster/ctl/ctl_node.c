@@ -362,6 +362,8 @@ ctl_node(const CtlTarget *t, int nwords, const char **words, bool force, bool wa
 		json_decref(status);
 		return 0;
 	}
+	if (force && strcmp(what, "remove") != 0)
+		return usage("--force is for node remove");
 	if (nwords < 2 || !parse(words[1], INT32_MAX, &c.number))
 		return usage("node needs list, drain NUMBER, remove NUMBER or weight NUMBER WEIGHT");
 	if (strcmp(what, "weight") == 0)

@@ -102,6 +102,13 @@ receive(int fd, const char *path, uint16_t want, uint8_t *buf, size_t cap, AuFra
 	return f->type == want;
 }
 
+static void
+cannot_connect(const char *where)
+{
+	fprintf(stderr, "auroractl: could not connect to \"%s\": %s\n"
+			"Check that aurora_storaged runs and listens there.\n", where, strerror(errno));
+}
+
 static int
 connect_unix(const char *path)
 {
@@ -111,16 +118,15 @@ connect_unix(const char *path)
 	if (strlen(path) >= sizeof(addr.sun_path))
 	{
 		errno = ENAMETOOLONG;
+		cannot_connect(path);
 		return -1;
 	}
 	memcpy(addr.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && connect(fd, (struct sockaddr *) &addr, sizeof(addr)) != 0)
 	{
-		int			saved = errno;
-
+		cannot_connect(path);
 		close(fd);
-		errno = saved;
 		return -1;
 	}
 	return fd;
@@ -172,16 +178,22 @@ connect_tcp(const char *address)
 	char		host[256];
 	const char *port;
 	int			fd;
+	int			rc;
 
-	errno = EINVAL;
 	if (!au_split_address(address, host, sizeof(host), &port))
-		return -1;
-	if (getaddrinfo(host[0] ? host : NULL, port, &hints, &list) != 0)
 	{
-		errno = EADDRNOTAVAIL;
+		fprintf(stderr, "auroractl: \"%s\" is not of the form HOST:PORT, with a port from 1 to 65535\n", address);
+		return -1;
+	}
+	rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
+	if (rc != 0)
+	{
+		fprintf(stderr, "auroractl: could not resolve \"%s\": %s\n", address, gai_strerror(rc));
 		return -1;
 	}
 	fd = connect_one_of(list);
+	if (fd < 0)
+		cannot_connect(address);
 	freeaddrinfo(list);
 	return fd;
 }
@@ -206,9 +218,6 @@ ctl_wire_open(const CtlTarget *t)
 	c->buf = buf;
 	c->where = t->socket != NULL ? t->socket : t->node;
 	c->fd = t->socket != NULL ? connect_unix(t->socket) : connect_tcp(t->node);
-	if (c->fd < 0)
-		fprintf(stderr, "auroractl: could not connect to \"%s\": %s\n"
-				"Check that aurora_storaged runs and listens there.\n", c->where, strerror(errno));
 	au_writer_start(&w, frame, sizeof(frame));
 	if (c->fd >= 0 && au_enc_hello(&w, 1, &hello) &&
 		ctl_wire_ask(c, w.data, w.len, AU_MSG_HELLO_OK, &f))

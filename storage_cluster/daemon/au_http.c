@@ -219,7 +219,7 @@ serve_tcp(AuDaemon *d, Http *h, char *err, size_t errlen)
 
 	if (!au_split_address(address, host, sizeof(host), &port))
 	{
-		snprintf(err, errlen, "\"%s\" is not of the form HOST:PORT", address);
+		snprintf(err, errlen, "\"%s\" is not of the form HOST:PORT, with a port from 1 to 65535", address);
 		return false;
 	}
 	rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);

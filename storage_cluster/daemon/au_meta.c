@@ -73,9 +73,16 @@ set_addresses(AuMeta *m, char *err, size_t errlen)
 	snprintf(meta_host, sizeof(meta_host), "%s", host);
 	snprintf(next, sizeof(next), "%d", atoi(port) + 1);
 	if (c->meta_listen[0] != '\0' &&
-		(!au_split_address(c->meta_listen, meta_host, sizeof(meta_host), &meta_port) || atoi(meta_port) <= 0))
+		!au_split_address(c->meta_listen, meta_host, sizeof(meta_host), &meta_port))
 	{
-		snprintf(err, errlen, "--meta-listen \"%s\" is not of the form HOST:PORT", c->meta_listen);
+		snprintf(err, errlen, "--meta-listen \"%s\" is not of the form HOST:PORT, with a port from 1 to 65535",
+				 c->meta_listen);
+		return false;
+	}
+	if (atoi(meta_port) > 65535)
+	{
+		snprintf(err, errlen, "there is no port after that of \"%s\" for the cluster's consensus; give one with --meta-listen",
+				 own);
 		return false;
 	}
 	if (is_any(meta_host))
