@@ -117,6 +117,15 @@ count_cmocka() {
 	fi
 }
 
+# The documents against the sources.
+check_docs() {
+	local t0=$SECONDS rc
+	python3 t/check-docs.py >"$logs/docs.log" 2>&1
+	rc=$?
+	count_step "documents name what there is" $rc $((SECONDS - t0)) "$(tail -n 1 "$logs/docs.log")"
+	[ $rc -eq 0 ] || head -20 "$logs/docs.log"
+}
+
 suite_storage() {
 	local target=$1 name=$2 t0=$SECONDS rc
 	timeout 1800 make -C storage_cluster -j"$(nproc)" "$target" >"$logs/$target.log" 2>&1
@@ -406,6 +415,7 @@ prepare
 for suite in "$@"; do
 	case $suite in
 		unit) headline "unit tests of the storage side"
+			check_docs
 			suite_storage check "unit tests" ;;
 		asan) headline "the same under AddressSanitizer and UBSan"
 			suite_storage asan "unit tests, sanitized" ;;
