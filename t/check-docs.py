@@ -227,6 +227,10 @@ def named_files():
             if name not in made and \
                     not any(os.path.exists(os.path.join(TOP, r, name)) for r in roots + (os.path.dirname(path),)):
                 problem(f'{path}: {name} does not exist')
+        for name, function in set(re.findall(r'`((?:[\w.-]+/)+[\w-]+\.[ch]):(\w+)\(\)`', text)):
+            sources = [SOURCES[p] for p in (name, 'storage_cluster/' + name) if p in SOURCES]
+            if not re.search(r'\b%s\(' % function, ''.join(sources)):
+                problem(f'{path}: there is no {function}() in {name}')
         for number in set(re.findall(r'\bt/(\d{3})\b', text)):
             if not any(f.startswith(number) for f in os.listdir(os.path.join(TOP, 't'))):
                 problem(f'{path}: there is no t/{number}')

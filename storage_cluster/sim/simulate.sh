@@ -8,6 +8,7 @@ set -u
 simulate=$1
 cluster=$2
 seeds=$3
+[[ $seeds =~ ^[1-9][0-9]*$ ]] || { echo "SEEDS is a number from 1 on, not \"$seeds\"" >&2; exit 2; }
 here=$(dirname "$(readlink -f "$0")")
 . "$here/../tests/jobs.sh"
 failed=0

@@ -6,6 +6,7 @@
 set -u
 simulate=$1
 seeds=$2
+[[ $seeds =~ ^[1-9][0-9]*$ ]] || { echo "SEEDS is a number from 1 on, not \"$seeds\"" >&2; exit 2; }
 here=$(dirname "$(readlink -f "$0")")
 . "$here/../../tests/jobs.sh"
 failed=0
