@@ -136,6 +136,29 @@ wait_load($load, stop => 1);
 unlike(${ $load->{err} }, qr/could not|refused|storage/, '... no client met an error of storage');
 check_all($node, 'rolling restart');
 
+# ---- a server that had a node of its own is told the cluster: nothing is carried over
+{
+	my $moved = new_node('moved');
+	wait_for_daemon($moved);
+	$moved->safe_psql('postgres', 'CREATE TABLE t (a int) USING aurora; INSERT INTO t VALUES (1)');
+	$moved->stop;
+	my $before = -s $moved->logfile;
+	$moved->append_conf('postgresql.conf', "aurora.storage_nodes = '127.0.0.1:$port'");
+	$moved->start;
+	like_soon(sub { substr(slurp($moved->logfile), $before) },
+		qr/volume does not belong to the storage cluster.*It was made elsewhere, or.*set aurora\.storage_nodes to what it was/s,
+		'a server of another volume is told so');
+	ok($moved->poll_query_until('postgres', "SELECT state = 'refused' AND last_error ~ 'does not hold the volume' FROM aurora.shipper"),
+		'... nothing is shipped');
+	my ($rc, $out, $err) = $moved->psql('postgres', 'SELECT * FROM t');
+	like($err, qr/does not hold this database cluster.*Check aurora\.storage_nodes/s, '... nor read');
+	$moved->stop;
+	$moved->append_conf('postgresql.conf', "aurora.storage_nodes = ''");
+	$moved->start;
+	is($moved->safe_psql('postgres', 'SELECT * FROM t'), '1', '... and with the setting as it was all is there');
+	$moved->stop;
+}
+
 # ---- a killed node is brought back by start
 kill_quietly('KILL', node_pid(2));
 ok($node->poll_query_until('postgres', "SELECT shipping = 'down' FROM aurora.storage_nodes() WHERE number = 2"),

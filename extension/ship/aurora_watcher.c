@@ -395,9 +395,9 @@ look(Watcher *w)
 	{
 		if (!w->warned)
 			ereport(WARNING,
-					(errmsg("this server's log stays with the %d storage nodes that aurora.storage_nodes lists: its volume was made outside of the cluster that they belong to now",
-							aurora_nodes_configured()),
-					 errhint("To have the cluster keep it, dump the aurora tables and load them into a new server.")));
+					(errmsg("this server's volume does not belong to the storage cluster that aurora.storage_nodes names"),
+					 errdetail("It was made elsewhere, or by these nodes before they joined the cluster; then those that are listed go on keeping it, and no others."),
+					 errhint("If it was made elsewhere, set aurora.storage_nodes to what it was then (empty: the server's own node). To have the cluster keep it, dump the aurora tables and load them into a new server.")));
 		w->warned = true;
 		publish_none(w);
 		return pause_without();
