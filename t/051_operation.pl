@@ -211,4 +211,21 @@ ok($node->poll_query_until('postgres', "SELECT shipping = 'stream' FROM aurora.s
 	'... and all three are there');
 $node->stop;
 succeeds('the end', qr/node 1 stopped\nnode 2 stopped\nnode 3 stopped/, 'stop', '--dir', $dir);
+
+# ---- the files of a stopped node
+sub check
+{
+	my $out = '';
+	IPC::Run::run([ $ctl, 'check', '--dir', "$dir/node1" ], '<', \undef, '>', \$out, '2>&1');
+	return ($? >> 8) . ": $out";
+}
+my $view = slurp("$dir/node1/VIEW");
+sub write_view { open my $v, '>:raw', "$dir/node1/VIEW" or die; print $v $_[0]; close $v; return; }
+like(check(), qr/^0: cluster [0-9A-F]{16}: view \d+\n.*no problems in 1 volume/s, 'all files are sound');
+write_view(substr($view, 0, 30) . chr(ord(substr($view, 30, 1)) ^ 4) . substr($view, 31));
+like(check(), qr{^1: .*/VIEW" is damaged}s, 'a damaged view is found');
+unlink "$dir/node1/VIEW" or die;
+like(check(), qr{^1: .*could not read ".*/VIEW"}s, '... and one that is missing');
+write_view($view);
+like(check(), qr/^0: /, '... and with the right one all is well');
 done_testing();

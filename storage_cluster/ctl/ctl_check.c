@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ctl_check.c: looks at every byte of a stopped node's files: VOLUME, the
- * landing log (every entry's CRC, no gap), every stored version (CRC,
- * structure) and whether each page's chain of changes applies.
+ * ctl_check.c: looks at every byte of a stopped node's files: NODE, VIEW, VOLUME,
+ * the landing log (every entry's CRC, no gap), every stored version (CRC,
+ * structure), whether each page's chain of changes applies, the key-value
+ * store.  Not those of libraft, in meta/: it looks at them when it starts, and
+ * what is in them is in the other voters' as well.
  */
 #include "ctl/ctl.h"
 
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cluster/au_view.h"
 #include "daemon/au_files.h"
 #include "store/au_kvstore.h"
 #include "store/au_landing.h"
@@ -134,6 +137,34 @@ check_volume(Report *r, const char *dir, const char *name, const char *log_dir,
 	return true;
 }
 
+/* DIR/VIEW, if the node is in a cluster. */
+static void
+check_view(Report *r, const char *dir)
+{
+	static uint8_t bytes[AU_VIEW_ENCODED_MAX + 1];
+	static AuView view;
+	char		path[4200];
+	char		meta[4200];
+	char		text[4400];
+	long		n;
+
+	snprintf(path, sizeof(path), "%.4096s/VIEW", dir);
+	snprintf(meta, sizeof(meta), "%.4096s/meta", dir);
+	n = au_read_file(path, bytes, sizeof(bytes));
+	if (n >= 0 && au_view_decode(&view, bytes, (size_t) n))
+		printf("cluster %016" PRIX64 ": view %" PRIu64 "\n", view.cluster_id, view.epoch);
+	else if (n >= 0)
+	{
+		snprintf(text, sizeof(text), "\"%s\" is damaged, or of another version", path);
+		problem(r, text);
+	}
+	else if (errno != ENOENT || au_is_there(meta))
+	{
+		snprintf(text, sizeof(text), "could not read \"%s\": %s", path, strerror(errno));
+		problem(r, text);
+	}
+}
+
 /* DIR/kv, if the node has ever used it. */
 static void
 check_kv(Report *r, const char *dir)
@@ -191,6 +222,7 @@ ctl_check(const char *dir, const char *log_dir)
 		problem(&r, err);
 		node_id = 0;
 	}
+	check_view(&r, dir);
 	while ((e = readdir(d)) != NULL)
 	{
 		if (e->d_name[strspn(e->d_name, "0123456789")] != '\0')

@@ -196,7 +196,14 @@ static bool
 open_db(AuKvStore *s, char *err, size_t errlen)
 {
 	char	   *dberr = NULL;
+	char		why[128];
 
+	s->db = NULL;
+	if (!au_db_is_whole(s->dir, why, sizeof(why)))
+	{
+		snprintf(err, errlen, "could not open the key-value store \"%s\": %s", s->dir, why);
+		return false;
+	}
 	s->db = rocksdb_open(s->options, s->dir, &dberr);
 	if (dberr == NULL)
 		return true;

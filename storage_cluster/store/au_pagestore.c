@@ -471,8 +471,13 @@ au_pagestore_open(AuPageStore **out, const AuPageStoreOptions *opt, char *err, s
 	ps->chain = malloc(AU_CHAIN_SLOTS * sizeof(*ps->chain));
 	for (uint32_t i = 0; ps->chain != NULL && i < AU_CHAIN_SLOTS; i++)
 		ps->chain[i] = AU_CHAIN_UNKNOWN;
-	if (au_relmap_init(&ps->rels) && ps->current != NULL && ps->frozen != NULL &&
-		ps->spare != NULL && ps->chain != NULL)
+	if (!au_db_is_whole(opt->dir, ps->error, sizeof(ps->error)))
+	{
+		snprintf(err, errlen, "could not open page store \"%s\": %s", opt->dir, ps->error);
+		status = AU_CORRUPT;
+	}
+	else if (au_relmap_init(&ps->rels) && ps->current != NULL && ps->frozen != NULL &&
+			 ps->spare != NULL && ps->chain != NULL)
 	{
 		ps->db = rocksdb_open(ps->options, opt->dir, &dberr);
 		if (dberr != NULL)

@@ -469,6 +469,29 @@ test_collected(void **state)
 	assert_true(collected > 1);
 }
 
+/* RocksDB would begin an empty store where CURRENT is missing, and delete the
+ * tables of the old one. */
+static void
+test_no_current(void **state)
+{
+	char		current[300],
+				away[300];
+	AuPageStore *ps;
+
+	(void) state;
+	copy_store(origin);
+	snprintf(current, sizeof(current), "%s/CURRENT", copy);
+	snprintf(away, sizeof(away), "%s/away", copy);
+	assert_int_equal(rename(current, away), 0);
+	assert_int_equal(open_store(copy, RETENTION, &ps), AU_CORRUPT);
+	assert_int_equal(open_store(copy, RETENTION, &ps), AU_CORRUPT);
+	assert_int_equal(rename(away, current), 0);
+	ps = must_open(copy, RETENTION);
+	list_files(ps);
+	assert_true(nfiles > 1);
+	au_pagestore_close(ps);
+}
+
 int
 main(void)
 {
@@ -478,6 +501,7 @@ main(void)
 		cmocka_unit_test(test_walks),
 		cmocka_unit_test(test_merged),
 		cmocka_unit_test(test_collected),
+		cmocka_unit_test(test_no_current),
 	};
 
 	return cmocka_run_group_tests(tests, setup, testfixture_teardown);

@@ -52,6 +52,7 @@ typedef enum Damage
 	CUT,						/* half of it is missing */
 	REMOVE,
 	FLIP_MANIFEST,
+	NO_CURRENT,					/* RocksDB would begin an empty store */
 	DAMAGES
 } Damage;
 
@@ -73,6 +74,10 @@ damage(int i, Damage what)
 			break;
 		case CUT:
 			assert_int_equal(truncate(f.path, f.size / 2), 0);
+			break;
+		case NO_CURRENT:
+			snprintf(f.path, sizeof(f.path), "%s/CURRENT", dir);
+			assert_int_equal(unlink(f.path), 0);
 			break;
 		case REMOVE:
 			assert_int_equal(unlink(f.path), 0);
