@@ -41,7 +41,7 @@ sed "s,/var/lib/aurora/NAME,$dir/node,; s,^listen = .*,socket = $dir/s,; s,^http
 	"$dir/doc/example.conf" >"$dir/node.conf"
 "$build/aurora_storaged" --config "$dir/node.conf" >"$dir/log" 2>&1 &
 daemon=$!
-for _ in $(seq 100); do [ -S "$dir/h" ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ -S "$dir/h" ] && break; sleep 0.1; done
 "$build/auroractl" --http-socket "$dir/h" status >"$dir/status" 2>&1
 check "a daemon with the example: $(tail -1 "$dir/log")" $?
 kill -TERM "$daemon"

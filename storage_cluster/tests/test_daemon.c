@@ -105,7 +105,7 @@ expect_error(Client *c, AuStatus status, const char *part)
 	AuFrame		f;
 	AuMsgError	e;
 
-	assert_true(client_receive(c, &f, 10000));
+	assert_true(client_receive(c, &f, 60000));
 	assert_int_equal(f.type, AU_MSG_ERROR);
 	assert_true(au_dec_error(&f, &e));
 	if (e.status != status || strstr(e.message, part) == NULL)
@@ -132,7 +132,7 @@ ship(Client *c, const AuMsgTermOk *t, AuLsn from, AuLsn to)
 		AuFrame		f;
 		AuMsgAppendOk ok;
 
-		assert_true(client_receive(c, &f, 10000));
+		assert_true(client_receive(c, &f, 60000));
 		assert_int_equal(f.type, AU_MSG_APPEND_OK);
 		assert_true(au_dec_append_ok(&f, &ok));
 		assert_true(ok.durable_lsn >= durable && ok.received_lsn >= ok.durable_lsn);
@@ -224,11 +224,11 @@ test_ship_and_read(void **state)
 
 	size_req.not_before = end;
 	assert_true(CLIENT_SEND(&r, au_enc_get_size, &size_req));
-	assert_true(client_receive(&r, &f, 10000));
+	assert_true(client_receive(&r, &f, 60000));
 	assert_true(au_dec_size(&f, &size));
 	assert_int_equal(size.nblocks, BLOCKS);
 	assert_true(CLIENT_SEND(&r, au_enc_list_rels, &list_req));
-	assert_true(client_receive(&r, &f, 10000));
+	assert_true(client_receive(&r, &f, 60000));
 	assert_true(au_dec_rels(&f, &rels));
 	assert_int_equal(rels.count, 1);
 	assert_int_equal(au_get_u32(rels.entries + 8), REL);
@@ -238,10 +238,10 @@ test_ship_and_read(void **state)
 		au_writer_start(&out, r.out, CLIENT_BUF);
 		assert_true(au_enc_empty(&out, AU_MSG_STATUS, 99) && au_enc_empty(&out, AU_MSG_PING, 100));
 		assert_true(client_send_raw(&r, out.data, out.len));
-		assert_true(client_receive(&r, &f, 10000));
+		assert_true(client_receive(&r, &f, 60000));
 		assert_int_equal(f.type, AU_MSG_STATUS_OK);
 		assert_non_null(memmem(f.payload, f.length, "7123456789012345678", 19));
-		assert_true(client_receive(&r, &f, 10000));
+		assert_true(client_receive(&r, &f, 60000));
 		assert_int_equal(f.type, AU_MSG_PONG);
 	}
 	client_close(&w);
@@ -388,7 +388,7 @@ test_refusals(void **state)
 	{
 		AuFrame		f;
 
-		assert_true(client_receive(&a, &f, 10000));
+		assert_true(client_receive(&a, &f, 60000));
 		assert_int_equal(f.type, AU_MSG_APPEND_OK);
 	}
 	testnode_term(&b, &tb);
@@ -446,7 +446,7 @@ test_waiting_read(void **state)
 	assert_true(CLIENT_SEND(&r, au_enc_get_size, &m));
 	assert_false(client_receive(&r, &f, 300));
 	ship(&w, &term, from, end);
-	assert_true(client_receive(&r, &f, 10000));
+	assert_true(client_receive(&r, &f, 60000));
 	assert_int_equal(f.type, AU_MSG_SIZE);
 	assert_true(au_dec_size(&f, &size));
 	assert_true(size.as_of >= end);
@@ -514,7 +514,7 @@ test_bad_messages(void **state)
 		}
 	}
 	assert_true(CLIENT_SEND(&good, au_enc_get_size, &m));
-	assert_true(client_receive(&good, &f, 10000));
+	assert_true(client_receive(&good, &f, 60000));
 	assert_int_equal(f.type, AU_MSG_SIZE);
 	client_close(&good);
 	stop_node(SIGTERM);

@@ -82,7 +82,7 @@ read_all(Client *r, AuLsn not_before)
 		AuMsgError	e;
 
 		assert_true(CLIENT_SEND(r, au_enc_get_pages, &m));
-		assert_true(client_receive(r, &f, 20000));
+		assert_true(client_receive(r, &f, 60000));
 		if (f.type == AU_MSG_ERROR)
 		{
 			assert_true(au_dec_error(&f, &e));
@@ -101,7 +101,7 @@ read_all(Client *r, AuLsn not_before)
 static void
 wait_status(const char *text)
 {
-	for (int i = 0; i < 300 && !testnode_status_has(text); i++)
+	for (int i = 0; i < 600 && !testnode_status_has(text); i++)
 		usleep(100 * 1000);
 	if (!testnode_status_has(text))
 		fail_msg("the status never said %s", text);
@@ -211,7 +211,7 @@ ship_all(void)
 	for (uint32_t b = 0; b < BLOCKS; b++)
 		add_record(b);
 	while (!ship_rest())
-		assert_true(++tries < 20);
+		assert_true(++tries < 60);
 }
 
 static void

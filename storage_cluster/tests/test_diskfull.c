@@ -171,7 +171,7 @@ test_full_disk(void **state)
 	unlink(filler);
 	do
 	{
-		assert_true(tries++ < 20);
+		assert_true(tries++ < 60);
 		sleep(1);
 		connect_writer(&c, &t);
 		outcome = ship(&c, &t);

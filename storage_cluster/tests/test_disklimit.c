@@ -43,7 +43,7 @@ directory_bytes(void)
 static void
 settle(void)
 {
-	for (int i = 0; i < 200 && directory_bytes() > (uint64_t) LIMIT_MB << 20; i++)
+	for (int i = 0; i < 600 && directory_bytes() > (uint64_t) LIMIT_MB << 20; i++)
 		usleep(100 * 1000);
 	assert_in_range(directory_bytes(), 0, (uint64_t) LIMIT_MB << 20);
 }

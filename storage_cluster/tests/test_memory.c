@@ -59,7 +59,7 @@ expect(Client *c, uint16_t type, AuFrame *f)
 {
 	AuMsgError	e;
 
-	assert_true(client_receive(c, f, 30000));
+	assert_true(client_receive(c, f, 60000));
 	if (f->type == AU_MSG_ERROR && type != AU_MSG_ERROR && au_dec_error(f, &e))
 		fail_msg("got an error: %s", e.message);
 	assert_int_equal(f->type, type);

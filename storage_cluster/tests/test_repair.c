@@ -361,7 +361,7 @@ test_killed(void **state)
 	tc_start(1, "--anti-entropy-mb-per-s=500", "--scrub-mb-per-s=100");
 	tc_tell_commit();
 	tc_wait_figure(1, "scrub_passes", 1);
-	for (int k = 0; k < 100 && tc_figure(1, "scrub_damaged") > 0; k++)
+	for (int k = 0; k < 600 && tc_figure(1, "scrub_damaged") > 0; k++)
 		usleep(100 * 1000);
 	assert_int_equal(tc_figure(1, "scrub_damaged"), 0);
 	readers_open();

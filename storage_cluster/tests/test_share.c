@@ -294,7 +294,7 @@ test_sudden_end(void **state)
 		close(fd);
 		if (got == 200)
 			break;
-		assert_true(tries < 500);
+		assert_true(tries < 6000);
 		usleep(10000);
 	}
 	client_close(&r);

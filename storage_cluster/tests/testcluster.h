@@ -197,7 +197,7 @@ tc_ship(void)
 	for (int i = 0; i < TC_NODES; i++)
 		for (int k = 0; tc[i].pid > 0 && tc_append(i, NULL, 0, end).applied_lsn < tn.wal.last_end; k++)
 		{
-			assert_true(k < 3000);
+			assert_true(k < 6000);
 			usleep(10 * 1000);
 		}
 }
@@ -231,7 +231,7 @@ tc_figure(int i, const char *name)
 static inline void
 tc_wait_figure(int i, const char *name, int64_t least)
 {
-	for (int k = 0; k < 600 && tc_figure(i, name) < least; k++)
+	for (int k = 0; k < 1200 && tc_figure(i, name) < least; k++)
 		usleep(50 * 1000);
 	if (tc_figure(i, name) < least)
 		fail_msg("node %d: %s is %lld, never %lld", i, name, (long long) tc_figure(i, name),

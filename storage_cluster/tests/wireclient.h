@@ -157,7 +157,7 @@ daemon_start(char *const *args, const char *log)
 static inline bool
 daemon_wait_socket(const char *path)
 {
-	for (int i = 0; i < 300; i++)
+	for (int i = 0; i < 1200; i++)
 	{
 		Client		c;
 
