@@ -20,8 +20,11 @@ for my $i (1 .. $kills)
 {
 	my $load = start_load($node, clients => 4 + int(rand(4)));
 	sleep_random(0.5, 3);
-	my %kids = children($node->{_pid});
-	my @backends = grep { $kids{$_} =~ /\[local\]/ && $kids{$_} !~ /walsender/ } keys %kids;
+	my (%kids, @backends);
+	eventually(sub {
+		%kids = children($node->{_pid});
+		@backends = grep { $kids{$_} =~ /\[local\]/ && $kids{$_} !~ /walsender/ } keys %kids;
+	});
 	my @others = grep { $kids{$_} =~ /aurora|walsender|checkpointer|walwriter|autovacuum worker/ } keys %kids;
 	my $victim =
 	  @others && rand() < 0.35

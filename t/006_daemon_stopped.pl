@@ -101,9 +101,7 @@ $load = start_load($node, clients => 4, seconds => 120);
 sleep 1;
 rename $program, "$program.away" or die;
 kill_quietly('KILL', wait_for_daemon($node));
-sleep 2;
-ok(!defined daemon_pid($node) || daemon_pid($node) == 0 || !kill(0, daemon_pid($node)),
-	'the daemon is gone');
+ok(eventually(sub { my $p = daemon_pid($node) // 0; $p == 0 || !kill(0, $p) }), 'the daemon is gone');
 like_soon(sub { shipper_field($node, 'daemon_error') }, qr/\S/, 'the view says what became of it');
 note shipper_field($node, 'daemon_error');
 ($rc, $out, $err) = $node->psql('postgres', "SET statement_timeout = '2s'; SELECT aurora.evict('pgbench_accounts'); $read");

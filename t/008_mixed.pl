@@ -78,7 +78,8 @@ for my $i (1 .. 6)
 	my $daemon = daemon_pid($node);
 	if ($how eq 'backend')
 	{
-		my @b = backend_pids($node);
+		my @b;
+		eventually(sub { @b = backend_pids($node) });
 		kill_quietly(9, $b[ int(rand(@b)) ]);
 		wait_load($load);
 		$node->poll_query_until('postgres', 'SELECT true');

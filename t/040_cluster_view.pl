@@ -95,6 +95,13 @@ sub cluster_of
 	return JSON::PP::decode_json($out)->{cluster};
 }
 
+# ... once it says something.
+sub cluster_now
+{
+	my ($i) = @_;
+	return eventually(sub { cluster_of($i) });
+}
+
 sub node_in
 {
 	my ($c, $number) = @_;
@@ -299,8 +306,8 @@ my $own_id = $c->{cluster_id};
 	sub { $_[0]{leader} > 1 && !node_in($_[0], 1)->{up} });
 ctl_ok('... and can be changed meanwhile', 1, 'node', 'weight', 2, '100');
 sleep 1;
-is(cluster_of(0)->{cluster_id}, $own_id, 'the new cluster is not taken over');
-is(scalar(@{ cluster_of(0)->{nodes} }), 1, '... and stays what it is');
+is(cluster_now(0)->{cluster_id}, $own_id, 'the new cluster is not taken over');
+is(scalar(@{ cluster_now(0)->{nodes} }), 1, '... and stays what it is');
 kill_nodes(0);
 rename("$dir/node0", "$dir/other0") or die;
 rename("$dir/kept0", "$dir/node0") or die;
@@ -362,7 +369,7 @@ mkdir "$dir/node2/VIEW.tmp" or die;
 ctl_ok('a change', 0, 'node', 'weight', $number->{3}, '201');
 like_soon(sub { slurp("$dir/daemon2.log") }, qr/ERROR: .*could not keep the cluster's view \d+, and goes on with the one before until it can: /, 'a view that cannot be kept is told of');
 sleep 1.5;
-my ($newest) = cluster_of(0)->{epoch};
+my $newest = cluster_now(0)->{epoch};
 ok(eventually(sub { known_to(0, 3) >= $newest }), 'others go by the newer one');
 cmp_ok(known_to(0, 2), '<', $newest, '... but not who cannot keep it');
 rmdir "$dir/node2/VIEW.tmp" or die;
@@ -518,7 +525,7 @@ my @said = grep { /AUVC/ && index($_, address(5)) >= 0 } map { slurp($_) } glob(
 cmp_ok(scalar(@said), '>=', 1, 'the node that was removed had asked to join');
 like(say_to($left, $said[0], qr/removed since/), qr/was removed since this one asked to join/,
 	'a copy of that, which was under way for long, is refused');
-is(scalar(@{ cluster_of($left)->{nodes} }), 2, '... and makes no member');
+is(scalar(@{ cluster_now($left)->{nodes} }), 2, '... and makes no member');
 
 foreach my $i (@all) { $handle[$i]->signal('TERM'); }
 foreach my $i (@all)

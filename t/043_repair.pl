@@ -171,7 +171,7 @@ verify_each('page versions repaired');
 
 # ---- a file that is gone: the store cannot even be opened
 $right = sql($sums);
-stop_storage('KILL', 0);
+stop_storage('TERM', 0);		# (a file of a merge that is not over is nobody's)
 unlink((files_of(0, 'pages/*.sst'))[0]) or die;
 start_storage(0);
 is(sql($sums), $right, 'a file of page versions lost: what is read is right');

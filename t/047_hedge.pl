@@ -106,7 +106,7 @@ for (1 .. 25)
 SELECT aurora.evict('t');
 SET aurora.read_node = 1;
 SELECT count(*) FROM t WHERE ctid = '(1,1)';
-\\! echo 400 > $dir/late0
+\\! echo 1500 > $dir/late0
 RESET aurora.read_node;
 SELECT clock_timestamp() AS began \\gset
 SELECT count(*) FROM t WHERE ctid = '(2,1)';
@@ -118,7 +118,7 @@ SQL
 note "milliseconds:$times";
 my @last = (sort { $a <=> $b } (split ' ', $times)[-10 .. -1]);
 cmp_ok(sql('SELECT sum(hedge_wins) FROM aurora.storage_nodes()'), '>', 10, 'late answers: another node was asked, and was first');
-cmp_ok($last[5], '<', 200, '... after no longer a time than at first: what was asked twice does not count as slow');
+cmp_ok($last[5], '<', 750, '... after no longer a time than at first: what was asked twice does not count as slow');
 
 # ---- the other node stands still: it is not waited for
 file('mute1', '');

@@ -368,16 +368,11 @@ sub start_load
 }
 
 # Wait for its end; opt end => 1 has it end now as if its time were over: it begins
-# no more transactions; opt stop => 1 ends its sessions first (pgbench itself would
-# lose its log if it were interrupted).  Counts what it was told is committed:
-# its log has one line for each transaction whose COMMIT was answered.  Returns
-# (exit code, acknowledged).
+# no more transactions.  Counts what it was told is committed: its log has one line
+# for each transaction whose COMMIT was answered.  Returns (exit code, acknowledged).
 sub wait_load
 {
 	my ($load, %opt) = @_;
-	$load->{node}->psql('postgres',
-		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'")
-	  if $opt{stop};
 	if ($opt{end})
 	{
 		# (Not before it has asked for the signal: it opens its logs after that.)
