@@ -232,7 +232,9 @@ BEGIN
   RAISE 'there is not so much log';
 END \$\$
 SQL
-	sleep 0.3;
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%kill -STOP $daemon%' AND wait_event = 'PgSleep'")
+	  or die 'nobody watches';
 	my $h = start_psql('postgres', $sql, $errors);
 	$watcher->finish;
 	is($said, '', "$sql: under way");

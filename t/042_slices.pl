@@ -23,6 +23,7 @@ my @port = free_ports($nodes);
 my @meta = free_ports($nodes);
 my @address = map { "127.0.0.1:$_" } @port;
 my @handle;
+my $move_mb = 0;		# of slices, a second; 0: as fast as may be
 
 sub start_storage
 {
@@ -31,7 +32,7 @@ sub start_storage
 		$handle[$i] = IPC::Run::start(
 			[   bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i],
 				'--meta-listen', "127.0.0.1:$meta[$i]", '--http-socket', "$dir/http$i",
-				'--memory', '64', '--slice-grace-seconds', '2', '--move-mb-per-s', '0', '--anti-entropy-mb-per-s', '200',
+				'--memory', '64', '--slice-grace-seconds', '2', '--move-mb-per-s', $move_mb, '--anti-entropy-mb-per-s', '200',
 				$i == 0 ? '--cluster-init' : ('--join', $address[0]) ],
 			'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
 	}
@@ -179,6 +180,7 @@ foreach my $file (map { glob "$dir/node$_/volumes/*/pages/MANIFEST-*" } 1, 2)
 	print $f chr(ord($byte) ^ 1);
 	close $f;
 }
+$move_mb = 8;				# the first one is not through before the other one asks
 start_storage(1, 2);
 foreach my $i (1, 2)
 {
