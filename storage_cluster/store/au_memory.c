@@ -68,6 +68,8 @@ au_store_memory_free(AuStoreMemory *m)
 		return;
 	assert(m->pending == 0 && m->memtables == 0);
 	rocksdb_cache_destroy(m->cache);
+	if (m->batch != NULL)
+		rocksdb_writebatch_destroy(m->batch);
 	pthread_mutex_destroy(&m->turn);
 	free(m);
 }

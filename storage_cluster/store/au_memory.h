@@ -5,7 +5,7 @@
  *
  *   16/16 ─┬─ 5  block cache, with the files' index and filter blocks
  *          ├─ 3  gathered changes of all volumes (au_pending.h)
- *          ├─ 2  the write batch under way: one at a time on a node
+ *          ├─ 2  the write batch: one at a time on a node
  *          ├─ 2  RocksDB's memtables of all volumes
  *          ├─ 2  answers that clients have not taken yet
  *          └─ 2  what the allocator and compactions need besides

@@ -19,6 +19,7 @@ struct AuStoreMemory
 	_Atomic uint64_t pending;
 	_Atomic uint64_t memtables;
 	pthread_mutex_t turn;
+	rocksdb_writebatch_t *batch;	/* whoever has the turn may take it; or NULL */
 };
 
 #endif							/* AU_MEMORY_INT_H */

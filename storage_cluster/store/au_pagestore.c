@@ -28,8 +28,19 @@
 /* So many files that RocksDB never waits because of them. */
 #define AU_NEVER 1000000000
 
-#define FILE_BYTES_MIN ((uint64_t) 16 << 20)
+/*
+ * The shape of the levels.  Each file of level 0 has keys of all key spaces,
+ * since a generation has its position and sizes beside its pages; so when
+ * level 0 is merged into the first level below, all of that is rewritten, and
+ * it must be no larger than what comes in.  Each level below is ten times the
+ * one above and has files twice as large, so that a large store has few and
+ * what one table was loaded with moves down on its own.
+ */
+#define FILE_BYTES_MIN ((uint64_t) 4 << 20)
 #define FILE_BYTES_MAX ((uint64_t) 64 << 20)
+#define FILES_IN_MEMORY 6		/* so many are as large as what a volume may have in memory */
+#define FILE_GROWTH 2
+#define FILES_OF_FIRST_LEVEL 2
 
 /* ---- meta record ------------------------------------------------------ */
 
@@ -105,15 +116,20 @@ au_ps_meta_read(rocksdb_t *db, rocksdb_readoptions_t *ro, AuStoreMeta *m, char *
 
 /* ---- options ---------------------------------------------------------- */
 
-/* Files follow the memtables, but a large store needs files of some size
- * (each costs a descriptor, and a place in memory), a small one needs levels. */
+/* Files of the first level follow the memtables; each costs a descriptor, and
+ * a place in memory.  Without a node's memory, as in tests, they are as small
+ * as the memtables. */
 static uint64_t
 file_size(const AuPageStoreOptions *opt)
 {
 	uint64_t	size = opt->write_buffer_bytes;
 
-	if (opt->memory != NULL && size < FILE_BYTES_MIN)
-		size = FILE_BYTES_MIN;
+	if (opt->memory != NULL)
+	{
+		size /= FILES_IN_MEMORY;
+		if (size < FILE_BYTES_MIN)
+			size = FILE_BYTES_MIN;
+	}
 	return size > FILE_BYTES_MAX ? FILE_BYTES_MAX : size;
 }
 
@@ -164,7 +180,9 @@ au_ps_options(AuPageStore *ps, const AuPageStoreOptions *opt)
 		rocksdb_options_set_soft_pending_compaction_bytes_limit(o, 0);
 		rocksdb_options_set_hard_pending_compaction_bytes_limit(o, 0);
 		rocksdb_options_set_target_file_size_base(o, file_size(opt));
-		rocksdb_options_set_max_bytes_for_level_base(o, file_size(opt) * 4);
+		rocksdb_options_set_target_file_size_multiplier(o, FILE_GROWTH);
+		rocksdb_options_set_max_bytes_for_level_base(o, file_size(opt) * FILES_OF_FIRST_LEVEL);
+		rocksdb_options_set_level0_file_num_compaction_trigger(o, AU_LEVEL0_MERGED);
 		if (opt->memory != NULL)
 		{
 			rocksdb_block_based_options_set_block_cache(t, opt->memory->cache);

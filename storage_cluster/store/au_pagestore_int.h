@@ -36,6 +36,9 @@
 #define AU_META_KEY "\0meta"
 #define AU_META_KEY_LEN 5
 
+/* So many files in level 0 start a compaction. */
+#define AU_LEVEL0_MERGED 6
+
 typedef struct AuStoreMeta
 {
 	uint64_t	system_identifier;

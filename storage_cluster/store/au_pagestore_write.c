@@ -4,7 +4,10 @@
  * batch; au_pagestore.h says why one.
  *
  * The batch is as large as the generation, so of all volumes of a node only
- * one has a batch at a time (au_memory.h).  After each write the memtables
+ * one has a batch at a time (au_memory.h).  After a large one its memory stays
+ * for the next: to grow it anew from nothing, doubling by doubling, costs each
+ * large write twice its bytes in page faults and copies.  After a small one,
+ * as when nothing much is going on, it goes back.  After each write the memtables
  * are counted; if they are too much this volume's are flushed to files at
  * once, by the same worker thread.
  *
@@ -32,6 +35,9 @@
 #define LEVEL0_MAX 400
 #define LOOK_AGAIN_US 10000
 #define FAILING_WAIT_US 1000000
+
+/* A batch of this part of a generation is large: its memory is kept. */
+#define BATCH_KEPT_PART 4
 
 bool
 au_pagestore_freeze(AuPageStore *ps, AuLsn applied, AuLsn restart)
@@ -174,10 +180,38 @@ encode_all(Encoder *enc, const AuPending *g, rocksdb_writebatch_t *batch)
 	return true;
 }
 
+/* The node's, emptied, or a new one.  Only with the turn. */
+static rocksdb_writebatch_t *
+take_batch(AuPageStore *ps)
+{
+	rocksdb_writebatch_t *batch = ps->memory != NULL ? ps->memory->batch : NULL;
+
+	if (batch == NULL)
+		return rocksdb_writebatch_create();
+	ps->memory->batch = NULL;
+	return batch;
+}
+
+static void
+give_batch(AuPageStore *ps, rocksdb_writebatch_t *batch)
+{
+	size_t		size;
+
+	rocksdb_writebatch_data(batch, &size);
+	if (ps->memory == NULL || size < ps->memory->plan.generation / BATCH_KEPT_PART)
+	{
+		rocksdb_writebatch_destroy(batch);
+		return;
+	}
+	assert(ps->memory->batch == NULL);
+	rocksdb_writebatch_clear(batch);
+	ps->memory->batch = batch;
+}
+
 static AuStatus
 write_batch(AuPageStore *ps, char *err, size_t errlen)
 {
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+	rocksdb_writebatch_t *batch = take_batch(ps);
 	Encoder    *enc = calloc(1, sizeof(*enc));
 	uint8_t		meta[AU_META_LEN];
 	uint8_t		slices[AU_SLICES_LEN];
@@ -208,7 +242,7 @@ write_batch(AuPageStore *ps, char *err, size_t errlen)
 	}
 	if (fits)
 		rocksdb_write(ps->db, ps->write_options, batch, &dberr);
-	rocksdb_writebatch_destroy(batch);
+	give_batch(ps, batch);
 	if (!fits)
 	{
 		snprintf(err, errlen, "could not write page versions: out of memory");
