@@ -88,7 +88,7 @@ au_node_free(AuNode *n)
 	au_x_free(n);
 	for (uint32_t i = 0; i < n->nvols; i++)
 	{
-		(void) au_d_end_all(n->vols[i]);
+		(void) au_d_end_slices(n->vols[i], NULL);
 		au_v_free(n->vols[i]);
 	}
 	au_k_free(n);

@@ -9,7 +9,8 @@
  *                 READS ──au_node_digested──▶ DONE, or FAILED
  *
  * Whoever asks is told "later" and asks again.  What nobody asked for during
- * AU_NODE_DIGEST_IDLE_US is forgotten, sooner if there is no room for another.
+ * AU_NODE_DIGEST_IDLE_US is forgotten, sooner if there is no room for another;
+ * of a slice that goes, at once: its deleting waits for those that may read it.
  *
  * Invariants:
  *  1. One extent of the node is read at a time, and so many bytes a second as
@@ -159,14 +160,14 @@ au_d_release(AuDigestJob *job)
 }
 
 bool
-au_d_end_all(AuVolume *v)
+au_d_end_slices(AuVolume *v, const AuSliceSet *slices)
 {
 	AuNode	   *n = v->node;
 	bool		reads = false;
 
 	for (AuDigestJob *job = n->digests; job < n->digests + AU_NODE_DIGESTS_MAX; job++)
 	{
-		if (job->vol != v)
+		if (job->vol != v || (slices != NULL && !au_slices_has(slices, job->slice)))
 			continue;
 		job->forgotten = true;
 		if (job->state == AU_DIGEST_READS)

@@ -264,9 +264,13 @@ struct AuVolume
 	/* slices, see au_node_move.c */
 	bool		partial;		/* only those in `kept` can be read */
 	AuSliceSet	kept;
-	AuSliceSet	unwanted;		/* kept, and dropped when the grace is over */
+	AuSliceSet	unwanted;		/* kept, and dropped when the grace is over: none was
+								 * wanted since ... */
 	uint64_t	unwanted_since;
 	bool		importing;		/* a chunk is being written */
+	uint8_t    *chunk;			/* it came while a generation was written, and is next;
+								 * NULL: none */
+	size_t		chunk_len;
 	AuConn	   *mover;			/* that slices come from; NULL: nobody */
 	bool		mover_asked;
 	bool		mover_held;		/* it keeps what is still to come */
@@ -457,6 +461,7 @@ void		au_x_free(AuNode *n);	/* nobody is connected any more */
 /* au_node_move.c; refresh: after the store was opened */
 void		au_o_refresh(AuVolume *v);
 uint64_t	au_o_run(AuVolume *v, uint64_t now);
+void		au_o_reopened(AuVolume *v);	/* the store: what was asked for before is not for it */
 uint64_t	au_o_ready(AuNode *n, uint64_t now);
 void		au_o_figures(const AuVolume *v, AuVolumeStats *out);
 /* All of these blocks are kept here; else it was answered. */
@@ -476,13 +481,14 @@ bool		au_j_unknown(const AuNode *n, uint64_t system_identifier);
 /*
  * au_node_digest.c.  get: the digest of (slice, leaf, from) at lsn, made if
  * need be.  AU_OK: *job has it.  AU_NEED_MORE: not yet.  AU_GONE, AU_REFUSED,
- * AU_IO: never, why says why.  end_all: of a volume, true: one is still read.
+ * AU_IO: never, why says why.  end_slices: those of a volume's slices (NULL: all),
+ * true: one is still read, and ends then.
  */
 void		au_d_digest(AuNode *n, AuConn *c, const AuFrame *f);
 AuStatus	au_d_get(AuVolume *v, uint32_t slice, uint32_t leaf, const AuPageId *from, AuLsn lsn,
 					 AuDigestJob **job, char *why, size_t whylen);
 void		au_d_release(AuDigestJob *job); /* one that is done: not needed any more */
-bool		au_d_end_all(AuVolume *v);
+bool		au_d_end_slices(AuVolume *v, const AuSliceSet *slices);
 uint64_t	au_d_run(AuNode *n, uint64_t now);
 
 /* au_node_sync.c */

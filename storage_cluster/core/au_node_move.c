@@ -26,6 +26,8 @@
  *     Nor of a volume whose log this node follows and has not caught up with:
  *     who has the log may keep no more of it.
  *  4. One chunk at a time: asked for, in memory, or being written.
+ *  5. A store that writes one generation after the other, as log comes, does
+ *     not keep slices from coming or going: a turn of theirs is between two.
  */
 #include "core/au_node_int.h"
 
@@ -242,18 +244,40 @@ mover_closed(AuNode *n, AuConn *c)
 }
 
 static void
+forget_chunk(AuVolume *v)
+{
+	if (v->chunk != NULL)
+		v->node->host.release(v->node->host.ctx, v->chunk);
+	v->chunk = NULL;
+}
+
+static void
+import(AuVolume *v, const uint8_t *bytes, size_t len)
+{
+	v->importing = true;
+	v->node->host.store_import_start(v->node->host.ctx, v->handle, bytes, len);
+}
+
+/* Behind the generation that is being written; without memory it comes again. */
+static void
 take_chunk(AuVolume *v, const AuFrame *f, uint64_t now)
 {
 	AuNode	   *n = v->node;
 	const AuNodeHost *h = &n->host;
 
-	/* It came late: the store is in other work, or in trouble. */
-	if (v->store_state != AU_STORE_OK || v->importing || v->store_closed || v->draining)
+	/* It came late: the store is in trouble. */
+	if (v->store_state == AU_STORE_STALLED || v->importing || v->store_closed || v->draining)
 		return;
+	assert(v->chunk == NULL);
 	if (n->opt.move_bytes_per_s > 0)
 		v->mover_at = now + (uint64_t) f->length * 1000000 / n->opt.move_bytes_per_s;
-	v->importing = true;
-	h->store_import_start(h->ctx, v->handle, f->payload, f->length);
+	if (v->store_state == AU_STORE_OK)
+		import(v, f->payload, f->length);
+	else if ((v->chunk = h->alloc(h->ctx, f->length)) != NULL)
+	{
+		memcpy(v->chunk, f->payload, f->length);
+		v->chunk_len = f->length;
+	}
 }
 
 static void
@@ -385,6 +409,8 @@ au_node_imported(AuNode *n, void *handle, AuStatus status, const char *err)
 
 /* ---- what is to be done ----------------------------------------------- */
 
+/* Each of them was unwanted for as long as the grace, and less than twice as
+ * long: what becomes unwanted meanwhile is for the next time. */
 static uint64_t
 drop_unwanted(AuVolume *v, const AuSlicesState *state, const AuSliceSet *want, uint64_t now)
 {
@@ -393,7 +419,8 @@ drop_unwanted(AuVolume *v, const AuSlicesState *state, const AuSliceSet *want, u
 		v->node->opt.drop_grace_us : AU_NODE_DROP_GRACE_US;
 	AuSliceSet	gone = au_slices_without(&state->kept, want);
 
-	if (memcmp(&gone, &v->unwanted, sizeof(gone)) != 0)
+	v->unwanted = au_slices_and(&v->unwanted, &gone);
+	if (!au_slices_any(&v->unwanted))
 	{
 		v->unwanted = gone;
 		v->unwanted_since = now;
@@ -403,8 +430,10 @@ drop_unwanted(AuVolume *v, const AuSlicesState *state, const AuSliceSet *want, u
 	if (now - v->unwanted_since < grace)
 		return grace - (now - v->unwanted_since);
 	au_n_log(v->node, AU_LOG_INFO, "volume %" PRIu64 ": drops %u slices, which other nodes have",
-			 v->meta.system_identifier, au_slices_count(&gone));
-	h->store_slices_drop(h->ctx, v->handle, &gone);
+			 v->meta.system_identifier, au_slices_count(&v->unwanted));
+	h->store_slices_drop(h->ctx, v->handle, &v->unwanted);
+	(void) au_d_end_slices(v, &v->unwanted);	/* they would hold it up */
+	memset(&v->unwanted, 0, sizeof(v->unwanted));
 	au_o_refresh(v);
 	return 0;
 }
@@ -461,11 +490,24 @@ au_o_run(AuVolume *v, uint64_t now)
 				w;
 
 	if (n->view == NULL || h->store_slices == NULL || n->dead || n->stopping || v->failed ||
-		v->store_state != AU_STORE_OK || v->store_closed || v->cut != 0 || v->importing ||
+		v->store_state == AU_STORE_STALLED || v->store_closed || v->cut != 0 || v->importing ||
 		au_o_number(n) == 0)
 		return UINT64_MAX;
+	if (v->chunk != NULL)
+	{
+		/* the end of what is being written comes here */
+		if (v->store_state == AU_STORE_OK)
+		{
+			import(v, v->chunk, v->chunk_len);
+			forget_chunk(v);
+		}
+		return UINT64_MAX;
+	}
 	h->store_slices(h->ctx, v->handle, &state);
 	fresh = au_slices_without(&state.kept, &state.lasting);
+	if (v->store_state == AU_STORE_WRITING)
+		return au_slices_any(&state.incoming) && !state.done && !state.unwritten &&
+			!au_slices_any(&fresh) ? pump(v, &state, now) : UINT64_MAX;
 	if (state.unwritten || au_slices_any(&fresh))
 	{
 		/* what follows from a change waits until it is written */
@@ -481,6 +523,14 @@ au_o_run(AuVolume *v, uint64_t now)
 	if (au_slices_any(&state.dropping) && LOOK_AGAIN_US < wait)
 		wait = LOOK_AGAIN_US;
 	return wait;
+}
+
+void
+au_o_reopened(AuVolume *v)
+{
+	forget_chunk(v);
+	if (v->mover != NULL)
+		au_n_close(v->node, v->mover);
 }
 
 void

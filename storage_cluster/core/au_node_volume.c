@@ -108,6 +108,8 @@ au_v_free(AuVolume *v)
 		h->release(h->ctx, v->acks);
 	if (v->heap != NULL)
 		h->release(h->ctx, v->heap);
+	if (v->chunk != NULL)
+		h->release(h->ctx, v->chunk);
 	h->release(h->ctx, v);
 }
 
@@ -583,6 +585,19 @@ trim(AuVolume *v)
 				 v->meta.system_identifier, err);
 }
 
+/* true: there is more to remove now. */
+static bool
+gc_step(AuVolume *v)
+{
+	const AuNodeHost *h = &v->node->host;
+	uint64_t	start = now_us(v);
+	bool		more = h->store_gc_step(h->ctx, v->handle);
+
+	if (more)
+		au_hist_add(&v->latency[AU_STAGE_GC], now_us(v) - start);
+	return more;
+}
+
 /* Opening it again helps for a while only: what failed will fail again. */
 static uint64_t
 damaged_pause(AuVolume *v)
@@ -610,6 +625,10 @@ au_node_written(AuNode *n, void *handle, AuStatus status, const char *err)
 		v->stats.store_writes++;
 		if (v->write_persists)
 			v->persist_at = now_us(v);
+		/* With log enough the next one begins at once: these come first. */
+		if (v->cut == 0 && !v->failed)
+			(void) gc_step(v);
+		(void) au_o_run(v, now_us(v));
 		return;
 	}
 	au_v_stall(v, status, err);
@@ -647,7 +666,7 @@ reopen(AuVolume *v)
 
 	/* Reads under way hold on to the store: let them end, start none. */
 	v->draining = v->reading.count > 0;
-	v->draining = au_d_end_all(v) || v->draining;
+	v->draining = au_d_end_slices(v, NULL) || v->draining;
 	if (v->draining || !au_md_may_switch(v))
 		return;
 	status = h->store_reopen(h->ctx, v->handle, err, sizeof(err));
@@ -674,9 +693,7 @@ reopen(AuVolume *v)
 	/* Positions of a connection never go back; a new one starts afresh. */
 	if (v->writer != NULL)
 		au_n_close(n, v->writer);
-	/* Nor is what was asked for the store of before for this one. */
-	if (v->mover != NULL)
-		au_n_close(n, v->mover);
+	au_o_reopened(v);
 	au_n_log(n, AU_LOG_INFO, "volume %" PRIu64 ": the page store is open again; log is applied again from %X/%X",
 			 v->meta.system_identifier, AU_LSN_ARGS(v->next_feed));
 }
@@ -733,19 +750,6 @@ apply_pieces(AuVolume *v, uint64_t now)
 		more = apply_piece(v);
 	if (v->next_feed != before)
 		au_hist_add(&v->latency[AU_STAGE_TURN], now_us(v) - now);
-	return more;
-}
-
-/* true: there is more to remove now. */
-static bool
-gc_step(AuVolume *v)
-{
-	const AuNodeHost *h = &v->node->host;
-	uint64_t	start = now_us(v);
-	bool		more = h->store_gc_step(h->ctx, v->handle);
-
-	if (more)
-		au_hist_add(&v->latency[AU_STAGE_GC], now_us(v) - start);
 	return more;
 }
 

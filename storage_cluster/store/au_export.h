@@ -94,8 +94,9 @@ bool		au_pagestore_slices_keep(AuPageStore *ps, const AuSliceSet *slices);
  * must not be read from now on. */
 void		au_pagestore_slices_drop(AuPageStore *ps, const AuSliceSet *slices);
 /* A bounded step of deleting; true: there is more to do now.  It waits for a
- * freeze and a write, for reads begun before, and, with slices still dropping,
- * until what is to be deleted can be read. */
+ * freeze and a write, for reads begun before, for digests of these slices (end
+ * them), and, with slices still dropping, until what is to be deleted can be
+ * read. */
 bool		au_pagestore_slices_step(AuPageStore *ps);
 
 /* ---- into a store ----------------------------------------------------- */

@@ -27,6 +27,7 @@ struct AuDigest
 	AuPageStore *ps;
 	AuLsn		lsn;
 	uint64_t	freezes;		/* as begin saw it */
+	uint32_t	slice;
 	AuPageId   *extents;		/* first block of each, in order */
 	uint32_t   *sizes;			/* blocks of each */
 	uint32_t	count;
@@ -53,10 +54,10 @@ au_ps_oldest_digest(const AuPageStore *ps)
 }
 
 bool
-au_ps_digests_since(const AuPageStore *ps, uint64_t freezes)
+au_ps_digests_since(const AuPageStore *ps, uint64_t freezes, const AuSliceSet *slices)
 {
 	for (const AuDigest *d = ps->digests; d != NULL; d = d->next)
-		if (d->freezes <= freezes)
+		if (d->freezes <= freezes && au_slices_has(slices, d->slice))
 			return true;
 	return false;
 }
@@ -152,6 +153,7 @@ au_pagestore_digest_begin(AuPageStore *ps, uint32_t slice, uint32_t leaf,
 	d->ps = ps;
 	d->lsn = lsn;
 	d->freezes = ps->freezes;
+	d->slice = slice;
 	au_merkle_start(&d->tree);
 	d->memory = malloc(AU_PAGE_SIZE);
 	status = d->memory == NULL ? AU_NOMEM : find_extents(d, slice, leaf, from);

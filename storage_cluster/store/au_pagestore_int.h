@@ -457,8 +457,8 @@ void		au_ps_next_extent_key(uint8_t *key, const AuPageId *page, const AuSliceSet
  * under way. */
 bool		au_ps_reads_since(const AuPageStore *ps, uint64_t freezes);
 
-/* au_pagestore_digest.c: the same of digests */
-bool		au_ps_digests_since(const AuPageStore *ps, uint64_t freezes);
+/* au_pagestore_digest.c: the same of digests of these slices */
+bool		au_ps_digests_since(const AuPageStore *ps, uint64_t freezes, const AuSliceSet *slices);
 
 /* au_pagestore_write.c: a batch of other origin, with all that goes with a
  * generation's. */

@@ -418,7 +418,8 @@ au_pagestore_slices_step(AuPageStore *ps)
 	bool		done;
 
 	if (!au_slices_any(&s->now.dropping) || s->changes_written < s->drop_change ||
-		au_ps_reads_since(ps, s->drop_freezes) || au_ps_digests_since(ps, s->drop_freezes) ||
+		au_ps_reads_since(ps, s->drop_freezes) ||
+		au_ps_digests_since(ps, s->drop_freezes, &s->now.dropping) ||
 		au_ps_now_us() < ps->unread_until_us)
 		return false;
 	batch = rocksdb_writebatch_create();

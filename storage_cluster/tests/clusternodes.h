@@ -23,6 +23,7 @@
 #define CN_NODES 5
 #define CN_CONNS 200
 #define CN_JOBS 16
+#define CN_BUSY_LOG 3000
 #define CN_SYSID 0x1122334455667788
 #define CN_RETENTION ((uint64_t) 256 << 20)
 
@@ -79,6 +80,8 @@ typedef struct CnNode
 	uint64_t	mending_epoch;
 	AuDigest   *digest;			/* a step is to be done; NULL: none */
 	int			bad_slice;		/* its digests fail; -1: none */
+	bool		busy;			/* its store has always enough for a generation, and is
+								 * not done with one before there is log for the next */
 	AuViewCommand late;			/* one that comes once more; type 0: none */
 	char		fatal[512];
 } CnNode;
@@ -95,6 +98,9 @@ static struct
 	uint64_t	retention;
 	uint64_t	sync_bytes_per_s;	/* 0: replicas are not compared */
 	uint64_t	hold_limit;		/* 0: any */
+	uint32_t	ready_most;		/* slices a node tells to be ready at a time; 0: any */
+	uint32_t	exported;		/* chunks of pages */
+	uint32_t	imported;
 	bool		verbose;
 } cn;
 
@@ -429,8 +435,7 @@ cn_store_apply(void *ctx, void *vol, const AuWalRecord *rec)
 static inline bool
 cn_store_full(void *ctx, void *vol)
 {
-	(void) ctx;
-	return au_pagestore_full(CN_STORE(vol));
+	return ((CnNode *) ctx)->busy || au_pagestore_full(CN_STORE(vol));
 }
 
 static inline bool
@@ -635,6 +640,7 @@ cn_store_import_start(void *ctx, void *vol, const uint8_t *bytes, size_t len)
 	v->import = malloc(len);
 	memcpy(v->import, bytes, len);
 	v->import_len = len;
+	cn.imported++;
 }
 
 static inline void
@@ -856,8 +862,14 @@ cn_mending(void *ctx, void *vol, bool on, uint64_t epoch)
 static inline void
 cn_slices_ready(void *ctx, const AuSliceSet *slices, uint64_t epoch)
 {
-	((CnNode *) ctx)->ready = *slices;
-	((CnNode *) ctx)->ready_epoch = epoch;
+	CnNode	   *n = ctx;
+	uint32_t	count = 0;
+
+	memset(&n->ready, 0, sizeof(n->ready));
+	for (uint32_t s = 0; s < AU_SLICES; s++)
+		if (au_slices_has(slices, s) && (cn.ready_most == 0 || count++ < cn.ready_most))
+			au_slices_add(&n->ready, s);
+	n->ready_epoch = epoch;
 }
 
 /* ---- nodes ------------------------------------------------------------ */
@@ -984,6 +996,7 @@ cn_do_export(CnNode *n)
 		fail_msg("export: %s", au_pagestore_export_error(e));
 	au_pagestore_export_end(e);
 	job->answer.len += len;
+	cn.exported += job->status == AU_OK && !job->sizes;
 	snprintf(job->err, sizeof(job->err), "%s", au_status_name(job->status));
 	au_node_exported(n->node, job);
 }
@@ -1002,7 +1015,8 @@ cn_work(CnNode *n)
 		v->log_durable = v->log_end;
 		au_node_synced(n->node, v, AU_OK, "");
 	}
-	if (v->writing && cn_random(3) == 0)
+	if (v->writing && cn_random(3) == 0 &&
+		(!n->busy || v->log_durable - au_pagestore_applied_lsn(v->store) >= CN_BUSY_LOG))
 	{
 		v->writing = false;
 		status = au_pagestore_write(v->store, v->write_persist, err, sizeof(err));
