@@ -125,6 +125,10 @@ cmp_ok($took, '<', 30, 'within seconds');
 note(sprintf('MEASURED a killed node is DOWN after %.1f s', $took));
 wait_until('all hold it for dead', [ 0 .. 2 ], sub { member($_[0], 3)->{state} eq 'dead' });
 like_soon(sub { ctl(2, 'status') }, qr/at \Q@{[address(3)]}\E: dead for/, '... and auroractl status says so');
+# It is tried twice a second and more; that is told once a minute.
+my @told = slurp("$dir/daemon0.log") =~ /: (connection to .*)/g;
+cmp_ok(scalar(grep { /to node "\Q@{[address(3)]}\E": / } @told), '>', 0, '... and the log, with its address');
+cmp_ok(scalar(@told), '<', 16, '... not again and again') or diag join "\n", @told;
 start_node(3);
 wait_until('it is back', [ 0 .. 3 ], sub { all_alive($_[0], 0 .. 3) && in_view($_[0], 3)->{up} });
 cmp_ok(member(status_of(0), 3)->{incarnation}, '>', $before, '... in a new incarnation');

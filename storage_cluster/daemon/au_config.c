@@ -5,6 +5,8 @@
  */
 #include "daemon/au_config.h"
 
+#include "common/au_history.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -367,6 +369,8 @@ AuConfigResult
 au_config_read(AuConfig *c, int argc, char **argv)
 {
 	AuConfigResult rc;
+	char		host[AU_ADDRESS_MAX];
+	const char *port;
 
 	memset(c, 0, sizeof(*c));
 	c->memory_mb = 256;
@@ -395,6 +399,12 @@ au_config_read(AuConfig *c, int argc, char **argv)
 	if (c->socket[0] == '\0' && c->listen[0] == '\0')
 	{
 		fprintf(stderr, "aurora_storaged: give --socket or --listen, or nobody can connect\n");
+		return AU_CONFIG_EXIT_ERROR;
+	}
+	if (c->join[0] != '\0' && !au_split_address(c->join, host, sizeof(host), &port))
+	{
+		fprintf(stderr, "aurora_storaged: option \"join\" is not of the form HOST:PORT, with a port from 1 to 65535, but \"%s\"\n",
+				c->join);
 		return AU_CONFIG_EXIT_ERROR;
 	}
 	if (c->cluster_init && c->join[0] != '\0')

@@ -92,6 +92,19 @@ typedef struct AuSnapshot
 	bool		stopped;		/* no more will be made */
 } AuSnapshot;
 
+/* What is wrong with connections to one node was told of, so that it is not told
+ * again twice a second for as long as the node is down. */
+typedef struct AuTrouble
+{
+	char		address[AU_ADDRESS_MAX];	/* "": unused */
+	char		why[64];
+	uint64_t	told_ms;		/* uv_now */
+	uint64_t	untold;			/* the same, since then */
+} AuTrouble;
+
+#define AU_TROUBLES_MAX 64		/* as many nodes as a cluster may have */
+#define AU_TROUBLE_AGAIN_MS 60000
+
 struct AuDaemon
 {
 	AuConfig	config;
@@ -114,6 +127,7 @@ struct AuDaemon
 	AuHostVolume *volumes;
 	const struct AuLandingIo *landing_io;	/* chosen at start */
 	struct AuSession *kicked;	/* sessions to offer buffered input to */
+	AuTrouble	troubles[AU_TROUBLES_MAX];	/* with connections to other nodes */
 	uint64_t	sessions;
 	uint64_t	sessions_refused;
 	char	   *status_text;	/* last answer to STATUS */

@@ -10,8 +10,10 @@
 #include "daemon/au_daemon.h"
 #include "daemon/au_share.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct AuSession
 {
@@ -20,6 +22,7 @@ typedef struct AuSession
 	AuConn	   *conn;			/* NULL: turned away */
 	bool		kicked;
 	struct AuSession *next_kicked;
+	char		address[AU_ADDRESS_MAX];	/* of another node that we connected to, else "" */
 } AuSession;
 
 /* Too many: say so and close. */
@@ -117,6 +120,47 @@ on_closed(void *ctx, AuLink *link, const char *why)
 
 /* ---- to other nodes: the node has the connection before there is one --- */
 
+static AuTrouble *
+trouble_of(AuDaemon *d, const char *address)
+{
+	AuTrouble  *oldest = &d->troubles[0];
+
+	for (AuTrouble *t = d->troubles; t < d->troubles + AU_TROUBLES_MAX; t++)
+	{
+		if (strcmp(t->address, address) == 0)
+			return t;
+		if (t->told_ms < oldest->told_ms)
+			oldest = t;
+	}
+	memset(oldest, 0, sizeof(*oldest));
+	snprintf(oldest->address, sizeof(oldest->address), "%s", address);
+	return oldest;
+}
+
+/* Whoever is down is tried again and again: the same is told once a minute. */
+static void
+tell_trouble(AuDaemon *d, const char *address, const char *why)
+{
+	AuTrouble  *t = trouble_of(d, address);
+	uint64_t	now = uv_now(d->loop);
+	char		text[sizeof(t->why)];
+	char		times[64] = "";
+
+	snprintf(text, sizeof(text), "%s", why);
+	if (strcmp(t->why, text) == 0 && now - t->told_ms < AU_TROUBLE_AGAIN_MS)
+	{
+		t->untold++;
+		au_log(d, AU_LOG_DEBUG, "connection to node \"%s\": %s", address, why);
+		return;
+	}
+	if (t->untold > 0 && strcmp(t->why, text) == 0)
+		snprintf(times, sizeof(times), " (%" PRIu64 " times more since this was told)", t->untold);
+	memcpy(t->why, text, sizeof(t->why));
+	t->told_ms = now;
+	t->untold = 0;
+	au_log(d, AU_LOG_INFO, "connection to node \"%s\": %s%s", address, why, times);
+}
+
 static void *
 on_peer_opened(void *ctx, AuLink *link)
 {
@@ -150,7 +194,7 @@ on_peer_closed(void *ctx, AuLink *link, const char *why)
 
 	(void) link;
 	if (why[0] != '\0')
-		au_log(d, AU_LOG_INFO, "connection to another node: %s", why);
+		tell_trouble(d, s->address, why);
 	if (s->kicked)
 		unkick(d, s);
 	au_node_conn_closed(d->node, s->conn);
@@ -173,9 +217,10 @@ host_peer_open(void *ctx, const char *address, AuConn *conn)
 		return NULL;
 	s->daemon = d;
 	s->conn = conn;
+	snprintf(s->address, sizeof(s->address), "%s", address);
 	if (transport->connect(d->loop, address, &events, s, &s->link, err, sizeof(err)))
 		return s;
-	au_log(d, AU_LOG_WARNING, "could not connect to node \"%s\": %s", address, err);
+	tell_trouble(d, address, err);
 	free(s);
 	return NULL;
 }

@@ -79,6 +79,7 @@ test_addresses(void **state)
 		{DAEMON, "--dir n --socket s --advertise h:70000 --cluster-init", 1, "give --advertise HOST:PORT"},
 		{DAEMON, "--dir n --socket s --advertise 127.0.0.1:65535 --cluster-init", 1, "there is no port after that of \"127.0.0.1:65535\""},
 		{DAEMON, "--dir n --socket s --advertise 127.0.0.1:5 --meta-listen 127.0.0.1:65536 --cluster-init", 1, "--meta-listen \"127.0.0.1:65536\" is not of the form"},
+		{DAEMON, "--dir n --listen 127.0.0.1:5 --join nobody", 2, "option \"join\" is not of the form HOST:PORT"},
 		{DAEMON, "--dir n --socket none/s", 1, "could not bind socket \"none/s\": its directory is not there, or may not be written to"},
 		{CTL, "--node 127.0.0.1 node list", 1, "\"127.0.0.1\" is not of the form HOST:PORT"},
 		{CTL, "--node 127.0.0.1:65536 node list", 1, "with a port from 1 to 65535"},
