@@ -27,7 +27,7 @@ SHELL = /bin/bash
 export PG_CONFIG PG_MAJOR
 
 check:
-	@t/run-all.sh unit asan tsan sim fuzz sql isolation tap core bench
+	@t/run-all.sh unit sql isolation tap core bench beside asan tsan sim fuzz
 
 check-unit:
 	@t/run-all.sh unit asan tsan fuzz

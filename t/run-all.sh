@@ -5,6 +5,11 @@
 # "N passed, N failed".  Called by make check and its relatives:
 #
 #   t/run-all.sh unit asan sim tsan fuzz sql isolation tap core core-full bench long faults
+#   t/run-all.sh unit sql isolation tap beside asan sim fuzz
+#
+# Suites behind the word "beside" compute all the time, while a server's tests wait
+# for most of theirs; they run beside the last of the others (after unit, if that
+# is one) with a lower priority, and what they print comes at the end.
 #
 # PostgreSQL refuses to run as root, so as root the suites that need a server
 # step down to another user, in a work directory that this user can read
@@ -35,6 +40,7 @@ logs=$top/build/check-logs
 passed=0
 failed=0
 work=
+beside=
 small_disk=
 am_root=0
 [ "$(id -u)" -eq 0 ] && am_root=1
@@ -58,8 +64,10 @@ count_step() {
 }
 
 prepare() {
-	headline "packages"
-	.ci/deps.sh all || die "packages are missing"
+	if [ -z "${AURORA_BESIDE:-}" ]; then
+		headline "packages"
+		.ci/deps.sh all || die "packages are missing"
+	fi
 	PG_CONFIG=${PG_CONFIG:-pg_config}
 	if [ -x "/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" ] &&
 		[ "$PG_CONFIG" = pg_config ]; then
@@ -70,6 +78,7 @@ prepare() {
 	pgxs_top=$(dirname "$pgxs")/../..
 	pgxs_top=$(cd "$pgxs_top" && pwd)
 	export PG_CONFIG
+	[ -n "${AURORA_BESIDE:-}" ] && return	# another one of us has done the rest
 
 	rm -rf "$logs"
 	mkdir -p "$logs"
@@ -128,7 +137,7 @@ check_docs() {
 
 suite_storage() {
 	local target=$1 name=$2 t0=$SECONDS rc
-	timeout 1800 make -C storage_cluster -j"$(nproc)" "$target" >"$logs/$target.log" 2>&1
+	timeout "${SUITE_TIMEOUT:-1800}" make -C storage_cluster -j"$(nproc)" "$target" >"$logs/$target.log" 2>&1
 	rc=$?
 	count_cmocka "$logs/$target.log" "$name" $rc $((SECONDS - t0))
 }
@@ -137,14 +146,14 @@ suite_storage() {
 # seed that fails, fails the step.
 suite_sim() {
 	local t0=$SECONDS rc
-	timeout 1800 make -C storage_cluster -j"$(nproc)" simulate SEEDS="${SEEDS:-200}" >"$logs/sim.log" 2>&1
+	timeout "${SUITE_TIMEOUT:-1800}" make -C storage_cluster -j"$(nproc)" simulate SEEDS="${SEEDS:-200}" >"$logs/sim.log" 2>&1
 	rc=$?
 	count_step "simulated cluster, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/sim.log" | head -20
 	grep 'seeds/s' "$logs/sim.log" | sed 's/^/    /'	# membership, then all else
 
 	t0=$SECONDS
-	timeout 600 make -C storage_cluster -j"$(nproc)" simulate-kv SEEDS="${SEEDS:-200}" >"$logs/simkv.log" 2>&1
+	timeout "${SUITE_TIMEOUT:-1800}" make -C storage_cluster -j"$(nproc)" simulate-kv SEEDS="${SEEDS:-200}" >"$logs/simkv.log" 2>&1
 	rc=$?
 	count_step "simulated key-value interface, ${SEEDS:-200} fresh seeds" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || grep -E "FAILED|not found|rror" "$logs/simkv.log" | head -20
@@ -153,7 +162,7 @@ suite_sim() {
 
 suite_fuzz() {
 	local t0=$SECONDS rc n
-	timeout 1800 make -C storage_cluster -j"$(nproc)" fuzz \
+	timeout "${SUITE_TIMEOUT:-1800}" make -C storage_cluster -j"$(nproc)" fuzz \
 		FUZZ_SECONDS="${FUZZ_SECONDS:-10}" >"$logs/fuzz.log" 2>&1
 	rc=$?
 	n=$(grep -c '^Done [0-9]* runs' "$logs/fuzz.log")
@@ -222,6 +231,7 @@ stop_leftovers() {
 
 clean_up() {
 	cd "$top" || return
+	[ -z "$beside" ] || stop_beside
 	[ -n "$work" ] || return 0
 	stop_leftovers
 	sleep 0.3
@@ -401,6 +411,38 @@ suite_bench() {
 	[ $rc -eq 0 ] || tail -30 "$logs/soak.log"
 }
 
+# start_beside SUITE...: in a session of their own, and with longer limits.
+start_beside() {
+	AURORA_BESIDE=1 TEST_TIMEOUT=${TEST_TIMEOUT:-1500} SUITE_TIMEOUT=5400 \
+		setsid nice -n 10 "$top/t/run-all.sh" "$@" >"$logs/beside.log" 2>&1 &
+	beside=$!
+}
+
+# (timeout gives what it runs a process group each, but they are of one session.)
+stop_beside() {
+	local p stat
+	for p in /proc/[0-9]*; do
+		{ read -r stat <"$p/stat"; } 2>/dev/null || continue
+		# shellcheck disable=SC2086
+		set -- ${stat##*) }	# state, parent, process group, session
+		[ "$4" != "$beside" ] || kill -TERM "${p#/proc/}" 2>/dev/null
+	done
+}
+
+wait_beside() {
+	local rc p f log=$logs/beside.log
+	[ -n "$beside" ] || return
+	wait "$beside"
+	rc=$?
+	beside=
+	headline "beside these"
+	sed '/^[0-9]* passed, [0-9]* failed$/d; /^took /d' "$log" | cat -s
+	p=$(sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p' "$log" | tail -1)
+	f=$(sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p' "$log" | tail -1)
+	if [ "$rc" -ne 0 ] && [ "${f:-0}" -eq 0 ]; then f=1; fi
+	passed=$((passed + ${p:-0})); failed=$((failed + ${f:-0}))
+}
+
 finish() {
 	clean_up
 	trap - EXIT
@@ -412,7 +454,14 @@ finish() {
 [ $# -gt 0 ] || { sed -n '3,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 2; }
 started=$SECONDS
 prepare
-for suite in "$@"; do
+alone=()
+while [ $# -gt 0 ] && [ "$1" != beside ]; do alone+=("$1"); shift; done
+[ $# -eq 0 ] || shift
+for suite in "${alone[@]}"; do
+	if [ $# -gt 0 ] && [ "$suite" != unit ]; then
+		start_beside "$@"
+		shift $#
+	fi
 	case $suite in
 		unit) headline "unit tests of the storage side"
 			check_docs
@@ -436,6 +485,8 @@ for suite in "$@"; do
 		*) die "unknown suite \"$suite\"" ;;
 	esac
 done
+[ $# -eq 0 ] || start_beside "$@"
+wait_beside
 say ""
 say "took $((SECONDS - started)) s"
 finish
