@@ -396,7 +396,7 @@ suite_core() {
 # here, but they must all be there and make sense.
 suite_bench() {
 	local t0=$SECONDS rc
-	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench BENCH_DOCS=0 BENCH_OPTIONS= timeout 600 \
+	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench BENCH_DOCS=0 BENCH_OPTIONS= timeout 1800 \
 		"$top/bench/run.sh" bench --mode smoke >"$logs/bench.log" 2>&1 &&
 		/usr/bin/python3 "$top/bench/check_result.py" "$logs/bench/latest.json" >>"$logs/bench.log" 2>&1
 	rc=$?
@@ -404,8 +404,8 @@ suite_bench() {
 	[ $rc -eq 0 ] || tail -30 "$logs/bench.log"
 
 	t0=$SECONDS
-	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench SOAK_SECONDS=12 SOAK_OPTIONS= timeout 600 \
-		"$top/bench/run.sh" soak --scale 1 --sample 1 --warm-up 0.5 --grow-mb 64 >"$logs/soak.log" 2>&1
+	AURORA_NO_BUILD=1 BENCH_RESULTS=$logs/bench SOAK_SECONDS=12 SOAK_OPTIONS= timeout 1800 \
+		"$top/bench/run.sh" soak --scale 1 --sample 1 --warm-up 0.5 --grow-mb 256 >"$logs/soak.log" 2>&1
 	rc=$?
 	count_step "make soak, 12 s" $rc $((SECONDS - t0))
 	[ $rc -eq 0 ] || tail -30 "$logs/soak.log"
