@@ -24,7 +24,9 @@
 #include "daemon/au_pagedirs.h"
 #include "daemon/au_relog.h"
 #include "store/au_landing_io.h"
+#include "store/au_pagestore.h"
 #include "tests/testdir.h"
+#include "tests/wireclient.h"
 
 #define SYSID 91
 #define OLD_START ((AuLsn) 0x1000)
@@ -323,6 +325,61 @@ test_damaged_mark(void **state)
 	assert_true(has("pages", "old"));
 }
 
+/* A node that was made anew, and stopped before it got more log: an empty log
+ * that begins at `log_start`, pages that are further and need log from NEW_START
+ * on.  What auroractl check says. */
+static int
+check_behind(AuLsn log_start)
+{
+	AuVolumeMeta meta = {
+		.system_identifier = SYSID,.start_lsn = OLD_START,.term = 3,.timeline = 1,
+		.segment_size = 16 << 20,.history = {.n = 1,.terms = {{1, OLD_START, 1}}},
+		.group = {.n = 3,.write_quorum = 2,.members = {{.node_id = 1}, {.node_id = 2}, {.node_id = 3}}}
+	};
+	AuRelog		r = relog();
+	AuPageStoreOptions opt = {
+		.system_identifier = SYSID,.start_lsn = OLD_START,.pending_bytes = 64 * 1024,
+		.write_buffer_bytes = 256 * 1024
+	};
+	AuPageStore *ps;
+	AuLanding  *l;
+	uint64_t	node_id;
+	char		path[400];
+	char		command[5000];
+	char		err[512];
+
+	testdir_remove(root);
+	snprintf(volume, sizeof(volume), "%s/volumes/%d", root, SYSID);
+	snprintf(logs, sizeof(logs), "%.280s/log", volume);
+	snprintf(path, sizeof(path), "%s/volumes", root);
+	assert_true(au_make_dir(root, err, sizeof(err)) && au_make_dir(path, err, sizeof(err)) &&
+				au_make_dir(volume, err, sizeof(err)));
+	assert_true(au_node_identity(root, &node_id, err, sizeof(err)));
+	assert_true(au_volume_write(volume, &meta, err, sizeof(err)));
+	r.log.start_lsn = log_start;
+	assert_int_equal(au_landing_open(&l, &r.log, err, sizeof(err)), AU_OK);
+	au_landing_close(l);
+	snprintf(path, sizeof(path), "%s/pages", volume);
+	opt.dir = path;
+	assert_int_equal(au_pagestore_open(&ps, &opt, err, sizeof(err)), AU_OK);
+	assert_true(au_pagestore_freeze(ps, NEW_START + 0x100000, NEW_START));
+	assert_int_equal(au_pagestore_write(ps, true, err, sizeof(err)), AU_OK);
+	au_pagestore_written(ps, AU_OK);
+	au_pagestore_close(ps);
+	snprintf(command, sizeof(command), "%s check --dir %s >/dev/null", daemon_path("auroractl"), root);
+	return WEXITSTATUS(system(command));
+}
+
+/* Log that ends before the pages is no damage where it begins as they need it. */
+static void
+test_checked(void **state)
+{
+	(void) state;
+	assert_int_equal(check_behind(NEW_START), 0);
+	assert_int_equal(check_behind(NEW_START + 0x1000), 1);	/* a gap */
+	assert_int_equal(check_behind(NEW_START - 0x1000), 1);	/* its end is lost */
+}
+
 int
 main(void)
 {
@@ -331,6 +388,7 @@ main(void)
 		cmocka_unit_test(test_failed),
 		cmocka_unit_test(test_other_log_dir),
 		cmocka_unit_test(test_damaged_mark),
+		cmocka_unit_test(test_checked),
 	};
 	int			rc;
 
