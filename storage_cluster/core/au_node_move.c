@@ -36,6 +36,7 @@
 #include <stdio.h>
 
 #include "common/au_wire_export.h"
+#include "core/au_plant.h"
 
 #define TOGETHER_FIRST 8		/* slices that come at a time, at first */
 #define TOGETHER_MAX 64
@@ -193,7 +194,7 @@ next_owner(AuVolume *v, const AuSliceSet *incoming, bool *none)
 		if (number == self || node == NULL || !owns_all(view, incoming, number))
 			continue;
 		*none = false;
-		if (node->up && !au_gr_mends(v, number))
+		if (node->up && (!au_gr_mends(v, number) || AU_PLANTED(AU_PLANT_GIVES_PART)))
 			return node;
 	}
 	return NULL;
@@ -583,6 +584,8 @@ au_o_ready(AuNode *n, uint64_t now)
 			(au_o_follows(v) && (v->caught_up == 0 || v->next_feed < v->caught_up)))
 			return READY_AGAIN_US;
 		h->store_slices(h->ctx, v->handle, &state);
+		if (AU_PLANTED(AU_PLANT_READY_EARLY))
+			state.lasting = au_slices_or(&state.lasting, &state.incoming);
 		ready = au_slices_and(&ready, &state.lasting);
 	}
 	if (au_slices_any(&ready))

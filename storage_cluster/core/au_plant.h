@@ -29,7 +29,10 @@ typedef enum AuPlant
 	AU_PLANT_KV_MOST,			/* a slice fetched from most of those who may have it is whole */
 	AU_PLANT_MEND_OLD,			/* a new store is copied as of before its position */
 	AU_PLANT_MEND_BLIND,		/* of two that differ the own one is taken for wrong */
-	AU_PLANT_BEHIND_COUNTS		/* a node that is made anew acknowledges log it has not got */
+	AU_PLANT_BEHIND_COUNTS,		/* a node that is made anew acknowledges log it has not got */
+	AU_PLANT_READY_EARLY,		/* a slice counts as ready when it begins to come */
+	AU_PLANT_WHOLE_EARLY,		/* a new page store counts as whole without its slices */
+	AU_PLANT_GIVES_PART			/* slices are asked of an owner that mends, too */
 } AuPlant;
 
 #ifdef AU_PLANTS

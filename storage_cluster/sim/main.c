@@ -4,7 +4,7 @@
  * in sim_main.h, and
  *
  *   [--seconds S] [--groups always|never] [--repair always|never]
- *   [--behind always|never]
+ *   [--behind always|never] [--slices always|never]
  */
 #include "sim/sim.h"
 #include "sim/sim_main.h"
@@ -29,6 +29,10 @@ add(const SimFigures *f)
 	sum.spoiled += f->spoiled;
 	sum.repairs += f->repairs;
 	sum.remade += f->remade;
+	sum.moves += f->moves;
+	sum.moved += f->moved;
+	sum.chunks += f->chunks;
+	sum.founded += f->founded;
 }
 
 static bool
@@ -72,6 +76,8 @@ option(void *ctx, const char *name, const char *value)
 		opt.repair = when(value);
 	else if (strcmp(name, "--behind") == 0)
 		opt.behind = when(value);
+	else if (strcmp(name, "--slices") == 0)
+		opt.slices = when(value);
 	else if (strcmp(name, "--seconds") == 0)
 		opt.fault_us = strtoull(value, NULL, 10) * 1000000;
 	else
@@ -93,9 +99,11 @@ main(int argc, char **argv)
 		   " records acknowledged, %" PRIu64 " pages read, %" PRIu64 " promises, %" PRIu64
 		   " logs cut, %" PRIu64 " writers fenced, %" PRIu64 " refused, %" PRIu64
 		   " disks spoiled, %" PRIu64 " noticed, %" PRIu64 " log groups changed, %" PRIu64
-		   " page versions spoiled, %" PRIu64 " stores repaired, %" PRIu64 " nodes left behind made anew; %" PRIu64 " seeds failed\n",
+		   " page versions spoiled, %" PRIu64 " stores repaired, %" PRIu64 " nodes left behind made anew, %" PRIu64
+		   " slices with other owners, %" PRIu64 " came in %" PRIu64 " chunks, %" PRIu64
+		   " volumes begun with another node's sizes; %" PRIu64 " seeds failed\n",
 		   c.seeds, c.from, (double) c.seeds / c.seconds, sum.faults, sum.acked_records, sum.reads,
 		   sum.terms, sum.cuts, sum.fenced, sum.refused, sum.damaged, sum.lost, sum.regroups,
-		   sum.spoiled, sum.repairs, sum.remade, c.failed);
+		   sum.spoiled, sum.repairs, sum.remade, sum.moves, sum.moved, sum.chunks, sum.founded, c.failed);
 	return c.failed != 0;
 }

@@ -16,7 +16,8 @@ AuPlant		au_planted;
 const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
 	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once",
-	"no-objection", "gossip-stale", "mend-old", "mend-blind", "behind-counts"
+	"no-objection", "gossip-stale", "mend-old", "mend-blind", "behind-counts",
+	"ready-early", "whole-early", "gives-part"
 };
 
 uint64_t
@@ -70,6 +71,41 @@ rate(Sim *s, uint64_t rare, uint64_t often)
 	return often + sim_below(s, rare - often);
 }
 
+/*
+ * Nodes of a cluster, with slices.  What no owner of a slice has applied, and
+ * the log group keeps no more, is lost: so with nodes that are away one is in
+ * trouble, or behind, or made anew at a time.  And of versions that are spoiled
+ * a good copy must be left, see sim_repair.c.
+ */
+static void
+choose_cluster(Sim *s)
+{
+	bool		planted = s->opt.plant != SIM_PLANT_NONE;
+
+	s->nnodes = 4 + (uint32_t) sim_below(s, 3);
+	s->quorum = 2;
+	s->views.rf = (uint8_t) (planted ? 2 : 2 + sim_below(s, 2));
+	s->views.admin = 200 + sim_below(s, planted ? 400 : 3000);
+	s->views.lag = 20 + sim_below(s, 800);
+	s->behind = s->opt.plant == SIM_PLANT_WHOLE_EARLY || sim_one_in(s, 2);
+	s->repair = (s->views.rf > 2 || !s->behind) && !sim_one_in(s, 4);
+	s->swarm.damage = 0;
+	s->swarm.records = 1 + sim_below(s, 2);
+	s->swarm.idle = 3;
+	s->swarm.persist_bytes = (16u << 10) + sim_below(s, 64u << 10);
+	if (s->repair)
+		s->swarm.spoil = 300 + sim_below(s, 2000);
+	if (s->behind)
+	{
+		s->views.admin *= 3;
+		s->swarm.away = 500 + sim_below(s, 2000);
+		s->swarm.keep_bytes = (400u << 10) + sim_below(s, 200u << 10);
+		s->swarm.records = 1;
+		s->swarm.sync_error = 0;	/* stops anybody */
+	}
+	sim_view_init(s);
+}
+
 static void
 choose_swarm(Sim *s)
 {
@@ -78,6 +114,10 @@ choose_swarm(Sim *s)
 
 	if (s->opt.plant != SIM_PLANT_NONE)
 		kind = kind % 3 == 2 ? 3 : 0;	/* three or five nodes */
+	s->views.on = s->opt.plant >= SIM_PLANT_READY_EARLY ||
+		(s->opt.plant == SIM_PLANT_NONE && s->opt.groups <= 0 && s->opt.repair <= 0 && s->opt.behind <= 0 &&
+		 (s->opt.slices > 0 ||
+		  (s->opt.slices == 0 && (s->opt.seed * UINT64_C(0x94d049bb133111eb)) >> 61 == 0)));
 	s->nnodes = sizes[kind][0];
 	s->quorum = sizes[kind][1];
 	s->swarm = (SimSwarm)
@@ -99,6 +139,11 @@ choose_swarm(Sim *s)
 		s->swarm.partition = 800;
 		s->swarm.crash_node = 2000;
 		s->swarm.damage = 1000;
+	}
+	if (s->views.on)
+	{
+		choose_cluster(s);
+		return;
 	}
 	s->groups.on = s->opt.plant == SIM_PLANT_OLD_EPOCH || s->opt.plant == SIM_PLANT_TWO_AT_ONCE ||
 		(s->opt.plant == SIM_PLANT_NONE &&
@@ -122,27 +167,36 @@ choose_swarm(Sim *s)
 	{
 		s->swarm.damage = 0;
 		s->swarm.away = 1500 + sim_below(s, 3000);
-		s->swarm.keep_bytes = (16u << 10) + sim_below(s, 256u << 10);
+		s->swarm.keep_bytes = s->swarm.persist_bytes = (16u << 10) + sim_below(s, 256u << 10);
 	}
 	sim_group_init(s, s->nnodes, s->quorum);
 }
 
 /* ---- faults ----------------------------------------------------------- */
 
+/* Nobody: not the one that was chosen, now. */
 static SimNode *
 some_node(Sim *s)
 {
-	return &s->nodes[sim_below(s, s->nnodes)];
+	SimNode    *n = &s->nodes[sim_below(s, s->nnodes)];
+
+	if (!s->views.on)
+		return n;
+	return s->views.begun && !(s->behind && sim_view_lags(s, n)) ? n : &s->nobody;
 }
 
 static void
 partition(Sim *s)
 {
 	uint64_t	until = s->now + 10000 + sim_below(s, 3000000);
-	uint32_t	cut = (uint32_t) sim_below(s, 1u << s->nnodes);
+	SimNode    *alone = s->views.on ? some_node(s) : NULL;
+	uint32_t	cut = s->views.on && s->behind ? 1u << alone->index :
+		(uint32_t) sim_below(s, 1u << s->nnodes);
 	bool		one_way = sim_one_in(s, 3);
 	bool		with_writers = sim_one_in(s, 2);
 
+	if (alone == &s->nobody)
+		return;
 	for (uint32_t a = 0; a < SIM_NODES_MAX + 2; a++)
 		for (uint32_t b = 0; b < SIM_NODES_MAX + 2; b++)
 		{
@@ -178,8 +232,25 @@ copy_writer(Sim *s)
 static void
 send_away(SimNode *n)
 {
+	Sim		   *s = n->sim;
+
+	if (s->views.on && (sim_view_lags(s, NULL) || sim_repair_hurt(s)))
+		return;
 	sim_node_crash(n);
-	n->start_at += sim_below(n->sim, 5000000);
+	n->start_at += (s->views.on ? 4000000 : 0) + sim_below(s, 5000000);
+}
+
+static void
+crash_all(Sim *s)
+{
+	if (s->views.on && some_node(s) == &s->nobody)
+		return;
+	for (uint32_t i = 0; i < s->nnodes; i++)
+	{
+		sim_node_crash(&s->nodes[i]);
+		if (s->behind && s->views.on)
+			s->nodes[i].start_at = s->nodes[0].start_at;
+	}
 }
 
 static void
@@ -200,8 +271,7 @@ inject(Sim *s)
 	}
 	if (sim_one_in(s, w->crash_all))
 	{
-		for (uint32_t i = 0; i < s->nnodes; i++)
-			sim_node_crash(&s->nodes[i]);
+		crash_all(s);
 		s->figures.faults++;
 	}
 	if (sim_one_in(s, w->pause))
@@ -316,6 +386,8 @@ tick(Sim *s)
 		sim_writer_tick(&s->writers[i]);
 	if (s->groups.on)
 		sim_group_tick(s);
+	if (s->views.on)
+		sim_view_tick(s);
 	for (int i = 0; i < SIM_READERS; i++)
 		sim_reader_tick(s, i);
 	sim_check_tick(s);
@@ -335,10 +407,12 @@ bool
 sim_run(Sim *s, const SimOptions *opt)
 {
 	const char *missing = "nothing was tried";
+	uint64_t	quiet;
 	uint64_t	end;
 
 	memset(s, 0, sizeof(*s));
 	s->opt = *opt;
+	s->nobody.sim = s;
 	s->now = 1000000;
 	s->visible = SIM_BASE;
 	sim_random_seed(s->rng, opt->seed);
@@ -354,7 +428,10 @@ sim_run(Sim *s, const SimOptions *opt)
 		opt->plant == SIM_PLANT_GOSSIP_STALE ? AU_PLANT_GOSSIP_STALE :
 		opt->plant == SIM_PLANT_MEND_OLD ? AU_PLANT_MEND_OLD :
 		opt->plant == SIM_PLANT_MEND_BLIND ? AU_PLANT_MEND_BLIND :
-		opt->plant == SIM_PLANT_BEHIND_COUNTS ? AU_PLANT_BEHIND_COUNTS : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_BEHIND_COUNTS ? AU_PLANT_BEHIND_COUNTS :
+		opt->plant == SIM_PLANT_READY_EARLY ? AU_PLANT_READY_EARLY :
+		opt->plant == SIM_PLANT_WHOLE_EARLY ? AU_PLANT_WHOLE_EARLY :
+		opt->plant == SIM_PLANT_GIVES_PART ? AU_PLANT_GIVES_PART : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);
@@ -365,13 +442,14 @@ sim_run(Sim *s, const SimOptions *opt)
 	s->writers[0].exists = true;
 	sim_say(s, "seed %llu: %u nodes, quorum %u", (unsigned long long) opt->seed, s->nnodes, s->quorum);
 
-	end = s->now + opt->fault_us * (s->behind ? 2 : 1);
+	end = s->now + opt->fault_us * (s->behind || s->views.on ? 2 : 1);
 	while (s->now < end && !s->broken)
 		tick(s);
 	if (!s->broken)
 		calm(s);
 	/* a repair that failed is tried again after a while */
-	end = s->now + opt->quiet_us * (s->repair || s->behind ? 5 : 1);
+	quiet = opt->quiet_us * (s->repair || s->behind || s->views.on ? 5 : 1);
+	end = s->now + quiet;
 	while (s->now < end && !s->broken && missing != NULL)
 	{
 		for (int i = 0; i < 20 && !s->broken; i++)
@@ -381,7 +459,7 @@ sim_run(Sim *s, const SimOptions *opt)
 		missing = s->truth_len == 0 ? "nothing was ever committed" : sim_check_quiet(s);
 	}
 	if (!s->broken && missing != NULL)
-		sim_fail(s, "%.0f s after the last fault: %s", (double) opt->quiet_us / 1e6, missing);
+		sim_fail(s, "%.0f s after the last fault: %s", (double) quiet / 1e6, missing);
 	if (!s->broken)
 		sim_check_end(s);
 	return !s->broken;

@@ -135,6 +135,50 @@ AuStatus	sim_store_read(const SimStore *st, uint32_t blk, AuLsn lsn, uint8_t *pa
 void		sim_store_cut(SimStore *st, AuLsn lsn);	/* forget records ending above */
 void		sim_store_copy(SimStore *to, const SimStore *from, AuLsn upto);	/* to is empty */
 void		sim_store_free(SimStore *st);
+/* The i-th record of another one comes to the end. */
+void		sim_store_take(SimStore *to, const SimStore *from, size_t i);
+/* All of `more`, which is empty then, in log order. */
+void		sim_store_merge(SimStore *st, SimStore *more);
+/* What is of these pages goes to `gone`. */
+void		sim_store_split(SimStore *st, const bool places[SIM_BLOCKS], SimStore *gone);
+
+/* In a cluster pages lie far apart, so that they are of several slices: the
+ * block of a place, and the other way round. */
+static inline uint32_t
+sim_place(uint32_t blk)
+{
+	return blk < SIM_BLOCKS ? blk : blk / AU_EXTENT_BLOCKS;
+}
+
+/* What a store keeps, see sim_slices.c. */
+typedef struct SimKept
+{
+	bool		told;			/* else all slices */
+	AuSliceSet	kept;
+	AuSliceSet	incoming;
+	AuSliceSet	dropping;
+	AuLsn		since;			/* of those that are incoming */
+	AuLsn		place;			/* up to here they are in */
+	bool		done;
+} SimKept;
+
+typedef struct SimSlices
+{
+	SimKept		now;
+	SimKept		frozen;
+	SimKept		lasting;		/* what a crash leaves */
+	uint64_t	changes;
+	uint64_t	changes_frozen;
+	uint64_t	changes_written;
+	uint64_t	keep_change;
+	uint64_t	drop_change;
+	SimStore	gone;			/* deleted since the last persisted write */
+	AuSliceSet	was_gone;		/* slices of it */
+	uint16_t	digests[AU_SLICES];	/* under way */
+	uint8_t    *chunk;			/* to be imported */
+	size_t		chunk_len;
+	uint64_t	chunk_due;
+} SimSlices;
 
 typedef struct SimDigest SimDigest;
 
@@ -222,6 +266,14 @@ typedef struct SimNode
 	size_t		chunk_len;
 	uint64_t	chunk_due;
 	uint64_t	wrong_at;		/* a wrong version was there to be read last */
+
+	/* In a cluster (sim_slices.c, sim_view.c) */
+	SimSlices	slices;
+	AuVolumeMeta found_meta;
+	AuView		view;			/* that it heard of last */
+	uint64_t	heard;			/* epoch of it, by this process; 0: none */
+	uint32_t	view_number;	/* the node's, there */
+	uint32_t	process;		/* counts its starts */
 } SimNode;
 
 void		sim_node_init(Sim *s, int index);
@@ -258,8 +310,72 @@ AuStatus	sim_repair_switch(SimNode *n);
 bool		sim_repair_damage(SimNode *n);
 /* NULL: nothing is damaged, nothing is being repaired. */
 const char *sim_repair_missing(const SimNode *n);
-/* Of the tree over all pages as of lsn. */
-uint64_t	sim_repair_root(const SimNode *n, AuLsn lsn);
+/* Of the tree over all pages that it keeps, as of lsn. */
+uint64_t	sim_repair_root(const SimNode *n, const SimStore *st, AuLsn lsn);
+/* Versions of a chunk; the place behind it, 0: that was all. */
+AuLsn		sim_repair_take(SimStore *st, const uint8_t *chunk, size_t len);
+/* Some node is damaged, or makes its pages anew. */
+bool		sim_repair_hurt(const Sim *s);
+/* Some node has a wrong version whose checksum is right. */
+bool		sim_repair_wrong(const Sim *s);
+
+/* ---- slices of a cluster (sim_slices.c) --------------------------------- */
+
+void		sim_slices_init(SimNode *n);
+/* A store with nothing in it, which keeps all slices or none. */
+void		sim_slices_begin(SimNode *n, bool all);
+void		sim_slices_tick(SimNode *n);
+void		sim_slices_step(SimNode *n);
+void		sim_slices_freeze(SimNode *n);
+void		sim_slices_written(SimNode *n, bool persisted);
+void		sim_slices_rewind(SimNode *n, AuLsn lsn);
+void		sim_slices_crash(SimNode *n);
+uint32_t	sim_slice_of(uint32_t place);
+/* Is the page's slice kept, is it according to files, is this change taken? */
+bool		sim_slices_kept(const SimNode *n, uint32_t place);
+bool		sim_slices_dropping(const SimNode *n, uint32_t place);
+bool		sim_slices_lasting(const SimNode *n, uint32_t place);
+bool		sim_slices_takes(const SimNode *n, uint32_t place, AuLsn end);
+
+/* ---- the cluster's view (sim_view.c) ------------------------------------- */
+
+#define SIM_COMMANDS_MAX 64
+
+/* A command on its way to consensus. */
+typedef struct SimCommandOn
+{
+	SimNode    *node;			/* NULL: free */
+	uint32_t	process;
+	uint64_t	due;
+	bool		answer;			/* it waits for one */
+	bool		taken;
+	AuStatus	status;
+	char		err[512];
+	AuViewCommand command;
+} SimCommandOn;
+
+typedef struct SimViews
+{
+	bool		on;
+	bool		begun;			/* all nodes have the volume */
+	uint8_t		rf;
+	uint64_t	admin;			/* somebody does something, once in so many ticks */
+	uint64_t	lag;			/* a node hears of a new view likewise */
+	AuView		head;
+	SimCommandOn on_way[SIM_COMMANDS_MAX];
+} SimViews;
+
+void		sim_view_init(Sim *s);
+void		sim_view_init_node(SimNode *n);
+void		sim_view_start(SimNode *n);
+void		sim_view_tick(Sim *s);
+bool		sim_view_has(const SimNode *n);
+/* It is making its pages anew, as far as the view knows. */
+bool		sim_view_mends(const SimNode *n);
+bool		sim_view_at_rest(const Sim *s);
+bool		sim_view_lags(const Sim *s, const SimNode *n);
+const char *sim_view_missing(const SimNode *n);
+void		sim_view_check_end(Sim *s);
 
 /* ---- the log group (sim_group.c) -------------------------------------- */
 
@@ -392,6 +508,9 @@ typedef enum SimPlant
 	SIM_PLANT_MEND_OLD,			/* a repair brings old versions back */
 	SIM_PLANT_MEND_BLIND,		/* a repair takes the damaged copy for the good one */
 	SIM_PLANT_BEHIND_COUNTS,	/* a node left behind counts before it has caught up */
+	SIM_PLANT_READY_EARLY,		/* slices count when they begin to come */
+	SIM_PLANT_WHOLE_EARLY,		/* a store made anew counts as whole without its slices */
+	SIM_PLANT_GIVES_PART,		/* slices come from nodes that do not have all of them */
 	SIM_PLANTS
 } SimPlant;
 
@@ -408,6 +527,7 @@ typedef struct SimOptions
 								 * seed says */
 	int			repair;			/* pages are damaged and repaired: likewise */
 	int			behind;			/* nodes are away until their log is gone: likewise */
+	int			slices;			/* nodes are in a cluster, and have slices: likewise */
 } SimOptions;
 
 /* How often each kind of trouble comes, drawn from the seed: 0 never, else
@@ -429,6 +549,7 @@ typedef struct SimSwarm
 	uint64_t	spoil;			/* page versions; with repair only */
 	uint64_t	away;			/* a node, for long; with behind only */
 	uint64_t	keep_bytes;		/* log kept for others; 0: as much as ever */
+	uint64_t	persist_bytes;	/* log between persisted positions; likewise */
 	uint64_t	twice;
 	uint64_t	copy;
 	bool		clock_skew;
@@ -437,6 +558,7 @@ typedef struct SimSwarm
 	uint64_t	latency_us;
 	uint64_t	sync_us;
 	uint64_t	records;		/* log in a tick */
+	uint64_t	idle;			/* and only once in so many; 0: in each */
 } SimSwarm;
 
 typedef struct SimFigures
@@ -455,6 +577,10 @@ typedef struct SimFigures
 	uint64_t	spoiled;		/* page versions */
 	uint64_t	repairs;
 	uint64_t	remade;			/* nodes that were left behind */
+	uint64_t	moves;			/* of slices with pages, to other owners */
+	uint64_t	moved;			/* slices that came */
+	uint64_t	chunks;
+	uint64_t	founded;		/* volumes begun with another node's position */
 } SimFigures;
 
 struct Sim
@@ -467,12 +593,13 @@ struct Sim
 	uint32_t	nnodes;
 	uint8_t		quorum;			/* of the first group */
 	SimGroups	groups;
+	SimViews	views;
 	bool		quiet;
 	bool		repair;			/* replicas are compared and repaired */
 	bool		behind;			/* little log is kept, and nodes are away for long */
-	uint64_t	end_root;		/* of the digest that all must have in the end */
 	uint64_t	hurt_at;		/* some node was damaged, or being repaired */
 	SimNode		nodes[SIM_NODES_MAX];
+	SimNode		nobody;			/* whom trouble befalls that may not come now */
 	SimWriter	writers[SIM_WRITERS_MAX];
 	SimReader	readers[SIM_READERS];
 	SimLink		links[SIM_LINKS_MAX];
@@ -491,6 +618,19 @@ struct Sim
 	bool		broken;
 	char		verdict[1024];
 };
+
+static inline uint32_t
+sim_block(const Sim *s, uint32_t place)
+{
+	return s->views.on ? place * AU_EXTENT_BLOCKS : place;
+}
+
+/* It must have what was committed in the end. */
+static inline bool
+sim_counts(const Sim *s, const SimNode *n)
+{
+	return s->views.on ? sim_view_has(n) : sim_group_has(sim_group(s, 0), n);
+}
 
 /* Runs one seed; true if all held, else s->verdict says what did not. */
 bool		sim_run(Sim *s, const SimOptions *opt);

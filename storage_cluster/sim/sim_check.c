@@ -205,7 +205,7 @@ sim_check_quiet(Sim *s)
 
 		if (wrong != NULL)
 			return wrong;
-		if (n->lost || !sim_group_has(sim_group(s, 0), n))
+		if (n->lost || !sim_counts(s, n))
 			continue;
 		if ((wrong = sim_repair_missing(n)) != NULL)
 			return wrong;
@@ -216,6 +216,8 @@ sim_check_quiet(Sim *s)
 					 AU_LSN_ARGS(end));
 			return text;
 		}
+		if (s->views.on && (wrong = sim_view_missing(n)) != NULL)
+			return wrong;
 	}
 	return NULL;
 }
@@ -226,18 +228,27 @@ check_versions(Sim *s, const SimNode *n)
 {
 	const SimStore *a = &n->store;
 	const SimStore *b = &s->model;
+	size_t		k = 0;
 
-	for (size_t i = 0; i < a->n || i < b->n; i++)
-		if (i >= a->n || i >= b->n || a->records[i].end != b->records[i].end ||
-			a->records[i].blk != b->records[i].blk || a->records[i].len != b->records[i].len ||
-			a->records[i].rot || memcmp(a->bytes + a->records[i].ops, b->bytes + b->records[i].ops,
-											   b->records[i].len) != 0)
+	for (size_t i = 0; i < a->n || k < b->n; i++, k++)
+	{
+		while (i < a->n && sim_slices_dropping(n, a->records[i].blk))
+			i++;
+		while (k < b->n && !sim_slices_kept(n, b->records[k].blk))
+			k++;
+		if (i == a->n && k == b->n)
+			break;
+		if (i >= a->n || k >= b->n || a->records[i].end != b->records[k].end ||
+			a->records[i].blk != b->records[k].blk || a->records[i].len != b->records[k].len ||
+			a->records[i].rot || memcmp(a->bytes + a->records[i].ops, b->bytes + b->records[k].ops,
+											   b->records[k].len) != 0)
 		{
 			sim_fail(s, "node %d has other page versions than were committed: %zu, not %zu, the first at %X/%X",
-					 n->index, a->n, b->n, AU_LSN_ARGS(i < b->n ? b->records[i].end : a->records[i].end));
+					 n->index, a->n, b->n, AU_LSN_ARGS(k < b->n ? b->records[k].end : a->records[i].end));
 			return;
 		}
-	if (s->repair && sim_repair_root(n, truth_end(s)) != s->end_root)
+	}
+	if (s->repair && sim_repair_root(n, a, truth_end(s)) != sim_repair_root(n, b, truth_end(s)))
 		sim_fail(s, "node %d has another digest", n->index);
 }
 
@@ -245,10 +256,10 @@ void
 sim_check_end(Sim *s)
 {
 	uint8_t		page[AU_PAGE_SIZE];
-	SimNode		truth = {.store = s->model};
 
 	check_held(s, true);
-	s->end_root = sim_repair_root(&truth, truth_end(s));
+	if (s->views.on)
+		sim_view_check_end(s);
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		SimNode    *n = &s->nodes[i];
@@ -259,7 +270,7 @@ sim_check_end(Sim *s)
 			sim_node_crash(n);
 			(void) sim_disk_open(n);
 		}
-		if (n->lost || !sim_group_has(sim_group(s, 0), n))
+		if (n->lost || !sim_counts(s, n))
 			continue;
 		if (!holds(s, n, truth_end(s), true))
 			sim_fail(s, "node %u holds other log than was committed", i);
@@ -267,7 +278,8 @@ sim_check_end(Sim *s)
 		{
 			AuStatus	status = sim_store_read(&n->store, blk, truth_end(s), page);
 
-			sim_check_page(s, (int) i, blk, truth_end(s), status, page);
+			if (sim_slices_kept(n, blk))
+				sim_check_page(s, (int) i, blk, truth_end(s), status, page);
 		}
 		if (n->up)
 			check_versions(s, n);

@@ -175,7 +175,10 @@ store_apply(void *ctx, void *vol, const AuWalRecord *rec)
 	SimNode    *n = vol;
 
 	(void) ctx;
-	return rec->end <= n->applied ? AU_OK : sim_store_apply(&n->store, rec);
+	if (rec->end <= n->applied || rec->nblocks == 0 ||
+		!sim_slices_takes(n, sim_place(rec->blocks[0].page.blk), rec->end))
+		return AU_OK;
+	return sim_store_apply(&n->store, rec);
 }
 
 static bool
@@ -196,6 +199,7 @@ store_freeze(void *ctx, void *vol, AuLsn applied, AuLsn restart)
 		return false;
 	n->frozen_applied = applied;
 	n->frozen_restart = restart;
+	sim_slices_freeze(n);
 	return true;
 }
 
@@ -263,7 +267,10 @@ store_last_change(void *ctx, void *vol)
 static bool
 store_rewind(void *ctx, void *vol, AuLsn lsn)
 {
-	return store_last_change(ctx, vol) <= lsn;
+	if (store_last_change(ctx, vol) > lsn)
+		return false;
+	sim_slices_rewind(vol, lsn);
+	return true;
 }
 
 static void
@@ -281,7 +288,7 @@ store_read(void *ctx, void *vol, AuPageBatch *b)
 	b->status = AU_OK;
 	for (; b->done < b->nblocks && b->status == AU_OK; b->done++)
 	{
-		AuStatus	status = sim_store_read(&((SimNode *) vol)->store, b->blocks[b->done], b->lsn,
+		AuStatus	status = sim_store_read(&((SimNode *) vol)->store, sim_place(b->blocks[b->done]), b->lsn,
 											au_pages_slot(&b->answer));
 
 		if (status == AU_CORRUPT)
@@ -325,7 +332,7 @@ static bool
 store_gc_step(void *ctx, void *vol)
 {
 	(void) ctx;
-	(void) vol;
+	sim_slices_step(vol);
 	return false;
 }
 
@@ -362,9 +369,13 @@ sim_node_init(Sim *s, int index)
 	};
 	n->clock_ahead = s->swarm.clock_skew ? sim_below(s, 1u << 30) : 0;
 	n->clock_permille = s->swarm.clock_skew ? 900 + sim_below(s, 200) : 1000;
-	if (s->repair || s->behind)
+	if (s->repair || s->behind || s->views.on)
 		sim_repair_init(n);
 	sim_disk_init(n);
+	if (!s->views.on)
+		return;
+	sim_slices_init(n);
+	sim_view_init_node(n);
 }
 
 /* What somebody is held for only moves up; only the node itself begins anew. */
@@ -411,7 +422,8 @@ sim_node_start(SimNode *n)
 	AuNodeOptions opt = {
 		.node_id = sim_node_id(n),.alone = true,.mend_bytes_per_s = 64 << 20,
 		.sync_bytes_per_s = n->sim->repair ? 64 << 20 : 0,.sync_rest_us = 500000,
-		.keep_bytes = n->sim->swarm.keep_bytes,.persist_bytes = n->sim->swarm.keep_bytes
+		.keep_bytes = n->sim->swarm.keep_bytes,.persist_bytes = n->sim->swarm.persist_bytes,
+		.drop_grace_us = 1000000
 	};
 	char		err[512];
 
@@ -426,6 +438,8 @@ sim_node_start(SimNode *n)
 		abort();
 	start_gossip(n);
 	n->up = true;
+	if (n->sim->views.on)
+		sim_view_start(n);
 	sim_trace(n->sim, 0x57a27, (uint64_t) n->index);
 	if (n->exists && au_node_add_volume(n->node, &n->meta, n, err, sizeof(err)) != AU_OK)
 		sim_fail(n->sim, "node %d does not start again: %s", n->index, err);
@@ -488,6 +502,7 @@ sim_node_crash(SimNode *n)
 	sim_disk_crash(n);
 	if (s->opt.plant == SIM_PLANT_FORGOTTEN_VOTE && n->exists)
 		n->meta = n->meta_before;
+	sim_slices_crash(n);
 	sim_store_cut(&n->store, n->persisted_applied);
 	n->applied = n->persisted_applied;
 	n->restart = n->persisted_restart;
@@ -502,6 +517,8 @@ sim_node_wipe(SimNode *n)
 	n->life++;
 	sim_disk_wipe(n);
 	sim_store_cut(&n->store, 0);
+	sim_slices_begin(n, true);
+	memset(&n->view, 0, sizeof(n->view));
 	n->applied = n->restart = n->persisted_applied = n->persisted_restart = 0;
 }
 
@@ -553,8 +570,9 @@ sim_node_tick(SimNode *n)
 		return;
 	finish_closes(n);
 	sim_disk_tick(n);
-	if (s->repair || s->behind)
+	if (s->repair || s->behind || s->views.on)
 		sim_repair_tick(n);
+	sim_slices_tick(n);
 	if (n->writing && s->now >= n->write_due)
 	{
 		n->writing = false;
@@ -565,6 +583,7 @@ sim_node_tick(SimNode *n)
 			n->persisted_applied = n->frozen_applied;
 			n->persisted_restart = n->frozen_restart;
 		}
+		sim_slices_written(n, n->write_persist);
 		au_node_written(n->node, n, AU_OK, "");
 	}
 	for (int i = 0; i < 4 && !n->failed; i++)
@@ -581,4 +600,5 @@ sim_node_free(SimNode *n)
 		sim_node_crash(n);
 	sim_disk_free(n);
 	sim_store_free(&n->store);
+	sim_store_free(&n->slices.gone);
 }

@@ -19,7 +19,7 @@ ask(Sim *s, SimReader *r)
 	if (s->truth_len == 0)
 		return;
 	r->blk = (uint32_t) sim_below(s, SIM_BLOCKS);
-	get.blocks[0] = r->blk;
+	get.blocks[0] = sim_block(s, r->blk);
 	r->not_before = sim_one_in(s, 2) ? end : SIM_BASE + sim_below(s, s->truth_len);
 	r->read_lsn = sim_one_in(s, 4) ? SIM_BASE + 100 + sim_below(s, s->truth_len) : 0;
 	if (r->read_lsn > end)

@@ -26,20 +26,23 @@
 #include "common/au_wire_export.h"
 
 #define CHUNK_MAX (192u << 10)
+#define CHUNK_HEAD 24
+#define SLICES_CHUNK_MAX (32u << 10)
 #define REST_US 2000000			/* between two damages */
 
 struct SimDigest
 {
+	uint32_t	slice;
 	uint32_t	leaf;			/* AU_MERKLE_LEAVES: all of the slice */
-	bool		has;			/* the slice, or leaf, has our relation's extent */
-	bool		read;
+	uint32_t	from;			/* block */
+	uint32_t	at;				/* extents before this one are read */
 	bool		finished;
 	AuLsn		lsn;
 	AuMerkle	tree;
 	AuDigestPage pages[SIM_BLOCKS];
 };
 
-static const AuPageId extent = {{1663, 5, SIM_REL, 0}, 0};
+static const AuRelId relation = {1663, 5, SIM_REL, 0};
 
 static SimNode *
 node_of(void *vol)
@@ -48,6 +51,23 @@ node_of(void *vol)
 }
 
 /* ---- digests ----------------------------------------------------------- */
+
+/* In a cluster an extent has one page, else one has all of them. */
+static uint32_t
+extents(const Sim *s)
+{
+	return s->views.on ? SIM_BLOCKS : 1;
+}
+
+/* The slice, or leaf, has this extent. */
+static bool
+has(const SimDigest *d, uint32_t number)
+{
+	uint32_t	blk = number * AU_EXTENT_BLOCKS;
+
+	return d->slice == au_slice_of(&relation, blk) && blk >= d->from &&
+		(d->leaf == AU_MERKLE_LEAVES || d->leaf == au_merkle_leaf(&relation, blk));
+}
 
 static void *
 digest_begin(void *ctx, void *vol, uint32_t slice, uint32_t leaf, const AuPageId *from, AuLsn lsn)
@@ -58,9 +78,8 @@ digest_begin(void *ctx, void *vol, uint32_t slice, uint32_t leaf, const AuPageId
 	if (d == NULL)
 		abort();
 	node_of(vol)->digests++;
-	*d = (SimDigest) {.leaf = leaf,.lsn = lsn};
-	d->has = slice == au_slice_of(&extent.rel, 0) && from->blk == 0 &&
-		(leaf == AU_MERKLE_LEAVES || leaf == au_merkle_leaf(&extent.rel, 0));
+	node_of(vol)->slices.digests[slice]++;
+	*d = (SimDigest) {.slice = slice,.leaf = leaf,.from = from->blk,.lsn = lsn};
 	au_merkle_start(&d->tree);
 	return d;
 }
@@ -72,9 +91,11 @@ digest_next(void *ctx, void *vol, void *digest)
 	SimDigest  *d = digest;
 
 	(void) ctx;
-	if (!d->has || d->read)
+	while (d->at < extents(n->sim) && !has(d, d->at))
+		d->at++;
+	if (d->at == extents(n->sim))
 		return false;
-	d->read = true;
+	d->at++;
 	n->digest = d;
 	n->digest_due = n->sim->now + 1 + sim_below(n->sim, 3000);
 	return true;
@@ -98,45 +119,47 @@ digest_end(void *ctx, void *vol, void *digest)
 {
 	(void) ctx;
 	node_of(vol)->digests--;
+	node_of(vol)->slices.digests[((SimDigest *) digest)->slice]--;
 	free(digest);
 }
 
+/* A page into a tree, and what a list says about it. */
 static void
-add_pages(const SimStore *st, AuLsn lsn, AuMerkle *tree, AuDigestPage pages[SIM_BLOCKS])
+add_page(const Sim *s, const SimStore *st, uint32_t place, AuLsn lsn, AuMerkle *tree, AuDigestPage *p)
 {
 	uint8_t		page[AU_PAGE_SIZE];
 
-	for (uint32_t blk = 0; blk < SIM_BLOCKS; blk++)
-	{
-		AuDigestPage *p = &pages[blk];
-
-		*p = (AuDigestPage) {.page = {extent.rel, blk}};
-		p->status = sim_store_read(st, blk, lsn, page);
-		if (p->status != AU_OK)
-			continue;
-		p->hash = au_merkle_hash(page);
-		au_merkle_add(tree, &p->page, p->hash);
-	}
+	*p = (AuDigestPage) {.page = {relation, sim_block(s, place)}};
+	p->status = sim_store_read(st, place, lsn, page);
+	if (p->status != AU_OK)
+		return;
+	p->hash = au_merkle_hash(page);
+	au_merkle_add(tree, &p->page, p->hash);
 }
 
 static void
 digest_done(SimNode *n)
 {
 	SimDigest  *d = n->digest;
+	uint32_t	first = d->at - 1;
+	uint32_t	pages = SIM_BLOCKS / extents(n->sim);
 
 	n->digest = NULL;
-	add_pages(&n->store, d->lsn, &d->tree, d->pages);
-	au_node_digested(n->node, n, AU_OK, d->pages, SIM_BLOCKS, "a version's checksum is wrong");
+	for (uint32_t i = 0; i < pages; i++)
+		add_page(n->sim, &n->store, first + i, d->lsn, &d->tree, &d->pages[i]);
+	au_node_digested(n->node, n, AU_OK, d->pages, pages, "a version's checksum is wrong");
 }
 
 uint64_t
-sim_repair_root(const SimNode *n, AuLsn lsn)
+sim_repair_root(const SimNode *n, const SimStore *st, AuLsn lsn)
 {
 	static AuMerkle tree;
-	AuDigestPage pages[SIM_BLOCKS];
+	AuDigestPage page;
 
 	au_merkle_start(&tree);
-	add_pages(&n->store, lsn, &tree, pages);
+	for (uint32_t i = 0; i < SIM_BLOCKS; i++)
+		if (sim_slices_kept(n, i))
+			add_page(n->sim, st, i, lsn, &tree, &page);
 	au_merkle_finish(&tree);
 	return au_merkle_root(&tree);
 }
@@ -178,23 +201,40 @@ store_export(void *ctx, void *vol, AuExportJob *job)
 	abort();
 }
 
-/* u64 next place (0: that was all), then the records: u64 end, u32 block, u32
- * length, u8 SimWrong, bytes. */
+/* All that is asked for is here. */
+static bool
+gives(const SimNode *n, const AuExportJob *job)
+{
+	AuSliceSet	missing = au_slices_without(&job->slices, &n->slices.now.kept);
+
+	return job->sizes || !n->slices.now.told || !au_slices_any(&missing) ||
+		n->sim->opt.plant == SIM_PLANT_GIVES_PART;
+}
+
+/* u64 next place (0: that was all), u64 upto, u64 this place, then the records:
+ * u64 end, u32 page, u32 length, u8 SimWrong, bytes.  Sizes are not simulated. */
 static void
 make_chunk(const SimNode *n, AuExportJob *job)
 {
 	size_t		begin = job->answer.len;
 	AuLsn		from = au_get_u64(job->place.key);
+	size_t		most = n->sim->views.on ? SLICES_CHUNK_MAX : CHUNK_MAX;
 
-	job->status = AU_OK;
+	job->status = gives(n, job) ? AU_OK : AU_MOVED;
 	au_w_u64(&job->answer, 0);
+	au_w_u64(&job->answer, job->upto);
+	au_w_u64(&job->answer, from);
+	if (job->status != AU_OK)
+		snprintf(job->err, sizeof(job->err), "a slice is not on this node");
+	if (job->sizes || job->status != AU_OK)
+		return;
 	for (size_t i = 0; i < n->store.n && n->store.records[i].end <= job->upto; i++)
 	{
 		const SimRecord *r = &n->store.records[i];
 
-		if (r->end <= from)
+		if (r->end <= from || !au_slices_has(&job->slices, au_slice_of(&relation, sim_block(n->sim, r->blk))))
 			continue;
-		if (job->answer.len - begin > CHUNK_MAX && r->end > n->store.records[i - 1].end)
+		if (job->answer.len - begin > most && r->end > n->store.records[i - 1].end)
 		{
 			au_put_u64(job->answer.data + begin, n->store.records[i - 1].end);
 			return;
@@ -234,7 +274,7 @@ mend_begin(void *ctx, void *vol, const AuStorePosition *position, bool all, char
 
 	(void) err;
 	(void) errlen;
-	if (!all)
+	if (all == n->sim->views.on)
 		abort();
 	mend_drop(ctx, vol);
 	memset(&n->fresh_place, 0, sizeof(n->fresh_place));
@@ -249,7 +289,7 @@ mend_want(void *ctx, void *vol, uint8_t *what, AuPlace *place, AuSliceSet *slice
 	SimNode    *n = vol;
 
 	(void) ctx;
-	*what = AU_EXPORT_PAGES;
+	*what = n->sim->views.on ? AU_EXPORT_SIZES : AU_EXPORT_PAGES;
 	*place = n->fresh_place;
 	memset(slices, 0xff, sizeof(*slices));
 	return !n->fresh_all;
@@ -269,27 +309,32 @@ mend_take(void *ctx, void *vol, const uint8_t *chunk, size_t len)
 	n->chunk_due = n->sim->now + 1 + sim_below(n->sim, 20000);
 }
 
-static void
-chunk_done(SimNode *n)
+AuLsn
+sim_repair_take(SimStore *st, const uint8_t *chunk, size_t chunk_len)
 {
-	AuLsn		next = au_get_u64(n->chunk);
-
-	for (size_t at = 8; at < n->chunk_len;)
+	for (size_t at = CHUNK_HEAD; at < chunk_len;)
 	{
-		const uint8_t *p = n->chunk + at;
-
+		const uint8_t *p = chunk + at;
 		AuLsn		end = au_get_u64(p);
 		uint32_t	blk = au_get_u32(p + 8);
 		uint32_t	len = au_get_u32(p + 12);
 
-		sim_store_add(&n->fresh, end, blk, p + 17, len);
-		if (p[16] != SIM_SOUND && n->fresh.wrong[blk] == SIM_SOUND)
+		sim_store_add(st, end, blk, p + 17, len);
+		if (p[16] != SIM_SOUND && st->wrong[blk] == SIM_SOUND)
 		{
-			n->fresh.wrong[blk] = (SimWrong) p[16];
-			n->fresh.wrong_from[blk] = end;
+			st->wrong[blk] = (SimWrong) p[16];
+			st->wrong_from[blk] = end;
 		}
 		at += 17 + len;
 	}
+	return au_get_u64(chunk);
+}
+
+static void
+chunk_done(SimNode *n)
+{
+	AuLsn		next = sim_repair_take(&n->fresh, n->chunk, n->chunk_len);
+
 	free(n->chunk);
 	n->chunk = NULL;
 	n->fresh_all = next == 0;
@@ -329,6 +374,7 @@ sim_repair_switch(SimNode *n)
 	n->fresh_all = n->fresh_ready = false;
 	n->applied = n->persisted_applied = n->written = n->fresh_applied;
 	n->restart = n->persisted_restart = n->written_restart = n->fresh_restart;
+	sim_slices_begin(n, !n->sim->views.on);
 	if (n->fresh_log != 0)
 		n->sim->figures.remade++;
 	else
@@ -380,24 +426,68 @@ hurt(const SimNode *n)
 }
 
 bool
+sim_repair_wrong(const Sim *s)
+{
+	for (uint32_t i = 0; i < s->nnodes; i++)
+		if (wrong(&s->nodes[i].store))
+			return true;
+	return false;
+}
+
+bool
+sim_repair_hurt(const Sim *s)
+{
+	for (uint32_t i = 0; i < s->nnodes; i++)
+		if (hurt(&s->nodes[i]) || sim_view_mends(&s->nodes[i]))
+			return true;
+	return false;
+}
+
+/* Comparing tells who is right, and nobody copies before it has. */
+static bool
+may_be_wrong(const Sim *s)
+{
+	if (!s->views.on)
+		return s->nnodes > 2;
+	return s->views.rf > 2 && !s->behind && sim_view_at_rest(s);
+}
+
+/* One that it does not own any more is not compared, and not missed; and another
+ * node must have it. */
+static bool
+owned(const SimNode *n, uint32_t place)
+{
+	const AuViewNode *v = au_view_node_by_id(&n->sim->views.head, sim_node_id(n));
+	AuSliceSet	mine,
+				incoming;
+
+	if (!n->sim->views.on)
+		return true;
+	if (v == NULL || n->sim->views.head.slices[sim_slice_of(place)].nowners < 2)
+		return false;
+	au_view_owned(&n->sim->views.head, v->number, &mine, &incoming);
+	return au_slices_has(&mine, sim_slice_of(place)) && sim_slices_lasting(n, place) &&
+		sim_slices_kept(n, place);
+}
+
+bool
 sim_repair_damage(SimNode *n)
 {
 	Sim		   *s = n->sim;
-	uint64_t	kind = s->nnodes > 2 ? sim_below(s, 3) : SIM_SOUND;
+	uint64_t	kind = may_be_wrong(s) ? sim_below(s, 3) : SIM_SOUND;
 	SimRecord  *r;
 	size_t		at;
 
-	for (uint32_t i = 0; i < s->nnodes; i++)
-		if (hurt(&s->nodes[i]))
-		{
-			s->hurt_at = s->now;
-			return false;
-		}
+	if (sim_repair_hurt(s))
+	{
+		s->hurt_at = s->now;
+		return false;
+	}
 	if (s->now < s->hurt_at + REST_US || n->store.n == 0)
 		return false;
 	at = kind == SIM_SOUND ? (size_t) sim_below(s, n->store.n) :
 		newest(&n->store, (uint32_t) sim_below(s, SIM_BLOCKS));
-	if (at == SIZE_MAX)
+	if (at == SIZE_MAX || !owned(n, n->store.records[at].blk))
 		return false;
 	r = &n->store.records[at];
 	r->rot = kind == SIM_SOUND;

@@ -38,7 +38,7 @@ sim_store_apply(SimStore *st, const AuWalRecord *rec)
 	if (rec->kind != AU_WAL_OURS)
 		return AU_OK;
 	for (int i = 0; i < rec->nblocks; i++)
-		sim_store_add(st, rec->end, rec->blocks[i].page.blk, rec->blocks[i].data,
+		sim_store_add(st, rec->end, sim_place(rec->blocks[i].page.blk), rec->blocks[i].data,
 					  rec->blocks[i].data_len);
 	return AU_OK;
 }
@@ -90,6 +90,60 @@ sim_store_copy(SimStore *to, const SimStore *from, AuLsn upto)
 	memcpy(to->records, from->records, from->n * sizeof(*to->records));
 	memcpy(to->bytes, from->bytes, from->bytes_len);
 	sim_store_cut(to, upto);
+}
+
+void
+sim_store_take(SimStore *to, const SimStore *from, size_t i)
+{
+	const SimRecord *r = &from->records[i];
+
+	sim_store_add(to, r->end, r->blk, from->bytes + r->ops, r->len);
+	to->records[to->n - 1].rot = r->rot;
+}
+
+void
+sim_store_merge(SimStore *st, SimStore *more)
+{
+	SimStore	both = {0};
+	size_t		i = 0;
+
+	for (uint32_t blk = 0; blk < SIM_BLOCKS; blk++)
+	{
+		const SimStore *from = st->wrong[blk] != SIM_SOUND ? st : more;
+
+		both.wrong[blk] = from->wrong[blk];
+		both.wrong_from[blk] = from->wrong_from[blk];
+	}
+	for (size_t k = 0; k < more->n; k++)
+	{
+		while (i < st->n && st->records[i].end < more->records[k].end)
+			sim_store_take(&both, st, i++);
+		sim_store_take(&both, more, k);
+	}
+	while (i < st->n)
+		sim_store_take(&both, st, i++);
+	sim_store_free(st);
+	sim_store_free(more);
+	*st = both;
+}
+
+void
+sim_store_split(SimStore *st, const bool places[SIM_BLOCKS], SimStore *gone)
+{
+	SimStore	left = {0};
+
+	memset(gone, 0, sizeof(*gone));
+	for (size_t i = 0; i < st->n; i++)
+		sim_store_take(places[st->records[i].blk] ? gone : &left, st, i);
+	for (uint32_t blk = 0; blk < SIM_BLOCKS; blk++)
+	{
+		SimStore   *to = places[blk] ? gone : &left;
+
+		to->wrong[blk] = st->wrong[blk];
+		to->wrong_from[blk] = st->wrong_from[blk];
+	}
+	sim_store_free(st);
+	*st = left;
 }
 
 void

@@ -92,7 +92,7 @@ write_record(SimWriter *w)
 	au_ops_start(&ops, memory, sizeof(memory));
 	au_ops_init(&ops, 0);
 	au_ops_add(&ops, 1, len, item);
-	start = walmake_ours(&w->wal, SIM_REL, (uint32_t) sim_below(s, SIM_BLOCKS), ops.data,
+	start = walmake_ours(&w->wal, SIM_REL, sim_block(s, (uint32_t) sim_below(s, SIM_BLOCKS)), ops.data,
 						 (uint16_t) ops.len);
 	if (w->nends == w->ends_cap)
 	{
@@ -310,7 +310,8 @@ sim_writer_tick(SimWriter *w)
 		return;
 	}
 	/* PostgreSQL holds writers back when storage is far behind. */
-	if (walmake_pos(&w->wal) - w->acked < 400000 && !s->quiet)
+	if (walmake_pos(&w->wal) - w->acked < 400000 && !s->quiet &&
+		(s->swarm.idle == 0 || sim_one_in(s, s->swarm.idle)))
 		for (uint64_t i = sim_below(s, s->swarm.records + 1); i > 0; i--)
 			write_record(w);
 	if (s->quiet || sim_one_in(s, 3))

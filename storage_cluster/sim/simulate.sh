@@ -19,7 +19,7 @@ ended() {
 }
 
 again() {
-	"$simulate" --seed "$1" --groups "$2" --repair never --behind never >/dev/null ||
+	"$simulate" --seed "$1" --groups "$2" --repair never --behind never --slices never >/dev/null ||
 		{ echo "seed $1, which failed before, FAILED (--groups $2)"; return 1; }
 }
 
@@ -32,7 +32,7 @@ while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
 	for groups in never always; do job again "$seed" $groups; done
 done <"$here/seeds"
-for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale mend-old mend-blind behind-counts; do
+for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale mend-old mend-blind behind-counts ready-early whole-early gives-part; do
 	job "$simulate" --from 1 --seeds 300 --plant $plant
 done
 while read -r seed _; do
