@@ -260,11 +260,14 @@ static void
 closed(AuNode *n, AuConn *c)
 {
 	AuVolume   *v = c->vol;
+	uint64_t	soon = n->host.now_us(n->host.ctx) + AU_NODE_STARVED_US;
 
-	(void) n;
 	assert(v->peer == c);
 	v->peer = NULL;
 	v->peer_asked = false;
+	/* It is gone: the next one is asked, not this one after a pause. */
+	if (!c->closing && v->peer_retry_at > soon)
+		v->peer_retry_at = soon;
 }
 
 static bool

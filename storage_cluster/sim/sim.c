@@ -74,8 +74,8 @@ rate(Sim *s, uint64_t rare, uint64_t often)
 /*
  * Nodes of a cluster, with slices.  What no owner of a slice has applied, and
  * the log group keeps no more, is lost: so with nodes that are away one is in
- * trouble, or behind, or made anew at a time.  And of versions that are spoiled
- * a good copy must be left, see sim_repair.c.
+ * trouble, or behind, or made anew at a time, and the server rests while two are.
+ * And of versions that are spoiled a good copy must be left, see sim_repair.c.
  */
 static void
 choose_cluster(Sim *s)
@@ -182,7 +182,7 @@ some_node(Sim *s)
 
 	if (!s->views.on)
 		return n;
-	return s->views.begun && !(s->behind && sim_view_lags(s, n)) ? n : &s->nobody;
+	return s->views.begun && !(s->behind && sim_view_lag(s, n) > 0) ? n : &s->nobody;
 }
 
 static void
@@ -234,7 +234,7 @@ send_away(SimNode *n)
 {
 	Sim		   *s = n->sim;
 
-	if (s->views.on && (sim_view_lags(s, NULL) || sim_repair_hurt(s)))
+	if (s->views.on && (sim_view_lag(s, NULL) > 0 || sim_repair_hurt(s)))
 		return;
 	sim_node_crash(n);
 	n->start_at += (s->views.on ? 4000000 : 0) + sim_below(s, 5000000);

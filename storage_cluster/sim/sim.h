@@ -373,7 +373,7 @@ bool		sim_view_has(const SimNode *n);
 /* It is making its pages anew, as far as the view knows. */
 bool		sim_view_mends(const SimNode *n);
 bool		sim_view_at_rest(const Sim *s);
-bool		sim_view_lags(const Sim *s, const SimNode *n);
+uint32_t	sim_view_lag(const Sim *s, const SimNode *n);
 const char *sim_view_missing(const SimNode *n);
 void		sim_view_check_end(Sim *s);
 

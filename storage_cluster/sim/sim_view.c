@@ -331,7 +331,7 @@ administer(Sim *s)
 	else if (v != NULL && v->state == AU_NODE_DRAINING)
 		remove_node(n, false);
 	else if (v != NULL && !v->up && !n->up && n->index >= GROUP && !sim_repair_hurt(s) &&
-			 !sim_view_lags(s, n))
+			 sim_view_lag(s, n) == 0)
 		remove_node(n, true);
 	else if (v != NULL && n->index >= GROUP && sim_one_in(s, 2) && staying(s) > s->views.head.rf)
 	{
@@ -387,11 +387,12 @@ sim_view_init(Sim *s)
 	au_view_group(&v->head, au_view_volume(&v->head, SIM_SYSID), &s->groups.was[0]);
 }
 
-/* A node is behind, soon will be, or is made anew; apart from this one. */
-bool
-sim_view_lags(const Sim *s, const SimNode *n)
+/* Nodes that are behind, soon will be, or are made anew; apart from this one. */
+uint32_t
+sim_view_lag(const Sim *s, const SimNode *n)
 {
 	AuLsn		end = SIM_BASE + s->truth_len;
+	uint32_t	count = 0;
 
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
@@ -400,9 +401,9 @@ sim_view_lags(const Sim *s, const SimNode *n)
 		if (o != n && sim_view_has(o) &&
 			(!reaches(o) || sim_view_mends(o) || o->full_until > s->now || o->io_error_until > s->now ||
 			 o->log_durable + s->swarm.keep_bytes / 4 < end))
-			return true;
+			count++;
 	}
-	return false;
+	return count;
 }
 
 void

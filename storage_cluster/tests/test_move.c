@@ -612,6 +612,34 @@ test_elected_at_once(void **state)
 	end();
 }
 
+/* The node that the others get their log from is gone for a moment: they ask others
+ * at once and come back, and do not pause as after trouble (3 s, then). */
+static void
+test_source_gone(void **state)
+{
+	(void) state;
+	for (uint64_t seed = 0; seed < 5; seed++)
+	{
+		uint64_t	since;
+
+		begin(30 + seed, CN_RETENTION);
+		make_cluster(3);
+		load(300);
+		settle();
+		cn_crash(0);
+		cn_start(0);
+		since = cn.now;
+		more_log();
+		while (cn_stats(1).applied < t.wal.last_end || cn_stats(2).applied < t.wal.last_end)
+		{
+			assert_true(cn.now - since < 2000000);
+			step();
+		}
+		settle();
+		end();
+	}
+}
+
 static const char *
 state_of(int i, const char **problem)
 {
@@ -1246,6 +1274,7 @@ main(void)
 		cmocka_unit_test(test_busy),
 		cmocka_unit_test(test_damaged_crashes),
 		cmocka_unit_test(test_elected_at_once),
+		cmocka_unit_test(test_source_gone),
 		cmocka_unit_test(test_left_behind),
 		cmocka_unit_test(test_left_behind_crashes),
 		cmocka_unit_test(test_join_moves_a_quarter),
