@@ -27,7 +27,8 @@
  * An owner counts (for R and W) once it is complete: it has fetched the slice
  * from those that owned it before and those that own it now, each of which
  * knew that it is an owner.  Until then it takes what it is sent, and its
- * answers do not count.
+ * answers do not count.  A request that goes on while owners change counts
+ * those it began with, or those of now, never some of both (au_kv_request.c).
  *
  * Tombstones go when all owners have the same (PURGE 1), then all other nodes
  * have nothing older of that key (PURGE 2), then the owners remove it

@@ -45,6 +45,7 @@ typedef struct KvReply
 	KvReplyState state;
 	bool		counts;
 	bool		stands_in;		/* for an owner that cannot be reached */
+	bool		newcomer;		/* it did not take part when the request began */
 	bool		replaced;		/* another one stands in for it */
 	bool		corrupt;		/* its record is damaged */
 	uint64_t	serial;			/* the node's, known before the record was read */

@@ -11,8 +11,8 @@
  *            happened.
  *
  * A replica that does not answer, or whose answer does not count, is asked
- * again every KV_RETRY_US until the deadline.  So is, for a GET, a node that the
- * view has made an owner meanwhile: those that were may count no more.
+ * again every KV_RETRY_US until the deadline.  So is a node that the view has
+ * made an owner meanwhile: those that were may count no more.
  */
 #include "cluster/au_kv_int.h"
 
@@ -89,28 +89,6 @@ new_request(AuKv *kv, KvTaskType type, void *client, const AuFrame *f, const AuK
 	return t;
 }
 
-static KvReply *
-add_reply(AuKv *kv, KvTask *t, uint32_t number)
-{
-	KvReply    *r = &t->replies[t->nreplies++];
-	KvPeer	   *p = kv_peer(kv, number);
-
-	assert(t->nreplies <= 2 * AU_RF_MAX);
-	memset(r, 0, sizeof(*r));
-	r->number = number;
-	r->serial = number == kv->number ? t->serial : p != NULL ? p->serial : 0;
-	return r;
-}
-
-static KvReply *
-own_reply(AuKv *kv, KvTask *t)
-{
-	for (uint32_t i = 0; i < t->nreplies; i++)
-		if (t->replies[i].number == kv->number)
-			return &t->replies[i];
-	return NULL;
-}
-
 /* Place among those that take part; -1: not one of them. */
 static int
 place_of(const AuKv *kv, const KvTask *t, uint32_t number)
@@ -124,14 +102,51 @@ place_of(const AuKv *kv, const KvTask *t, uint32_t number)
 	return -1;
 }
 
-static uint32_t
-counted(const KvTask *t)
+static KvReply *
+add_reply(AuKv *kv, KvTask *t, uint32_t number)
 {
-	uint32_t	n = AU_PLANTED(AU_PLANT_KV_QUORUM) && t->type == KV_PUT ? 1 : 0;
+	KvReply    *r = &t->replies[t->nreplies++];
+	KvPeer	   *p = kv_peer(kv, number);
+
+	assert(t->nreplies <= 2 * AU_RF_MAX);
+	memset(r, 0, sizeof(*r));
+	r->number = number;
+	r->newcomer = place_of(kv, t, number) < 0;
+	r->serial = number == kv->number ? t->serial : p != NULL ? p->serial : 0;
+	return r;
+}
+
+static KvReply *
+own_reply(AuKv *kv, KvTask *t)
+{
+	for (uint32_t i = 0; i < t->nreplies; i++)
+		if (t->replies[i].number == kv->number)
+			return &t->replies[i];
+	return NULL;
+}
+
+/*
+ * Of the owners as they were when the request began, or of those of now, which
+ * are more: never some that are owners no more together with some that came for
+ * them.  W = 2 of a, b, c and of one that came for a: a GET of b and c misses
+ * what only those two have.  (What an owner has that counted before the other
+ * came, that one fetches from it before it counts.)
+ */
+static uint32_t
+counted(const AuKv *kv, const KvTask *t)
+{
+	uint32_t	planted = AU_PLANTED(AU_PLANT_KV_QUORUM) && t->type == KV_PUT ? 1 : 0;
+	uint32_t	before = planted;
+	uint32_t	now = planted;
 
 	for (uint32_t i = 0; i < t->nreplies; i++)
-		n += t->replies[i].counts;
-	return n;
+	{
+		const KvReply *r = &t->replies[i];
+
+		before += r->counts && (r->stands_in || !r->newcomer);
+		now += r->counts && (r->stands_in || place_of(kv, t, r->number) >= 0);
+	}
+	return now > before ? now : before;
 }
 
 /* ---- those that stand in ---------------------------------------------- */
@@ -204,7 +219,7 @@ merged(const KvTask *t, AuKvRecord *out)
 static void
 answer_get(AuKv *kv, KvTask *t)
 {
-	AuMsgKvGetOk m = {.replicas = (uint8_t) counted(t)};
+	AuMsgKvGetOk m = {.replicas = (uint8_t) counted(kv, t)};
 	uint8_t		context[AU_KV_CONTEXT_MAX];
 	AuKvRecord	all;
 	size_t		cap;
@@ -328,19 +343,6 @@ ask_owners(AuKv *kv, KvTask *t)
 		send_get(kv, t, &t->replies[i], kv_now(kv));
 }
 
-/* The view is another one than when the GET began. */
-static void
-ask_new_owners(AuKv *kv, KvTask *t, uint64_t now)
-{
-	uint32_t	owner[AU_RF_MAX];
-	uint32_t	owners = kv_owners(kv, t->slice, owner);
-	uint64_t	id = t->id;
-
-	for (uint32_t i = 0; i < t->n && i < owners && kv_task(kv, id) == t && !t->answered; i++)
-		if (!asked_already(t, owner[i]) && t->nreplies < 2 * AU_RF_MAX)
-			send_get(kv, t, add_reply(kv, t, owner[i]), now);
-}
-
 /*
  * One has values of the key, another nothing at all: it may never have got
  * them; or they were deleted, and the tombstone has gone since the first one
@@ -398,7 +400,7 @@ take_get(AuKv *kv, KvTask *t, KvReply *r, AuStatus status, bool counts, const ui
 	r->counts = (status == AU_OK || status == AU_NOT_FOUND) && (counts || r->stands_in);
 	if (status == AU_OK && !kv_keep(kv, &r->record, &r->len, bytes, len))
 		r->counts = false;
-	if (!t->answered && counted(t) >= t->need)
+	if (!t->answered && counted(kv, t) >= t->need)
 	{
 		if (!t->again && torn(t))
 		{
@@ -442,7 +444,7 @@ start_get(AuKv *kv, void *client, const AuFrame *f)
 static void
 answer_put(AuKv *kv, KvTask *t, const AuKvRecord *r)
 {
-	AuMsgKvPutOk m = {.replicas = (uint8_t) counted(t)};
+	AuMsgKvPutOk m = {.replicas = (uint8_t) counted(kv, t)};
 	uint8_t		context[AU_KV_CONTEXT_MAX];
 	size_t		cap = AU_WIRE_HEADER + AU_KV_CONTEXT_MAX + 64;
 	uint8_t    *memory = t->client != NULL ? kv->host.buffer(kv->host.ctx, cap) : NULL;
@@ -469,7 +471,7 @@ look_put(AuKv *kv, KvTask *t)
 {
 	AuKvRecord	r;
 
-	if (!t->answered && counted(t) >= t->need &&
+	if (!t->answered && counted(kv, t) >= t->need &&
 		au_kv_record_decode(&r, t->key, t->klen, t->record, t->len))
 		answer_put(kv, t, &r);
 	for (uint32_t i = 0; i < t->nreplies; i++)
@@ -803,17 +805,44 @@ expire(AuKv *kv, KvTask *t)
 				 "no owner of the key's slice could be reached; nothing was written");
 	else if (!t->answered && t->type == KV_GET)
 		kv_error(kv, t->client, t->client_id, AU_REFUSED, "Check the nodes with auroractl status, or ask for fewer replicas.",
-				 "only %u of %u replicas answered in time", counted(t), t->need);
+				 "only %u of %u replicas answered in time", counted(kv, t), t->need);
 	else if (!t->answered)
 		kv_error(kv, t->client, t->client_id, AU_IO, "Read the key to see what became of it.",
 				 "only %u of %u replicas have the write; it may or may not stay",
-				 t->type == KV_PUT ? counted(t) : 0, t->need);
+				 t->type == KV_PUT ? counted(kv, t) : 0, t->need);
 	if (t->type == KV_GET && t->answered)
 		repair(kv, t);
 	for (uint32_t i = 0; i < t->nreplies && t->type == KV_PUT; i++)
 		if (t->replies[i].state != KV_DONE)
 			kv_look_for_owed(kv, t->replies[i].number);
 	kv_task_end(kv, t);
+}
+
+/* The view is another one than when the request began. */
+static void
+ask_new_owners(AuKv *kv, KvTask *t, uint64_t now)
+{
+	uint32_t	owner[AU_RF_MAX];
+	uint32_t	owners = kv_owners(kv, t->slice, owner);
+	uint64_t	id = t->id;
+	KvReply    *r;
+
+	if (t->type == KV_GET && t->n < owners)
+		owners = t->n;
+	for (uint32_t i = 0; i < owners && kv_task(kv, id) == t && !t->answered; i++)
+	{
+		if (asked_already(t, owner[i]) || t->nreplies == 2 * AU_RF_MAX)
+			continue;
+		r = add_reply(kv, t, owner[i]);
+		r->newcomer = true;
+		if (t->type == KV_GET)
+			send_get(kv, t, r, now);
+		else
+		{
+			r->serial = 0;		/* the record was read before */
+			send_put(kv, t, r, now);
+		}
+	}
 }
 
 void
@@ -851,6 +880,6 @@ kv_request_step(AuKv *kv, KvTask *t, uint64_t now)
 		else
 			send_put(kv, t, r, now);
 	}
-	if (kv_task(kv, id) == t && t->type == KV_GET)
+	if (kv_task(kv, id) == t && (t->type == KV_GET || n > 0))
 		ask_new_owners(kv, t, now);
 }

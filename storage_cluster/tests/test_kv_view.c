@@ -86,7 +86,7 @@ send_out(void *ctx, uint32_t number, uint8_t *buffer, size_t len)
 
 	(void) ctx;
 	assert_int_equal(au_frame_parse(buffer, len, &f, &used), AU_OK);
-	if (f.type == AU_MSG_KV_READ && au_dec_kv_ask(&f, &m) && m.key.len > 0)
+	if ((f.type == AU_MSG_KV_READ || f.type == AU_MSG_KV_STORE) && au_dec_kv_ask(&f, &m) && m.key.len > 0)
 	{
 		T.asked |= UINT64_C(1) << number;
 		T.question = f.id;
@@ -130,6 +130,18 @@ start(const uint8_t *state, size_t len)
 	assert_non_null(T.kv);
 }
 
+/* The node's first write of the key. */
+static void
+make_record(AuKvOp *op)
+{
+	AuKvRecord	r = {.past = {1, {{1, 1}}},.n = 1,.sibling = {{.dot = {1, 1},.value = op->in,.length = op->in_len}}};
+
+	op->counter = 1;
+	op->out = malloc(au_kv_record_size(&r));
+	op->out_len = (uint32_t) au_kv_record_encode(&r, op->key, op->klen, op->out, au_kv_record_size(&r));
+	assert_true(op->out_len > 0);
+}
+
 /* All operations end, those of a type with this status; how many of it. */
 static int
 end_ops(AuKvOpType type, AuStatus status)
@@ -146,6 +158,8 @@ end_ops(AuKvOpType type, AuStatus status)
 		n += op->type == type;
 		op->status = op->type == type ? status : op->type == AU_KV_OP_READ ? AU_NOT_FOUND : AU_OK;
 		op->serial_now = 5;
+		if (op->type == AU_KV_OP_UPDATE)
+			make_record(op);
 		au_kv_done(T.kv, op);
 	}
 	return n;
@@ -295,6 +309,21 @@ ask_get(uint8_t replicas)
 
 	au_writer_start(&w, memory, sizeof(memory));
 	assert_true(au_enc_kv_get(&w, 7, &m));
+	return ask(&w, AU_ROLE_READER);
+}
+
+static AuStatus
+ask_put(uint8_t replicas)
+{
+	AuMsgKvPut	m = {
+		.w = replicas,.n = replicas,.key = {1, (const uint8_t *) "k"},
+		.value = (const uint8_t *) "x",.len = 1
+	};
+	uint8_t		memory[256];
+	AuWriter	w;
+
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_kv_put(&w, 7, &m));
 	return ask(&w, AU_ROLE_READER);
 }
 
@@ -505,53 +534,96 @@ test_state_bytes(void **state)
 	finish();
 }
 
-/* A GET waits for an owner that does not answer, and that the view replaces: the
- * new one is asked, and its answer counts. */
+/* What node `number` answers to the question that went out last. */
 static void
-test_get_goes_on(void **state)
+tell(uint32_t number, uint16_t type, const AuView *v)
 {
-	AuView		v = one_node();
-	AuViewCommand c = view_about(AU_VIEW_DRAIN, 2);
-	AuMsgKvTold told = {.status = AU_NOT_FOUND,.flags = AU_KV_OWNER | AU_KV_SYNCED,
-		.slice = (uint16_t) au_kv_slice((const uint8_t *) "k", 1),.key = {1, (const uint8_t *) "k"}
+	AuMsgKvTold told = {
+		.status = type == AU_MSG_KV_READ_OK ? AU_NOT_FOUND : AU_OK,.epoch = v->epoch,
+		.flags = AU_KV_OWNER | AU_KV_SYNCED,.key = {1, (const uint8_t *) "k"},
+		.slice = (uint16_t) au_kv_slice((const uint8_t *) "k", 1)
 	};
 	uint8_t		memory[256];
 	AuFrame		f;
 	size_t		used;
 	AuWriter	w;
 
-	(void) state;
+	au_writer_start(&w, memory, sizeof(memory));
+	assert_true(au_enc_kv_told(&w, type, T.question, &told));
+	assert_int_equal(au_frame_parse(w.data, w.len, &f, &used), AU_OK);
+	au_kv_told(T.kv, number, &f);
+}
+
+/*
+ * A request waits for an owner that does not answer, and the view replaces
+ * another one, which has answered: the new one is asked.  Its answer does not
+ * count together with that of the one it came for, only with those of the
+ * other owners.
+ */
+static void
+goes_on(bool put)
+{
+	uint16_t	type = put ? AU_MSG_KV_STORE_OK : AU_MSG_KV_READ_OK;
+	AuView		v = {0};
+	AuViewCommand c = view_init(3);
+	AuFrame		f;
+	size_t		used;
+	bool		changed;
+	char		err[256];
+
+	apply(&v, &c);
+	join(&v, 1);
 	start(NULL, 0);
 	au_kv_set_view(T.kv, &v, 1);
 	(void) end_ops(AU_KV_OP_STATE, AU_OK);
 	join(&v, 2);
+	join(&v, 3);
 	au_kv_set_view(T.kv, &v, 1);
 	au_kv_peer(T.kv, 2, true);
+	au_kv_peer(T.kv, 3, true);
 	(void) end_ops(AU_KV_OP_STATE, AU_OK);
-	assert_int_equal(ask_get(2), WAITS);
-	assert_int_equal(T.asked, 1 << 2);
+	assert_int_equal(put ? ask_put(3) : ask_get(3), WAITS);
+	assert_int_equal(T.asked, 1 << 2 | 1 << 3);
+	tell(2, type, &v);
 	(void) wait_ops(SECOND, AU_KV_OP_STATE, AU_OK);
 	assert_int_equal(T.answer_len, 0);
 
-	join(&v, 3);
+	join(&v, 4);
+	c = view_about(AU_VIEW_DRAIN, 2);
 	apply(&v, &c);
-	c = view_ready(&v, 3);
-	apply(&v, &c);
+	for (uint32_t number = 1; number <= 4; number++)
+	{
+		c = view_ready(&v, number);
+		assert_int_equal(au_view_apply(&v, &c, &changed, err, sizeof(err)), AU_OK);
+	}
 	T.asked = 0;
 	au_kv_set_view(T.kv, &v, 1);
-	au_kv_peer(T.kv, 3, true);
+	au_kv_peer(T.kv, 4, true);
 	(void) wait_ops(SECOND, AU_KV_OP_STATE, AU_OK);
-	assert_true((T.asked & 1 << 3) != 0);
+	assert_true((T.asked & 1 << 4) != 0);
+	tell(4, type, &v);
 	assert_int_equal(T.answer_len, 0);
-	told.epoch = v.epoch;
-	au_writer_start(&w, memory, sizeof(memory));
-	assert_true(au_enc_kv_told(&w, AU_MSG_KV_READ_OK, T.question, &told));
-	assert_int_equal(au_frame_parse(w.data, w.len, &f, &used), AU_OK);
-	au_kv_told(T.kv, 3, &f);
+	(void) wait_ops(SECOND, AU_KV_OP_STATE, AU_OK);
+	assert_int_equal(T.answer_len, 0);
+	tell(3, type, &v);
 	assert_true(T.answer_len > 0);
 	assert_int_equal(au_frame_parse(T.answer, T.answer_len, &f, &used), AU_OK);
-	assert_int_equal(f.type, AU_MSG_KV_GET_OK);
+	assert_int_equal(f.type, put ? AU_MSG_KV_PUT_OK : AU_MSG_KV_GET_OK);
 	finish();
+}
+
+static void
+test_get_goes_on(void **state)
+{
+	(void) state;
+	goes_on(false);
+}
+
+static void
+test_put_goes_on(void **state)
+{
+	(void) state;
+	goes_on(true);
 }
 
 int
@@ -565,6 +637,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_left_before),
 		cmocka_unit_test(test_kept_old),
 		cmocka_unit_test(test_get_goes_on),
+		cmocka_unit_test(test_put_goes_on),
 		cmocka_unit_test(test_state_bytes),
 		cmocka_unit_test(golden_all_seen),
 	};

@@ -24,9 +24,11 @@ while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
 	job again "$seed"
 done <"$here/seeds"
-for plant in kv-early kv-quorum kv-compare kv-purge kv-most; do
+for plant in kv-early kv-quorum kv-compare kv-purge; do
 	job "$simulate" --from 1 --seeds 200 --plant $plant
 done
+# rarely seen since requests do not count owners of before and of now together
+job "$simulate" --from 201 --seeds 200 --plant kv-most
 job "$simulate" --seeds "$seeds"
 jobs_done ended
 exit $failed
