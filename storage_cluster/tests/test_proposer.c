@@ -729,6 +729,51 @@ test_made_on_all(void **state)
 	au_proposer_free(world.p);
 }
 
+/* A node answers ELECT: it has promised a newer term meanwhile. */
+static void
+fence(char node)
+{
+	uint32_t	i = place_of(node);
+	AuFrame		f = got(i, AU_MSG_ELECT);
+	AuWriter	w;
+
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_error(&w, f.id, AU_FENCED, "a newer term was promised", ""));
+}
+
+/*
+ * A term is won, and another one is promised while the nodes are still brought
+ * to the same log: nothing of it was acknowledged, and nothing is.  As long as
+ * the others could be a quorum it is worth another try, else it is over.
+ */
+static void
+fenced_while_logs_are_compared(void **state)
+{
+	const char *text;
+	const char *hint;
+
+	(void) state;
+	for (uint8_t quorum = 2; quorum <= 3; quorum++)
+	{
+		begin(group(1, quorum, "abc"));
+		for (const char *n = "abc"; *n != '\0'; n++)
+			greet(*n, BASE + 1000);
+		for (const char *n = "abc"; *n != '\0'; n++)
+			vote(*n, 1);
+		let_in('a', 1);
+		write_log(BASE + 1000);
+		acknowledge('a');
+		assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+		fence('b');
+		assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_ENDED);
+		assert_int_equal(au_proposer_trouble(world.p, &text, &hint),
+						 quorum == 2 ? AU_PROPOSER_AGAIN : AU_PROPOSER_FENCED);
+		assert_non_null(strstr(text, "a newer term was promised"));
+		assert_int_equal(au_proposer_commit(world.p), 0);
+		au_proposer_free(world.p);
+	}
+}
+
 int
 main(void)
 {
@@ -745,6 +790,7 @@ main(void)
 		cmocka_unit_test(one_node_votes_twice),
 		cmocka_unit_test(broken_elections),
 		cmocka_unit_test(before_a_group_is_settled),
+		cmocka_unit_test(fenced_while_logs_are_compared),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
