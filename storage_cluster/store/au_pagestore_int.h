@@ -37,7 +37,7 @@
 #define AU_META_KEY_LEN 5
 
 /* So many files in level 0 start a compaction. */
-#define AU_LEVEL0_MERGED 6
+#define AU_LEVEL0_MERGED 4
 
 typedef struct AuStoreMeta
 {
