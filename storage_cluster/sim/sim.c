@@ -88,13 +88,15 @@ choose_cluster(Sim *s)
 	s->views.admin = 200 + sim_below(s, planted ? 400 : 3000);
 	s->views.lag = 20 + sim_below(s, 800);
 	s->behind = s->opt.plant == SIM_PLANT_WHOLE_EARLY || sim_one_in(s, 2);
-	s->repair = (s->views.rf > 2 || !s->behind) && !sim_one_in(s, 4);
+	if (s->opt.plant == SIM_PLANT_GIVES_PART)
+		s->behind = false;		/* where it shows: nodes mend, and slices move */
+	s->repair = (s->views.rf > 2 || !s->behind) && (planted || !sim_one_in(s, 4));
 	s->swarm.damage = 0;
 	s->swarm.records = 1 + sim_below(s, 2);
 	s->swarm.idle = 3;
 	s->swarm.persist_bytes = (16u << 10) + sim_below(s, 64u << 10);
 	if (s->repair)
-		s->swarm.spoil = 300 + sim_below(s, 2000);
+		s->swarm.spoil = 300 + sim_below(s, planted ? 300 : 2000);
 	if (s->behind)
 	{
 		s->views.admin *= 3;

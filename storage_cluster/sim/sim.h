@@ -333,7 +333,6 @@ void		sim_slices_crash(SimNode *n);
 uint32_t	sim_slice_of(uint32_t place);
 /* Is the page's slice kept, is it according to files, is this change taken? */
 bool		sim_slices_kept(const SimNode *n, uint32_t place);
-bool		sim_slices_dropping(const SimNode *n, uint32_t place);
 bool		sim_slices_lasting(const SimNode *n, uint32_t place);
 bool		sim_slices_takes(const SimNode *n, uint32_t place, AuLsn end);
 

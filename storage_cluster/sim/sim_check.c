@@ -232,8 +232,6 @@ check_versions(Sim *s, const SimNode *n)
 
 	for (size_t i = 0; i < a->n || k < b->n; i++, k++)
 	{
-		while (i < a->n && sim_slices_dropping(n, a->records[i].blk))
-			i++;
 		while (k < b->n && !sim_slices_kept(n, b->records[k].blk))
 			k++;
 		if (i == a->n && k == b->n)

@@ -52,12 +52,6 @@ sim_slices_kept(const SimNode *n, uint32_t place)
 }
 
 bool
-sim_slices_dropping(const SimNode *n, uint32_t place)
-{
-	return au_slices_has(&n->slices.now.dropping, sim_slice_of(place));
-}
-
-bool
 sim_slices_lasting(const SimNode *n, uint32_t place)
 {
 	return !n->slices.lasting.told || au_slices_has(&n->slices.lasting.kept, sim_slice_of(place));

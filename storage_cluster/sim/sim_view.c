@@ -443,11 +443,12 @@ sim_view_missing(const SimNode *n)
 	if (!sim_view_at_rest(n->sim))
 		return "slices move, or nodes mend";
 	au_view_owned(&n->sim->views.head, number_of(n), &owned, &incoming);
-	/* what is dropped may wait for a digest that looked at it */
-	if (!n->exists || memcmp(&kept, &owned, sizeof(owned)) != 0 || au_slices_any(&k->incoming))
+	if (!n->exists || memcmp(&kept, &owned, sizeof(owned)) != 0 ||
+		au_slices_any(&k->incoming) || au_slices_any(&k->dropping))
 	{
-		snprintf(text, sizeof(text), "node %d keeps %u slices and owns %u, %u come", n->index,
-				 au_slices_count(&kept), au_slices_count(&owned), au_slices_count(&k->incoming));
+		snprintf(text, sizeof(text), "node %d keeps %u slices and owns %u, %u come, %u go", n->index,
+				 au_slices_count(&kept), au_slices_count(&owned), au_slices_count(&k->incoming),
+				 au_slices_count(&k->dropping));
 		return text;
 	}
 	return NULL;
