@@ -266,10 +266,10 @@ take_chunk(AuVolume *v, const AuFrame *f, uint64_t now)
 	AuNode	   *n = v->node;
 	const AuNodeHost *h = &n->host;
 
-	/* It came late: the store is in trouble. */
-	if (v->store_state == AU_STORE_STALLED || v->importing || v->store_closed || v->draining)
+	/* It came late: the store is in trouble; or twice. */
+	if (v->store_state == AU_STORE_STALLED || v->importing || v->chunk != NULL ||
+		v->store_closed || v->draining)
 		return;
-	assert(v->chunk == NULL);
 	if (n->opt.move_bytes_per_s > 0)
 		v->mover_at = now + (uint64_t) f->length * 1000000 / n->opt.move_bytes_per_s;
 	if (v->store_state == AU_STORE_OK)
