@@ -296,7 +296,8 @@ join(SimNode *n)
 }
 
 /* It may go, if it has nothing left, or by force if others have all it had; it
- * comes back another day, as a new one. */
+ * comes back another day, as a new one.  (Not while a single one that is left
+ * may be away until its log is gone.) */
 static void
 remove_node(SimNode *n, bool force)
 {
@@ -330,8 +331,7 @@ administer(Sim *s)
 		join(n);
 	else if (v != NULL && v->state == AU_NODE_DRAINING)
 		remove_node(n, false);
-	else if (v != NULL && !v->up && !n->up && n->index >= GROUP && !sim_repair_hurt(s) &&
-			 sim_view_lag(s, n) == 0)
+	else if (v != NULL && !v->up && !n->up && n->index >= GROUP && !s->behind && !sim_repair_hurt(s))
 		remove_node(n, true);
 	else if (v != NULL && n->index >= GROUP && sim_one_in(s, 2) && staying(s) > s->views.head.rf)
 	{

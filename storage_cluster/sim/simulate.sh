@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # simulate.sh AU_SIMULATE AU_SIMULATE_CLUSTER SEEDS: every seed that ever failed,
-# SEEDS fresh ones (half as many of the membership's), and each planted bug,
-# which must be found.  Ends with a line of figures.
+# SEEDS fresh ones (half as many of the membership's), an eighth as many of a
+# cluster's slices, which are always the same, and each planted bug, which must
+# be found.  Ends with a line of figures.
 set -u
 simulate=$1
 cluster=$2
@@ -43,6 +44,7 @@ for plant in ready-early stale-ready leftover serve-incoming stale-view no-objec
 	job "$cluster" --from 1 --seeds 300 --plant $plant
 done
 job "$cluster" --seeds $(((seeds + 1) / 2))
-job "$simulate" --seeds "$seeds"
+job "$simulate" --seeds "$seeds" --slices never
+job "$simulate" --from 1 --seeds $(((seeds + 7) / 8)) --slices always
 jobs_done ended
 exit $failed
