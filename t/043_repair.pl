@@ -22,15 +22,14 @@ my @handle;
 
 sub start_storage
 {
-	my ($i, $may_fail) = @_;
+	my ($i) = @_;
 	$handle[$i] = IPC::Run::start(
 		[ bindir() . '/aurora_storaged', '--dir', "$dir/node$i", '--listen', $address[$i],
 			'--scrub-mb-per-s', '200', '--anti-entropy-mb-per-s', '200', '--repair-mb-per-s', '200' ],
 		'<', \undef, '>>', "$dir/daemon$i.log", '2>&1');
-	return 1 if wait_listening($address[$i], $handle[$i]);
-	die "node $i does not listen: " . slurp("$dir/daemon$i.log") unless $may_fail;
-	eval { $handle[$i]->finish; };
-	return 0;
+	wait_listening($address[$i], $handle[$i])
+	  or die "node $i does not listen: " . slurp("$dir/daemon$i.log");
+	return;
 }
 
 sub stop_storage
@@ -179,18 +178,54 @@ wait_status(0, 'repairs', 1, '... the node got its pages anew');
 all_caught_up('lost file repaired');
 verify_each('lost file repaired');
 
-# ---- its landing log: it says so, and the others go on
-stop_storage('TERM', 1);
+# ---- its landing log, under load: it gets that anew, too, and counts again
 {
-	my $file = (files_of(1, 'log/*.log'))[0];
+	my $load = start_load($node, clients => 2, seconds => 60);
+	sleep 1;
+	stop_storage('KILL', 1);
+	my $file = (sort glob "$dir/node1/volumes/*/log/*.log")[-1];
 	flip($file, map { int((-s $file) * $_) } 0.2, 0.4, 0.6);
-	is(start_storage(1, 1), 0, 'bits flipped in the landing log: the node does not start');
-	like(slurp("$dir/daemon1.log"), qr/could not start: could not open volume .*: landing log/, '... and names the file');
-	is(sql($sums), $right, '... what is read is right');
-	sql('INSERT INTO facts VALUES (100000, \'without it\')');
+	start_storage(1);
+	like(slurp("$dir/daemon1.log"), qr/landing log "\Q$file\E" is damaged.*the log is fetched from the other nodes/,
+		'bits flipped in the landing log: the node says so, and begins it anew');
+	ok(-e ($file =~ s{/log/}{/log.damaged/}r), '... what was damaged is kept');
+	ok($node->poll_query_until('postgres', "SELECT state = 'ok' AND applied_lsn > '0/0' FROM aurora.nodes WHERE number = 2"),
+		'... it gets its log from the others') or diag sql('SELECT * FROM aurora.nodes') . slurp("$dir/daemon1.log");
+	like(slurp("$dir/daemon1.log"), qr/the log that was lost is here again/, '... and has its vote back');
+	stop_storage('KILL', 2);
+	sleep 1;
+	my $before = sql('SELECT count(*) FROM pgbench_history');
+	ok($node->poll_query_until('postgres', "SELECT count(*) > $before FROM pgbench_history"), '... commits go on with it and one other');
+	start_storage(2);
+	my ($rc) = wait_load($load, end => 1);
+	is($rc, 0, '... no transaction failed') or diag ${ $load->{err} };
+	all_caught_up('landing log begun anew');
+	check_all($node, 'landing log begun anew');
+	verify_each('landing log begun anew');
+	stop_storage('TERM', 1);
+	start_storage(1);
+	ok(!-e ($file =~ s{/log/.*}{/log.damaged}r), 'what was damaged goes when nothing is lacking any more');
+}
+
+# ---- ... in a part that is in the pages already: only that goes
+{
+	for my $i (1 .. 6)
+	{
+		sql("INSERT INTO facts VALUES (200000 + $i, 'log'); SELECT pg_switch_wal()");
+	}
+	all_caught_up('more than a file of log');
+	stop_storage('TERM', 1);
+	my @file = sort glob "$dir/node1/volumes/*/log/*.log";
+	cmp_ok(scalar @file, '>', 1, 'the landing log has several files');
+	flip($file[0], map { int((-s $file[0]) * $_) } 0.2, 0.6);
+	start_storage(1);
+	like(slurp("$dir/daemon1.log"), qr/landing log "\Q$file[0]\E" is damaged.*what is left, from .* on, is all that is needed/,
+		'bits flipped in log that is in the pages: the node says so, and goes on with the rest');
+	ok(!-e $file[0], '... that file is gone');
+	all_caught_up('log that was not needed');
 }
 
 $node->stop;
-stop_storage('TERM', $_) foreach 0, 2;
-checked_offline($_) foreach 0, 2;
+stop_storage('TERM', $_) foreach 0 .. 2;
+checked_offline($_) foreach 0 .. 2;
 done_testing();

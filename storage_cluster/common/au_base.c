@@ -37,6 +37,8 @@ au_status_name(AuStatus status)
 			return "gone";
 		case AU_NOMEM:
 			return "out of memory";
+		case AU_LOST:
+			return "lost";
 		case AU_MOVED:
 			return "moved";
 	}

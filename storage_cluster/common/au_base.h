@@ -42,7 +42,8 @@ typedef enum AuStatus
 	AU_IO,			/* the operating system said no */
 	AU_GONE,		/* that LSN is below the retention horizon */
 	AU_NOMEM,
-	AU_MOVED		/* that slice, or log group, is elsewhere now: ask for the view */
+	AU_MOVED,		/* that slice, or log group, is elsewhere now: ask for the view */
+	AU_LOST			/* this node lost log that it had acknowledged, and has no say yet */
 } AuStatus;
 
 /* Short lower-case name of a status, never NULL. */

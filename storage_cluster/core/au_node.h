@@ -59,9 +59,6 @@
 #define AU_NODE_PERSIST_BYTES ((uint64_t) 128 << 20)	/* of log between persisted positions */
 #define AU_NODE_PERSIST_US ((uint64_t) 60 * 1000000)
 #define AU_NODE_HOLDS_MAX 64	/* connections of a volume that hold an LSN */
-/* Log kept below the restart position so that the log of a server that comes
- * back can be compared (AU_PROPOSER_OVERLAP). */
-#define AU_NODE_COMPARE_BYTES ((uint64_t) 128 << 10)
 /* Log kept for other nodes of the group, behind what a quorum holds, if the
  * options do not say. */
 #define AU_NODE_KEEP_BYTES ((uint64_t) 1 << 30)
@@ -420,7 +417,7 @@ typedef struct AuVolumeStats
 {
 	AuVolumeMeta meta;
 	const char *state;			/* "ok", "disk full", "store stalled", "damaged", "left behind",
-								 * "failed" */
+								 * "log lost", "failed" */
 	const char *problem;		/* text if not ok */
 	const char *writer;			/* name of the connected writer, "" if none */
 	AuLsn		received;

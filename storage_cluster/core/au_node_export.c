@@ -47,8 +47,8 @@ compare_from(AuVolume *v, AuLsn restart)
 	char		ignored[512];
 	size_t		got;
 
-	if (restart > AU_NODE_COMPARE_BYTES && from < restart - AU_NODE_COMPARE_BYTES)
-		from = restart - AU_NODE_COMPARE_BYTES;
+	if (restart > AU_VOLUME_COMPARE_BYTES && from < restart - AU_VOLUME_COMPARE_BYTES)
+		from = restart - AU_VOLUME_COMPARE_BYTES;
 	from += AU_WAL_PAGE_SIZE - 1;
 	for (from -= from % AU_WAL_PAGE_SIZE; from < restart; from += AU_WAL_PAGE_SIZE)
 		if (h->log_read(h->ctx, v->handle, from, page, AU_WAL_PAGE_SIZE, &got, ignored,

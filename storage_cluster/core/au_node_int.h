@@ -225,6 +225,7 @@ struct AuVolume
 	bool		write_persists; /* the write under way ends in files */
 	uint64_t	retry_at;
 	uint64_t	persist_at;		/* last time positions were persisted */
+	uint64_t	whole_at;		/* lost_before is not to be taken back before */
 	AuLsn		trimmed;
 	AuLsn		hold;			/* the lowest of the connections', 0: none */
 	uint32_t	nholds;
@@ -410,6 +411,9 @@ uint64_t	au_v_run(AuVolume *v);
 bool		au_v_writer_must_wait(const AuVolume *v);
 /* More log lies between this and what is applied than may be. */
 bool		au_v_lags(const AuVolume *v, AuLsn lsn);
+/* The landing log cannot be read.  true: the node stops, to begin it anew when it
+ * starts again. */
+bool		au_v_log_damaged(AuVolume *v, const char *why);
 bool		au_v_stopped(const AuVolume *v);
 AuLsn		au_v_received(const AuVolume *v);
 AuLsn		au_v_durable(const AuVolume *v);
@@ -444,6 +448,8 @@ void		au_p_get_log(AuNode *n, AuConn *c, const AuFrame *f);
 uint64_t	au_p_run(AuVolume *v, uint64_t now);	/* as au_v_run */
 uint64_t	au_p_wake(AuNode *n, uint64_t now); /* those that wait for log */
 void		au_p_forget_conn(AuNode *n, AuConn *c);
+/* May a quorum have counted on log that this node holds, or held? */
+bool		au_p_counts(const AuVolume *v);
 /* No node that can be asked keeps the log that is needed next: this one was away
  * for too long.  A text for people; NULL: not so. */
 const char *au_p_log_gone(const AuVolume *v);

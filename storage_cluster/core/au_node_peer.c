@@ -87,6 +87,8 @@ send_log(AuNode *n, AuConn *c, uint64_t id, const AuMsgGetLog *m)
 		if (status != AU_OK)
 		{
 			au_n_error(n, c, id, status, NULL, "%s", err);
+			if (status == AU_CORRUPT)
+				(void) au_v_log_damaged(v, err);
 			return;
 		}
 	}
@@ -389,18 +391,27 @@ connect_peer(AuVolume *v, uint64_t now)
 	v->peer_asked = v->peer != NULL;	/* HELLO */
 }
 
+/* Once a group without this node is settled nobody counts on its log. */
+bool
+au_p_counts(const AuVolume *v)
+{
+	const AuViewVolume *of;
+
+	if (!au_o_follows(v))
+		return au_group_find(&v->meta.group, v->node->opt.node_id) >= 0;
+	of = au_view_volume(v->node->view, v->meta.system_identifier);
+	return !of->settled || of->group_epoch < v->meta.group.epoch;
+}
+
 /*
  * What a node that was in the group holds beyond the commit position it knows
- * may not be what the group holds there.  Once a group without it is settled
- * nobody counts on that end any more: a quorum of the others has what was
- * committed of it, and gives it back.
+ * may not be what the group holds there.  When it does not count any more, a
+ * quorum of the others has what was committed of it, and gives it back.
  */
 static void
 cut_own_end(AuVolume *v)
 {
-	const AuViewVolume *of = au_view_volume(v->node->view, v->meta.system_identifier);
-
-	if (!of->settled || of->group_epoch < v->meta.group.epoch || v->writer != NULL ||
+	if (au_p_counts(v) || v->writer != NULL ||
 		v->syncing || au_v_received(v) != au_v_durable(v))
 		return;
 	assert(v->next_feed <= v->commit && v->applied <= v->commit);

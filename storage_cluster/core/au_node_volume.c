@@ -126,9 +126,9 @@ au_v_start(AuVolume *v, char *err, size_t errlen)
 	h->store_positions(h->ctx, v->handle, &applied, &restart);
 	/* One that began with another node's pages may have less log than pages: it
 	 * has voted for no log, or its log begins where the pages need it (one that
-	 * is trimmed begins far below). */
+	 * is trimmed begins far below).  One that lost its log has to get it. */
 	if (restart < start ||
-		(applied > end && start != restart &&
+		(applied > end && start != restart && v->meta.lost_before == 0 &&
 		 (v->meta.group.n == 0 || v->meta.history.n > 0)))
 	{
 		snprintf(err, errlen,
@@ -504,6 +504,16 @@ decode_piece(AuVolume *v, size_t len)
 	return status;
 }
 
+bool
+au_v_log_damaged(AuVolume *v, const char *why)
+{
+	if (!au_volume_may_lose_log(&v->meta, v->node->opt.node_id))
+		return false;
+	au_n_fatal(v->node, "volume %" PRIu64 ": %s; when this node starts again it gets that log from the others",
+			   v->meta.system_identifier, why);
+	return true;
+}
+
 /* Apply one piece.  true: there is more to apply now. */
 static bool
 apply_piece(AuVolume *v)
@@ -529,7 +539,8 @@ apply_piece(AuVolume *v)
 						 &got, err, sizeof(err));
 	if (status != AU_OK || got == 0)
 	{
-		volume_failed(v, status != AU_OK ? err : "the landing log ends too early");
+		if (status != AU_CORRUPT || !au_v_log_damaged(v, err))
+			volume_failed(v, status != AU_OK ? err : "the landing log ends too early");
 		return false;
 	}
 	status = decode_piece(v, got);
@@ -575,7 +586,7 @@ trim(AuVolume *v)
 	 * have missed it. */
 	keep = v->meta.group.n > 1 || v->meta.group.epoch > 0 ||
 		(v->node->view != NULL && v->node->view->nnodes > 1) ?
-		v->node->opt.keep_bytes : AU_NODE_COMPARE_BYTES;
+		v->node->opt.keep_bytes : AU_VOLUME_COMPARE_BYTES;
 	restart = restart < keep ? 0 : restart - keep;
 	if (v->syncing || restart <= v->trimmed)
 		return;
@@ -753,6 +764,30 @@ apply_pieces(AuVolume *v, uint64_t now)
 	return more;
 }
 
+/* Log that was lost is here again: the node has its vote back. */
+static void
+see_log_whole(AuVolume *v, uint64_t now, uint64_t *wait)
+{
+	AuVolumeMeta meta = v->meta;
+	char		err[512];
+
+	if (meta.lost_before == 0 || v->cut != 0 ||
+		!au_volume_log_whole(&meta, au_p_counts(v), au_v_durable(v), v->applied))
+		return;
+	if (now < v->whole_at)
+	{
+		*wait = v->whole_at - now < *wait ? v->whole_at - now : *wait;
+		return;
+	}
+	v->whole_at = now + AU_NODE_RETRY_US;
+	meta.lost_before = 0;
+	if (v->node->host.volume_save(v->node->host.ctx, v->handle, &meta, err, sizeof(err)) != AU_OK)
+		return;
+	v->meta = meta;
+	au_n_log(v->node, AU_LOG_INFO, "volume %" PRIu64 ": the log that was lost is here again, up to %X/%X: this node takes part as before",
+			 meta.system_identifier, AU_LSN_ARGS(au_v_durable(v)));
+}
+
 uint64_t
 au_v_run(AuVolume *v)
 {
@@ -775,6 +810,7 @@ au_v_run(AuVolume *v)
 	if (v->node->dead)
 		return UINT64_MAX;
 	now = now_us(v);
+	see_log_whole(v, now, &wait);
 	more = apply_pieces(v, now);
 	if (v->store_state == AU_STORE_OK && v->cut == 0 && !v->failed)
 	{
@@ -816,6 +852,11 @@ au_v_state(const AuVolume *v, const char **state, const char **problem)
 	{
 		*state = "disk full";
 		*problem = v->full_why;
+	}
+	else if (v->meta.lost_before != 0)
+	{
+		*state = "log lost";
+		*problem = "its landing log was damaged and is fetched from the other nodes; until it is here this one has no vote";
 	}
 	else if (au_p_log_gone(v) != NULL)
 	{

@@ -119,6 +119,20 @@ fence(AuNode *n, AuConn *c, AuVolume *v)
 	v->ack_count = 0;
 }
 
+/*
+ * It may have acknowledged more than it has.  So its vote would be false, and
+ * to those who were elected with its vote, or could be, it is no help; a writer
+ * that is elected without it has found all that a quorum held.
+ */
+static void
+lost(AuNode *n, AuConn *c, const AuVolume *v)
+{
+	au_n_error(n, c, c->ask_id, AU_LOST,
+			   "It gets its log from the other nodes by itself, as soon as a server is elected by them.",
+			   "the node's landing log was damaged: it has no vote before a server gets term %" PRIu64 " or a later one without it, and its log is here again",
+			   v->meta.lost_before);
+}
+
 bool
 au_t_decide_vote(AuNode *n, AuConn *c)
 {
@@ -164,6 +178,11 @@ au_t_decide_vote(AuNode *n, AuConn *c)
 	if (!au_t_fits(n, c, v, m->wal_segment_size, m->timeline) ||
 		!group_fits(n, c, v, &m->group))
 		return true;
+	if (v->meta.lost_before != 0 && !AU_PLANTED(AU_PLANT_LOST_VOTES))
+	{
+		lost(n, c, v);
+		return true;
+	}
 	meta = v->meta;
 	if (m->term == meta.term && m->writer_id == meta.voted_for &&
 		m->group.epoch == meta.group.epoch)
@@ -237,6 +256,11 @@ au_t_decide_elect(AuNode *n, AuConn *c)
 		au_n_error(n, c, c->ask_id, AU_FENCED, NULL,
 				   "term %" PRIu64 " is over: another writer was promised term %" PRIu64,
 				   m->term, meta.term);
+		return true;
+	}
+	if (m->term < meta.lost_before)
+	{
+		lost(n, c, v);
 		return true;
 	}
 	if (!settled(v))

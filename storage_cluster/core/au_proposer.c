@@ -328,6 +328,24 @@ au_pr_fenced(AuProposer *p, uint32_t i, const char *what)
 			  "storage node \"%s\": %s", p->opt.addresses[i], what);
 }
 
+/*
+ * It lost log that it had acknowledged, and takes part again when a writer was
+ * elected without it: we are, if the others suffice.  What it said is no sign
+ * of a disk that lies.
+ */
+static void
+lost_log(AuProposer *p, uint32_t i)
+{
+	uint32_t	others = 0;
+
+	p->nodes[i].durable = p->nodes[i].applied = 0;
+	for (uint32_t j = 0; j < p->opt.nodes; j++)
+		others += j != i && p->nodes[j].state == AU_PNODE_STREAM && p->nodes[j].verified;
+	if (p->state == AU_PROPOSER_LEADING && others >= au_pr_votes_to_win(p))
+		au_pr_end(p, AU_PROPOSER_AGAIN, NULL,
+				  "storage node \"%s\" lost log, and needs a term that was won without it", p->opt.addresses[i]);
+}
+
 static void
 refused(AuProposer *p, uint32_t i, const AuMsgError *e)
 {
@@ -339,6 +357,8 @@ refused(AuProposer *p, uint32_t i, const AuMsgError *e)
 		(n->full && e->status == AU_IO);
 	p->moved = p->moved || e->status == AU_MOVED;
 	au_pr_drop(p, i, (AuStatus) e->status, e->hint, "%s", e->message);
+	if (e->status == AU_LOST)
+		lost_log(p, i);
 	/* Log that differs, a timeline that is over, another group: not to be
 	 * mended by asking again. */
 	if (e->status == AU_REFUSED && (was == AU_PNODE_STREAM || was == AU_PNODE_VOTING))
@@ -801,7 +821,7 @@ trouble_of(AuProposer *p, const AuPNode *n, const char *address)
 	if (n->full)
 		return AU_PROPOSER_FULL;
 	return n->problem_status == AU_OK || n->problem_status == AU_IO ||
-		n->problem_status == AU_FENCED ? AU_PROPOSER_LOST : AU_PROPOSER_REFUSED;
+		n->problem_status == AU_FENCED || n->problem_status == AU_LOST ? AU_PROPOSER_LOST : AU_PROPOSER_REFUSED;
 }
 
 AuProposerKind

@@ -16,7 +16,8 @@
 
 _Static_assert(MEMBERS_AT == 1336, "au_volume.h draws it there");
 #define EPOCH_AT (MEMBERS_AT + AU_GROUP_MAX * MEMBER_LEN)
-_Static_assert(EPOCH_AT == 2288 && EPOCH_AT + 4 <= CRC_AT, "the file has room");
+#define LOST_AT (EPOCH_AT + 4)
+_Static_assert(EPOCH_AT == 2288 && LOST_AT + 8 <= CRC_AT, "the file has room");
 
 void
 au_volume_encode(uint8_t *buf, const AuVolumeMeta *m)
@@ -24,7 +25,8 @@ au_volume_encode(uint8_t *buf, const AuVolumeMeta *m)
 	assert(m->history.n <= AU_HISTORY_MAX && m->group.n <= AU_GROUP_MAX);
 	memset(buf, 0, AU_VOLUME_LEN);
 	memcpy(buf, AU_VOLUME_MAGIC, 8);
-	au_put_u32(buf + 8, AU_VOLUME_VERSION);
+	/* Older builds would vote regardless. */
+	au_put_u32(buf + 8, m->lost_before != 0 ? AU_VOLUME_VERSION : 3);
 	au_put_u32(buf + 12, m->segment_size);
 	au_put_u64(buf + 16, m->system_identifier);
 	au_put_u64(buf + 24, m->start_lsn);
@@ -50,6 +52,7 @@ au_volume_encode(uint8_t *buf, const AuVolumeMeta *m)
 		memcpy(p + 8, m->group.members[i].address, AU_ADDRESS_MAX);
 	}
 	au_put_u32(buf + EPOCH_AT, m->group.epoch);
+	au_put_u64(buf + LOST_AT, m->lost_before);
 	au_put_u32(buf + CRC_AT, au_crc32c(0, buf, CRC_AT));
 }
 
@@ -112,8 +115,10 @@ au_volume_decode(const uint8_t *buf, size_t len, AuVolumeMeta *m, const char **w
 	m->term = au_get_u64(buf + 32);
 	m->voted_for = au_get_u64(buf + 40);
 	m->timeline = au_get_u32(buf + 48);
+	m->lost_before = au_get_u64(buf + LOST_AT);
 	if (!au_segment_size_valid(m->segment_size) || m->start_lsn == 0 ||
-		!decode_lists(buf, m) || (version == 2 && m->group.epoch != 0))
+		!decode_lists(buf, m) || (version == 2 && m->group.epoch != 0) ||
+		(version == AU_VOLUME_VERSION) != (m->lost_before != 0))
 		return AU_CORRUPT;
 	/* What is not used is zero, so that there is one form only. */
 	au_volume_encode(again, m);
@@ -121,6 +126,35 @@ au_volume_decode(const uint8_t *buf, size_t len, AuVolumeMeta *m, const char **w
 		return AU_CORRUPT;
 	*why = NULL;
 	return AU_OK;
+}
+
+bool
+au_volume_may_lose_log(const AuVolumeMeta *m, uint64_t node_id)
+{
+	return m->group.n > 0 &&
+		(au_group_find(&m->group, node_id) < 0 || au_group_votes(&m->group) < m->group.n);
+}
+
+/*
+ * Not from restart on: of a log that is all there when it ends where it begins
+ * a server could not be told from a copy that went its own way.
+ */
+void
+au_volume_lose_log(AuVolumeMeta *m, AuLsn restart, AuLsn *start)
+{
+	*start = restart > m->start_lsn + AU_VOLUME_COMPARE_BYTES ?
+		restart - AU_VOLUME_COMPARE_BYTES : m->start_lsn;
+	m->lost_before = m->term + 1;
+}
+
+bool
+au_volume_log_whole(const AuVolumeMeta *m, bool counts, AuLsn durable, AuLsn applied)
+{
+	const AuTerm *last = m->history.n > 0 ? &m->history.terms[m->history.n - 1] : NULL;
+
+	if (!counts)
+		return durable >= applied;
+	return last != NULL && last->term >= m->lost_before && durable >= last->start;
 }
 
 bool

@@ -164,9 +164,18 @@ void		au_wake(AuDaemon *d);	/* run the node again without waiting for an event *
 bool		au_logs_choose(AuDaemon *d, char *err, size_t errlen);
 AuStatus	au_log_make(AuDaemon *d, const char *dir, const AuVolumeMeta *meta,
 						char *err, size_t errlen);
-AuStatus	au_log_open(AuHostVolume *v, char *err, size_t errlen);
+/* needed: as AuLandingOptions.needed_lsn. */
+AuStatus	au_log_open(AuHostVolume *v, AuLsn needed, char *err, size_t errlen);
 /* What au_relog.h needs; good as long as v. */
 void		au_log_relog(AuHostVolume *v, AuRelog *r);
+
+/* au_loglost.c: a log that is damaged, as err says; pages are decoded again from
+ * restart on.  AU_OK: v->landing is open, *meta is as VOLUME is now.
+ * AU_CORRUPT: nothing can be done, err is as before. */
+AuStatus	au_log_rescue(AuHostVolume *v, AuVolumeMeta *meta, AuLsn restart,
+						  char *err, size_t errlen);
+/* No log is lost any more. */
+void		au_log_forget_damaged(AuHostVolume *v);
 
 /* au_hostvol.c: volumes */
 bool		au_volumes_open(AuDaemon *d, char *err, size_t errlen);
@@ -179,8 +188,9 @@ void		au_volumes_turn(AuDaemon *d);
 void		au_volume_store_options(const AuHostVolume *v, const char *dir, AuPageStoreOptions *opt);
 /* Log and store below v->dir; not AU_OK: v is freed.  With `others`, who keep
  * the volume, too, a damaged store is left closed: AU_OK, v->store is NULL and
- * err says why. */
-AuStatus	au_volume_open_files(AuHostVolume *v, bool others, char *err, size_t errlen);
+ * err says why.  A damaged log may change *meta; NULL: it was made just now. */
+AuStatus	au_volume_open_files(AuHostVolume *v, AuVolumeMeta *meta, bool others,
+								 char *err, size_t errlen);
 
 /* au_hostmove.c: slices that come and go */
 void		au_moves_fill_host(AuNodeHost *h);

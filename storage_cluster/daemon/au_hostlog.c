@@ -108,7 +108,7 @@ au_log_relog(AuHostVolume *v, AuRelog *r)
 }
 
 AuStatus
-au_log_open(AuHostVolume *v, char *err, size_t errlen)
+au_log_open(AuHostVolume *v, AuLsn needed, char *err, size_t errlen)
 {
 	AuDaemon   *d = v->daemon;
 	AuLandingOptions lo = log_options(d, v->log_dir, v->system_identifier, AU_LSN_INVALID);
@@ -116,6 +116,7 @@ au_log_open(AuHostVolume *v, char *err, size_t errlen)
 
 	au_log_path(v->log_dir, sizeof(v->log_dir), d->config.log_dir, v->dir, d->node_id,
 				v->system_identifier);
+	lo.needed_lsn = needed;
 	if (au_is_there(v->log_dir))
 		return au_landing_open(&v->landing, &lo, err, errlen);
 	snprintf(other, sizeof(other), "%s/log", v->dir);

@@ -342,7 +342,7 @@ host_found_end(void *ctx, void *vol, char *err, size_t errlen)
 		free(v);
 		return AU_IO;
 	}
-	return au_volume_open_files(v, false, err, errlen);
+	return au_volume_open_files(v, NULL, false, err, errlen);
 }
 
 void

@@ -82,22 +82,38 @@ tell_way_out(bool others, char *err, size_t errlen)
 			 "restore the node's directory from a backup");
 }
 
+/* A damaged log is rescued if the pages are well, and tell what is needed. */
+static AuStatus
+open_log(AuHostVolume *v, AuVolumeMeta *meta, bool others, char *err, size_t errlen)
+{
+	AuStatus	status = au_log_open(v, AU_LSN_INVALID, err, errlen);
+	char		ignored[512];
+
+	if (status == AU_CORRUPT && meta != NULL && open_store(v, ignored, sizeof(ignored)) == AU_OK)
+	{
+		au_pagestore_close(v->store);
+		v->store = NULL;
+		status = au_log_rescue(v, meta, v->persisted_restart, err, errlen);
+	}
+	if (status == AU_CORRUPT)
+		tell_way_out(others, err, errlen);
+	if (status == AU_OK && meta != NULL && meta->lost_before == 0)
+		au_log_forget_damaged(v);
+	return status;
+}
+
 AuStatus
-au_volume_open_files(AuHostVolume *v, bool others, char *err, size_t errlen)
+au_volume_open_files(AuHostVolume *v, AuVolumeMeta *meta, bool others, char *err, size_t errlen)
 {
 	AuRelog		relog;
 	AuStatus	status;
 
 	au_log_relog(v, &relog);
 	status = au_relog_roll(&relog, err, errlen);
-	if (status == AU_OK)
-	{
-		status = au_log_open(v, err, errlen);
-		if (status == AU_CORRUPT)
-			tell_way_out(others, err, errlen);
-	}
 	if (status == AU_OK && !au_mend_finish(v, err, errlen))
 		status = AU_IO;
+	if (status == AU_OK)
+		status = open_log(v, meta, others, err, errlen);
 	if (status == AU_OK)
 		status = open_store(v, err, errlen);
 	if (status != AU_OK && !(others && status == AU_CORRUPT && v->landing != NULL))
@@ -112,7 +128,7 @@ au_volume_open_files(AuHostVolume *v, bool others, char *err, size_t errlen)
 
 /* NULL with err and *status set on failure. */
 static AuHostVolume *
-open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *status,
+open_volume(AuDaemon *d, const char *dir, AuVolumeMeta *meta, AuStatus *status,
 			char *err, size_t errlen)
 {
 	AuHostVolume *v = calloc(1, sizeof(*v));
@@ -127,7 +143,7 @@ open_volume(AuDaemon *d, const char *dir, const AuVolumeMeta *meta, AuStatus *st
 	v->start_lsn = meta->start_lsn;
 	snprintf(v->dir, sizeof(v->dir), "%s", dir);
 	snprintf(view, sizeof(view), "%s/VIEW", d->config.dir);
-	*status = au_volume_open_files(v, meta->group.n > 1 || au_is_there(view), err, errlen);
+	*status = au_volume_open_files(v, meta, meta->group.n > 1 || au_is_there(view), err, errlen);
 	return *status == AU_OK ? v : NULL;
 }
 
@@ -234,6 +250,7 @@ host_volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, s
 	char		top[sizeof(d->config.dir) + 16];
 	char		temp[4400];
 	char		path[4400];
+	AuVolumeMeta made = *meta;
 	AuHostVolume *v;
 	AuStatus	status;
 
@@ -259,7 +276,7 @@ host_volume_create(void *ctx, const AuVolumeMeta *meta, void **vol, char *err, s
 	}
 	if (!au_sync_dir(top, err, errlen))
 		return AU_IO;
-	v = open_volume(d, path, meta, &status, err, errlen);
+	v = open_volume(d, path, &made, &status, err, errlen);
 	if (v == NULL)
 	{
 		char		ignored[256];
@@ -494,7 +511,7 @@ exchange_all(AuHostVolume *v, char *err, size_t errlen)
 	v->landing = NULL;
 	status = au_relog_roll(&r, err, errlen);
 	if (status == AU_OK)
-		status = au_log_open(v, err, errlen);
+		status = au_log_open(v, AU_LSN_INVALID, err, errlen);
 	if (status != AU_OK)
 		d->host.fatal(d, err);
 	v->relog = 0;

@@ -25,6 +25,7 @@ add(const SimFigures *f)
 	sum.refused += f->refused;
 	sum.damaged += f->damaged;
 	sum.lost += f->lost;
+	sum.relogs += f->relogs;
 	sum.regroups += f->regroups;
 	sum.spoiled += f->spoiled;
 	sum.repairs += f->repairs;
@@ -98,12 +99,13 @@ main(int argc, char **argv)
 	printf("%" PRIu64 " seeds from %" PRIu64 ", %.1f seeds/s: %" PRIu64 " faults, %" PRIu64
 		   " records acknowledged, %" PRIu64 " pages read, %" PRIu64 " promises, %" PRIu64
 		   " logs cut, %" PRIu64 " writers fenced, %" PRIu64 " refused, %" PRIu64
-		   " disks spoiled, %" PRIu64 " noticed, %" PRIu64 " log groups changed, %" PRIu64
+		   " disks spoiled, %" PRIu64 " noticed, %" PRIu64 " logs begun anew, %" PRIu64
+		   " log groups changed, %" PRIu64
 		   " page versions spoiled, %" PRIu64 " stores repaired, %" PRIu64 " nodes left behind made anew, %" PRIu64
 		   " slices with other owners, %" PRIu64 " came in %" PRIu64 " chunks, %" PRIu64
 		   " volumes begun with another node's sizes; %" PRIu64 " seeds failed\n",
 		   c.seeds, c.from, (double) c.seeds / c.seconds, sum.faults, sum.acked_records, sum.reads,
-		   sum.terms, sum.cuts, sum.fenced, sum.refused, sum.damaged, sum.lost, sum.regroups,
+		   sum.terms, sum.cuts, sum.fenced, sum.refused, sum.damaged, sum.lost, sum.relogs, sum.regroups,
 		   sum.spoiled, sum.repairs, sum.remade, sum.moves, sum.moved, sum.chunks, sum.founded, c.failed);
 	return c.failed != 0;
 }

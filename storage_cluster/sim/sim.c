@@ -16,7 +16,7 @@ AuPlant		au_planted;
 const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
 	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once",
-	"no-objection", "gossip-stale", "mend-old", "mend-blind", "behind-counts",
+	"no-objection", "gossip-stale", "mend-old", "mend-blind", "behind-counts", "lost-votes",
 	"ready-early", "whole-early", "gives-part"
 };
 
@@ -433,7 +433,8 @@ sim_run(Sim *s, const SimOptions *opt)
 		opt->plant == SIM_PLANT_BEHIND_COUNTS ? AU_PLANT_BEHIND_COUNTS :
 		opt->plant == SIM_PLANT_READY_EARLY ? AU_PLANT_READY_EARLY :
 		opt->plant == SIM_PLANT_WHOLE_EARLY ? AU_PLANT_WHOLE_EARLY :
-		opt->plant == SIM_PLANT_GIVES_PART ? AU_PLANT_GIVES_PART : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_GIVES_PART ? AU_PLANT_GIVES_PART :
+		opt->plant == SIM_PLANT_LOST_VOTES ? AU_PLANT_LOST_VOTES : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);

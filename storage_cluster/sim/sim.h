@@ -229,7 +229,10 @@ typedef struct SimNode
 	AuLsn		written_mark;	/* newest mark in an entry; see au_landing.h */
 	AuLsn		synced_mark;	/* ... in a synced one: damage below it is found */
 	bool		damaged;		/* a sector is not what was written */
-	bool		lost;			/* and that was noticed: it need not come back */
+	bool		lost;			/* and that was noticed, by the only one that has the log:
+								 * it need not come back */
+
+	AuLsn		lost_end;		/* of the log it had when it lost some last */
 
 	SimOpinion	opinions[SIM_OPINIONS_MAX];	/* as gossip told last */
 	uint64_t	clock_ahead;
@@ -418,7 +421,7 @@ bool		sim_disk_relog(SimNode *n, AuLsn start);
 /* More log, durable at once; false: not now. */
 bool		sim_disk_put(SimNode *n, const uint8_t *bytes, size_t len);
 /* Spoil a sector of log that is known to be durable, unless too many nodes
- * have lost some; false: there is none. */
+ * lack some; false: there is none. */
 bool		sim_disk_damage(SimNode *n);
 
 /* ---- writers (sim_writer.c) ------------------------------------------- */
@@ -507,6 +510,7 @@ typedef enum SimPlant
 	SIM_PLANT_MEND_OLD,			/* a repair brings old versions back */
 	SIM_PLANT_MEND_BLIND,		/* a repair takes the damaged copy for the good one */
 	SIM_PLANT_BEHIND_COUNTS,	/* a node left behind counts before it has caught up */
+	SIM_PLANT_LOST_VOTES,		/* a node whose log was damaged votes with what is left */
 	SIM_PLANT_READY_EARLY,		/* slices count when they begin to come */
 	SIM_PLANT_WHOLE_EARLY,		/* a store made anew counts as whole without its slices */
 	SIM_PLANT_GIVES_PART,		/* slices come from nodes that do not have all of them */
@@ -571,7 +575,8 @@ typedef struct SimFigures
 	uint64_t	fenced;
 	uint64_t	refused;
 	uint64_t	damaged;
-	uint64_t	lost;			/* nodes whose damage was noticed */
+	uint64_t	lost;			/* damage that was noticed */
+	uint64_t	relogs;			/* logs begun anew for that */
 	uint64_t	regroups;
 	uint64_t	spoiled;		/* page versions */
 	uint64_t	repairs;

@@ -3,13 +3,14 @@
  * sim_check.c: what must hold, always (numbers as in docs/architecture.md).
  *
  *  1. What a client was told is committed is held by a quorum of disks, at
- *     every moment, whatever was lost meanwhile.
+ *     every moment, whatever was lost meanwhile.  (A disk that lost log, and
+ *     has no vote until it has that again, counts as one that holds it.)
  *  2. Two writers never get different bytes of one position acknowledged.
  *  3. Pages show only what was committed, and exactly that: the page of an
  *     answer is the replay of the committed log up to the answer's position.
  *  4. After the faults stop, everything comes back within a bound, and all
- *     nodes hold the same log and the same pages; but for those whose disk was
- *     spoiled and who noticed: they stay down.
+ *     nodes hold the same log and the same pages; but for one that keeps the log
+ *     alone, or whose vote is needed, and whose disk was spoiled: it stays down.
  *     Gossip of each node holds the others for what they are; before, what a
  *     node is held for only moves up (sim_node.c).
  *     With repair: no page version is damaged then, none is lost, none is there
@@ -105,6 +106,13 @@ sim_check_page(Sim *s, int node, uint32_t blk, AuLsn as_of, AuStatus status, con
 		sim_fail(s, "node %d, block %u as of %X/%X: wrong bytes", node, blk, AU_LSN_ARGS(as_of));
 }
 
+/* How far a node that has no vote had log before it lost that. */
+static AuLsn
+lost_upto(const SimNode *n)
+{
+	return n->meta.lost_before != 0 ? n->lost_end : 0;
+}
+
 /* Does this disk hold the committed log up to lsn? */
 static bool
 holds(const Sim *s, const SimNode *n, AuLsn lsn, bool all)
@@ -129,7 +137,8 @@ check_held(Sim *s, bool all)
 	if (s->truth_len == 0)
 		return;
 	for (uint32_t i = 0; i < s->nnodes; i++)
-		holders += sim_group_has(g, &s->nodes[i]) && holds(s, &s->nodes[i], end, all);
+		holders += sim_group_has(g, &s->nodes[i]) &&
+			(lost_upto(&s->nodes[i]) >= end || holds(s, &s->nodes[i], end, all));
 	if (holders < g->write_quorum)
 		sim_fail(s, "log up to %X/%X was acknowledged, but only %u of %u nodes hold it, quorum %u",
 				 AU_LSN_ARGS(end), holders, g->n, g->write_quorum);
@@ -144,7 +153,9 @@ held_by_disks(const Sim *s, const AuGroup *g)
 
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
-		AuLsn		lsn = s->nodes[i].exists && sim_group_has(g, &s->nodes[i]) ? s->nodes[i].log_durable : 0;
+		const SimNode *n = &s->nodes[i];
+		AuLsn		lsn = !n->exists || !sim_group_has(g, n) ? 0 :
+			lost_upto(n) > n->log_durable ? lost_upto(n) : n->log_durable;
 		uint32_t	at = count++;
 
 		while (at > 0 && sorted[at - 1] < lsn)
@@ -209,6 +220,11 @@ sim_check_quiet(Sim *s)
 			continue;
 		if ((wrong = sim_repair_missing(n)) != NULL)
 			return wrong;
+		if (n->meta.lost_before != 0)
+		{
+			snprintf(text, sizeof(text), "node %u still lacks log that it lost", i);
+			return text;
+		}
 		if (!n->up || n->log_durable < end || n->applied < pages)
 		{
 			snprintf(text, sizeof(text), "node %u %s, has log up to %X/%X, pages up to %X/%X of %X/%X", i,
@@ -268,7 +284,7 @@ sim_check_end(Sim *s)
 			sim_node_crash(n);
 			(void) sim_disk_open(n);
 		}
-		if (n->lost || !sim_counts(s, n))
+		if (n->lost || n->meta.lost_before != 0 || !sim_counts(s, n))
 			continue;
 		if (!holds(s, n, truth_end(s), true))
 			sim_fail(s, "node %u holds other log than was committed", i);

@@ -10,8 +10,10 @@
  * another sector (a write that went astray).
  *
  * The last three only as far as a good copy is left on enough nodes: at most
- * N - W disks are ever spoiled.  They must be noticed: log that is read is
+ * N - W disks lack log at a time.  They must be noticed: log that is read is
  * what was written, or an error; a log that opens holds all that was synced.
+ * Then what the pages have goes, or the log is begun anew, as in
+ * daemon/au_loglost.c.
  */
 #include "sim/sim.h"
 
@@ -41,11 +43,11 @@ use(SimNode *n)
 }
 
 static AuStatus
-open_landing(SimNode *n, AuLsn start, char *err, size_t errlen)
+open_landing(SimNode *n, AuLsn start, AuLsn needed, char *err, size_t errlen)
 {
 	AuLandingOptions opt = {
 		.dir = "memory",.system_identifier = SIM_SYSID,.start_lsn = start,
-		.segment_bytes = SEGMENT_BYTES,.io = disk_io(n)
+		.needed_lsn = needed,.segment_bytes = SEGMENT_BYTES,.io = disk_io(n)
 	};
 
 	(void) use(n);
@@ -62,7 +64,7 @@ make_volume(SimNode *n, const AuVolumeMeta *meta, AuLsn start, char *err, size_t
 
 	memdisk_at = n->disk;
 	memdisk_format(sim_random(n->sim));
-	status = open_landing(n, start, err, errlen);
+	status = open_landing(n, start, AU_LSN_INVALID, err, errlen);
 	if (status != AU_OK)
 		return status;
 	n->exists = true;
@@ -200,12 +202,12 @@ sim_disk_tick(SimNode *n)
 	au_node_synced(n->node, n, status, err);
 }
 
-/* The node need not come back, but must not have served it. */
+/* It must not have been served. */
 static void
 notice(SimNode *n)
 {
-	n->sim->figures.lost += !n->lost;
-	n->lost = true;
+	n->sim->figures.lost++;
+	n->lost = !au_volume_may_lose_log(&n->meta, sim_node_id(n));
 }
 
 static AuStatus
@@ -324,7 +326,7 @@ sim_disk_crash(SimNode *n)
 
 /* What was found is what was written, and has all that was synced. */
 static void
-check_recovered(SimNode *n)
+check_recovered(SimNode *n, bool shortened)
 {
 	Sim		   *s = n->sim;
 	AuLsn		start = au_landing_start(n->landing);
@@ -332,7 +334,7 @@ check_recovered(SimNode *n)
 	uint8_t		buf[16384];
 	char		err[512];
 
-	if (end < n->log_durable || end > n->log_end || start > n->log_start)
+	if (end < n->log_durable || end > n->log_end || (start > n->log_start && !shortened))
 		sim_fail(s, "node %d: a landing log from %X/%X to %X/%X, durable to %X/%X, was opened as %X/%X to %X/%X",
 				 n->index, AU_LSN_ARGS(n->log_start), AU_LSN_ARGS(n->log_end), AU_LSN_ARGS(n->log_durable),
 				 AU_LSN_ARGS(start), AU_LSN_ARGS(end));
@@ -348,6 +350,39 @@ check_recovered(SimNode *n)
 	}
 }
 
+/* The log is damaged: what is not needed goes, or all of it. */
+static AuStatus
+rescue(SimNode *n, char *err, size_t errlen)
+{
+	Sim		   *s = n->sim;
+	AuVolumeMeta lost = n->meta;
+	AuLsn		start;
+	AuStatus	status;
+
+	notice(n);
+	au_volume_lose_log(&lost, n->persisted_restart, &start);
+	status = open_landing(n, AU_LSN_INVALID, start, err, errlen);
+	if (status == AU_OK)
+	{
+		sim_say(s, "node %d: log below %X/%X was damaged, and is not needed", n->index,
+				AU_LSN_ARGS(au_landing_start(n->landing)));
+		check_recovered(n, true);
+	}
+	else if (status == AU_CORRUPT && !n->lost &&
+			 (n->io_error_until > s->now || n->full_until > s->now))
+		status = AU_IO;			/* begun anew as a whole or not at all */
+	else if (status == AU_CORRUPT && !n->lost)
+	{
+		sim_say(s, "node %d: the log is begun anew at %X/%X", n->index, AU_LSN_ARGS(start));
+		n->written_mark = n->synced_mark = 0;
+		n->lost_end = n->log_durable > n->lost_end ? n->log_durable : n->lost_end;
+		status = make_volume(n, &lost, start, err, errlen);
+		s->figures.relogs += status == AU_OK;
+	}
+	n->damaged = status != AU_OK;
+	return status;
+}
+
 bool
 sim_disk_open(SimNode *n)
 {
@@ -357,19 +392,20 @@ sim_disk_open(SimNode *n)
 
 	if (!n->exists)
 		return true;
-	status = open_landing(n, AU_LSN_INVALID, err, sizeof(err));
+	status = open_landing(n, AU_LSN_INVALID, AU_LSN_INVALID, err, sizeof(err));
 	if (status == AU_OK)
 	{
-		check_recovered(n);
+		check_recovered(n, false);
 		return true;
 	}
 	sim_say(s, "node %d does not start: %s", n->index, err);
 	sim_trace(s, 0xd15c, (uint64_t) status);
 	if (status == AU_CORRUPT && n->damaged)
-	{
-		notice(n);
+		status = rescue(n, err, sizeof(err));
+	if (status == AU_OK)
+		return true;
+	if (status == AU_CORRUPT && n->lost)
 		n->start_at = UINT64_MAX;
-	}
 	else if (status == AU_CORRUPT || (n->io_error_until <= s->now && n->full_until <= s->now))
 		sim_fail(s, "node %d does not start again: %s", n->index, err);
 	else
@@ -401,7 +437,8 @@ sim_disk_wipe(SimNode *n)
 	memdisk_at = n->disk;
 	memdisk_format(0);
 	n->exists = n->damaged = n->lost = false;
-	n->written_mark = n->synced_mark = 0;
+	n->meta.lost_before = 0;
+	n->written_mark = n->synced_mark = n->lost_end = 0;
 	n->log_base = n->log_start = n->log_end = n->log_durable = 0;
 	if (n->start_at == UINT64_MAX)
 		n->start_at = n->sim->now;
@@ -507,8 +544,8 @@ sim_disk_damage(SimNode *n)
 	size_t		off;
 
 	for (uint32_t i = 0; i < s->nnodes; i++)
-		damaged += s->nodes[i].damaged;
-	if (!n->exists || n->damaged || damaged >= s->nnodes - s->quorum)
+		damaged += s->nodes[i].damaged || s->nodes[i].meta.lost_before != 0;
+	if (!n->exists || n->damaged || n->meta.lost_before != 0 || damaged >= s->nnodes - s->quorum)
 		return false;
 	memdisk_at = n->disk;
 	f = old_segment(n);

@@ -61,6 +61,9 @@ typedef struct AuLandingOptions
 	uint64_t	segment_bytes;
 	/* appends fail with AU_FULL when less is free */
 	uint64_t	disk_reserve_bytes;
+	/* Not 0, for a log that was found damaged: segments before the newest one
+	 * that begins at or below it are not looked at, and removed. */
+	AuLsn		needed_lsn;
 	const struct AuLandingIo *io;	/* NULL: ordinary files */
 } AuLandingOptions;
 

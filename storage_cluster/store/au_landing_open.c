@@ -15,6 +15,8 @@
  *      removed.  Mark above x: bytes that were durable are not there: the log
  *      is damaged, and nothing is touched.
  *   5. What was found is synced, so that all of it counts as durable.
+ *   5a. With needed_lsn, all this begins with the newest segment that begins at
+ *      or below it; older ones are removed when the rest was found well.
  *   6. A cut that was announced (au_landing_cut.c) is finished.  Marks above
  *      it count as the cut: what they speak of is meant to go.
  *
@@ -41,6 +43,7 @@ typedef struct Recovery
 	AuLsn	   *found;
 	size_t		nfound;
 	size_t		found_cap;
+	size_t		skipped;		/* of them, first ones that are not needed */
 	bool		out_of_memory;
 
 	AuLsn		mark;			/* durable at least so far */
@@ -449,7 +452,7 @@ recover_segments(Recovery *r)
 	AuStatus	status = AU_OK;
 	AuLsn		end;
 
-	for (size_t i = 0; i < r->nfound && status == AU_OK && !r->is_broken; i++)
+	for (size_t i = r->skipped; i < r->nfound && status == AU_OK && !r->is_broken; i++)
 		status = read_segment(r, i);
 	if (status != AU_OK)
 		return status;
@@ -459,7 +462,7 @@ recover_segments(Recovery *r)
 
 		/* The oldest segment was durable before the first append, so this is
 		 * damage; a first segment that did not get so far is not here. */
-		landing_segment_name(name, r->found[0]);
+		landing_segment_name(name, r->found[r->skipped]);
 		return landing_error(AU_CORRUPT, r->err, r->errlen,
 							 "landing log \"%s/%s\" has no valid header",
 							 l->dir_name, name);
@@ -485,6 +488,33 @@ recover_segments(Recovery *r)
 							 AU_LSN_ARGS(r->mark));
 	}
 	return r->is_broken ? remove_beyond_break(r) : AU_OK;
+}
+
+/* See needed_lsn. */
+static void
+skip_older(Recovery *r, AuLsn needed)
+{
+	while (r->skipped + 1 < r->nfound && r->found[r->skipped + 1] <= needed)
+		r->skipped++;
+}
+
+/* The rest is well. */
+static AuStatus
+remove_older(Recovery *r)
+{
+	AuLanding  *l = r->l;
+
+	for (size_t i = 0; i < r->skipped; i++)
+	{
+		char		name[SEG_NAME_LEN + 1];
+		int			e;
+
+		landing_segment_name(name, r->found[i]);
+		e = l->io->file_remove(l->dir, name);
+		if (e != 0)
+			return landing_os_error(l, e, "remove", name, r->err, r->errlen);
+	}
+	return AU_OK;
 }
 
 /* Everything that may not be durable yet becomes so. */
@@ -598,7 +628,7 @@ forget_unborn(Recovery *r)
 }
 
 static AuStatus
-recover(Recovery *r, AuLsn start)
+recover(Recovery *r, const AuLandingOptions *opt)
 {
 	AuLanding  *l = r->l;
 	AuStatus	status = list_segments(r);
@@ -612,10 +642,13 @@ recover(Recovery *r, AuLsn start)
 	if (status != AU_OK)
 		return status;
 	if (r->nfound == 0)
-		status = begin_log(r, start);
+		status = begin_log(r, opt->start_lsn);
 	else
 	{
+		skip_older(r, opt->needed_lsn);
 		status = recover_segments(r);
+		if (status == AU_OK)
+			status = remove_older(r);
 		if (status == AU_OK)
 			status = sync_recovered(r);
 	}
@@ -684,7 +717,7 @@ au_landing_open(AuLanding **out, const AuLandingOptions *opt,
 		status = landing_os_error(l, e, "open", "", err, errlen);
 	}
 	else
-		status = recover(&r, opt->start_lsn);
+		status = recover(&r, opt);
 	free(r.found);
 	if (status != AU_OK)
 	{

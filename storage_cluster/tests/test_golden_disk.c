@@ -106,6 +106,11 @@ test_volume_file(void **state)
 	assert_int_equal(au_volume_decode(kept, AU_VOLUME_LEN, &out, &why), AU_OK);
 	au_volume_encode(again, &out);
 	assert_memory_equal(again, kept, AU_VOLUME_LEN);
+	m.lost_before = 0x84;
+	au_volume_encode(buf, &m);
+	kept = golden_check("VOLUME, log lost", buf, AU_VOLUME_LEN);
+	assert_int_equal(au_volume_decode(kept, AU_VOLUME_LEN, &out, &why), AU_OK);
+	assert_int_equal(out.lost_before, 0x84);
 }
 
 /* ---- the landing log ------------------------------------------------------ */

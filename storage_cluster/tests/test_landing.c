@@ -709,6 +709,52 @@ test_damage_found_while_reading(void **state)
 	au_landing_close(l);
 }
 
+/* Damage in segments that nobody needs any more costs these only; in one that is
+ * needed, wherever in it, nothing is touched. */
+static void
+test_needed(void **state)
+{
+	AuLanding  *l = new_log();
+	AuLandingOptions opt = options(dir);
+	AuLsn		first[4];
+	char		name[200];
+	uint64_t	bytes;
+	int			fd;
+
+	(void) state;
+	for (int i = 0; i < 4; i++)
+	{
+		first[i] = au_landing_end(l);
+		for (int n = 0; n < 20; n++)
+			assert_ok(append(l, 1000));
+	}
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	au_landing_close(l);
+	snprintf(name, sizeof(name), "%s/%016llX.log", dir, (unsigned long long) first[1]);
+	fd = open(name, O_RDWR);
+	assert_int_equal(pwrite(fd, "!", 1, 32 + 3 * 1040 + 500), 1);
+	close(fd);
+	bytes = bytes_on_disk(dir);
+	assert_int_equal(try_open(dir), AU_CORRUPT);
+	for (opt.needed_lsn = first[0]; opt.needed_lsn < first[2]; opt.needed_lsn += 5000)
+		assert_int_equal(au_landing_open(&l, &opt, err, sizeof(err)), AU_CORRUPT);
+	opt.needed_lsn = first[2] - 1;
+	assert_int_equal(au_landing_open(&l, &opt, err, sizeof(err)), AU_CORRUPT);
+	assert_int_equal(bytes_on_disk(dir), bytes);
+	opt.needed_lsn = first[3] - 1;
+	assert_ok(au_landing_open(&l, &opt, err, sizeof(err)));
+	assert_int_equal(au_landing_start(l), first[2]);
+	assert_int_equal(au_landing_end(l), first[3] + 20 * 1000);
+	check_contents(l, 4096, 4096);
+	assert_ok(append(l, 1000));
+	assert_ok(au_landing_sync(l, err, sizeof(err)));
+	au_landing_close(l);
+	l = open_dir(dir);
+	assert_int_equal(au_landing_start(l), first[2]);
+	check_contents(l, 4096, 4096);
+	au_landing_close(l);
+}
+
 /* ---- persistent memory ------------------------------------------------ */
 
 static int
@@ -1139,6 +1185,7 @@ main(int argc, char **argv)
 		cmocka_unit_test_setup(test_trim, on_pmem),
 		cmocka_unit_test_setup(test_truncate, on_pmem),
 		cmocka_unit_test_setup(test_damage_found_while_reading, on_pmem),
+		cmocka_unit_test_setup(test_needed, on_pmem),
 		cmocka_unit_test_setup(test_pmem_is_shown, on_pmem),
 		cmocka_unit_test_setup(test_no_system_call, on_pmem),
 		cmocka_unit_test_setup(test_pmem_small_disk, on_pmem),
@@ -1155,6 +1202,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(test_marks_in_entries),
 		cmocka_unit_test(test_lost_files),
 		cmocka_unit_test(test_damage_found_while_reading),
+		cmocka_unit_test(test_needed),
 		cmocka_unit_test(test_file_size_limit),
 		cmocka_unit_test(test_small_disk),
 		cmocka_unit_test(test_failing_writes),

@@ -451,7 +451,7 @@ test_persist_and_trim(void **state)
 	fake_write_done(&H, AU_OK);
 	fn_run();
 	/* but for what a server that comes back is compared with */
-	assert_int_equal(H.vol.trimmed, end - AU_NODE_COMPARE_BYTES);
+	assert_int_equal(H.vol.trimmed, end - AU_VOLUME_COMPARE_BYTES);
 	/* nothing new: nothing to write */
 	H.now += 10 * AU_NODE_PERSIST_US;
 	fn_run();

@@ -668,6 +668,95 @@ test_not_opened(void **state)
 	finish();
 }
 
+static void
+ask_vote(FakeConn *c, uint64_t id, uint64_t term, const AuGroup *g)
+{
+	AuMsgVote	m = {
+		.term = term,.writer_id = term,.timeline = 1,.wal_segment_size = WALMAKE_SEGMENT,
+		.start_lsn = BASE,.may_create = 1,.group = *g
+	};
+
+	FN_SEND(c, au_enc_vote, id, &m);
+	run(100000, true);
+}
+
+static void
+let_in(FakeConn *c, uint64_t id, uint64_t term, AuLsn start, const AuGroup *g)
+{
+	AuMsgElect	m = {
+		.term = term,.writer_id = term,.timeline = 1,.commit_lsn = BASE,.group = *g
+	};
+
+	assert_true(au_history_push(&m.history, 1, BASE, 1));
+	assert_true(au_history_push(&m.history, term, start, 1));
+	FN_SEND(c, au_enc_elect, id, &m);
+	run(100000, true);
+}
+
+/*
+ * Its landing log was damaged, and is begun anew: it has no vote, and lets in
+ * nobody of a term that it may have voted in; one who was elected without it
+ * gives it its log, and with that its vote.
+ */
+static void
+test_log_lost(void **state)
+{
+	AuGroup		g = group_of(0, 3, (int[]) {SELF, 1, 2});
+	AuVolumeMeta meta = {
+		.system_identifier = FN_SYSID,.start_lsn = BASE,.timeline = 1,.term = 4,.voted_for = 4,
+		.segment_size = WALMAKE_SEGMENT,.group = g,.lost_before = 5
+	};
+	AuMsgVoteOk voted;
+	AuMsgElectOk in;
+	AuFrame		f;
+	FakeConn	w,
+				w2;
+	AuLsn		elected;
+	void	   *vol;
+	char		err[512];
+
+	(void) state;
+	begin(false);
+	fn_add_records(100);
+	elected = walmake_pos(&fn.wal);
+	world.end[1] = world.end[2] = BASE; /* not yet */
+	assert_true(au_history_push(&meta.history, 1, BASE, 1));
+	assert_int_equal(fake_volume_create(&H, &meta, &vol, err, sizeof(err)), AU_OK);
+	H.vol.log = calloc(1, 1);
+	/* the pages need log from above where it begins, and have more than there is */
+	H.vol.applied = H.vol.restart = H.vol.persisted_applied = H.vol.persisted_restart = fn.wal.last_end;
+	assert_int_equal(au_node_add_volume(H.node, &meta, vol, err, sizeof(err)), AU_OK);
+	assert_string_equal(fn_stats().state, "log lost");
+
+	(void) fn_open(&w, AU_ROLE_WRITER);
+	ask_vote(&w, 2, 5, &g);
+	fn_answer_error(&w, 2, AU_LOST, "it has no vote before a server gets term 5");
+	let_in(&w, 3, 4, elected, &g);
+	fn_answer_error(&w, 3, AU_LOST, "no vote");
+	assert_int_equal(H.vol.meta.term, 4);
+	let_in(&w, 4, 5, elected, &g);
+	f = fn_answer(&w, AU_MSG_ELECT_OK, 4);
+	assert_true(au_dec_elect_ok(&f, &in));
+	assert_int_equal(in.received_lsn, BASE);
+	world.end[1] = world.end[2] = elected;
+	/* the log comes, but the disk cannot say so yet */
+	H.save_status = AU_FULL;
+	writer_tells(&w, 5, elected, elected);
+	run(5000000, true);
+	assert_int_equal(fn_stats().durable, elected);
+	assert_string_equal(fn_stats().state, "log lost");
+	H.save_status = AU_OK;
+	run(3000000, true);
+	assert_string_equal(fn_stats().state, "ok");
+	assert_int_equal(H.vol.meta.lost_before, 0);
+	elect(&w2, 6, &g, elected, &voted);
+	assert_int_equal(voted.durable_lsn, elected);
+	assert_int_equal(au_history_last(&voted.history, voted.durable_lsn), 5);
+	fake_conn_end(&H, &w);
+	fake_conn_end(&H, &w2);
+	finish();
+}
+
 /* What a node held alone counts as held when others come to its group. */
 static void
 test_alone_no_more(void **state)
@@ -709,6 +798,7 @@ main(void)
 		cmocka_unit_test(test_cluster_member_left_behind),
 		cmocka_unit_test(test_log_vouched_for),
 		cmocka_unit_test(test_not_opened),
+		cmocka_unit_test(test_log_lost),
 		cmocka_unit_test(test_alone_no_more),
 	};
 

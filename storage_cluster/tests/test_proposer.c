@@ -696,6 +696,64 @@ wait_s(uint32_t seconds)
 	}
 }
 
+/* The node answers what it was asked last: it lost log. */
+static void
+say_lost(char node, uint16_t asked)
+{
+	uint32_t	i = place_of(node);
+	AuFrame		f = got(i, asked);
+	AuWriter	w;
+
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_error(&w, f.id, AU_LOST, "the node's log was damaged", ""));
+}
+
+/*
+ * A node that lost log takes part again in a term that is won without it: so a
+ * writer whom the others suffice for seeks one, and another one stays where it
+ * is.  What the node had acknowledged before does not count against it.
+ */
+static void
+test_lost_log(void **state)
+{
+	AuProposerNode n;
+	const char *text;
+	const char *hint;
+
+	(void) state;
+	lead();
+	go_away('c');
+	wait_s(3);
+	greet('c', BASE);
+	say_lost('c', AU_MSG_ELECT);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_ENDED);
+	assert_int_equal(au_proposer_trouble(world.p, &text, &hint), AU_PROPOSER_AGAIN);
+	au_proposer_free(world.p);
+
+	lead();
+	go_away('b');
+	go_away('c');
+	wait_s(3);
+	greet('c', BASE);
+	say_lost('c', AU_MSG_ELECT);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	au_proposer_node(world.p, place_of('c'), &n);
+	assert_int_equal(n.durable, 0);
+	au_proposer_free(world.p);
+
+	/* in an election it is no vote, and no hindrance */
+	begin(group(1, 2, "abc"));
+	greet('a', BASE + 1000);
+	greet('b', BASE + 1000);
+	greet('c', BASE);
+	vote('a', 1);
+	say_lost('c', AU_MSG_VOTE);
+	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	vote('b', 1);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	au_proposer_free(world.p);
+}
+
 /*
  * A node of the list misses the making of the volume: it gets it when it is
  * back, for there is no writer before that.  Once there is one, who comes
@@ -778,6 +836,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lost_log),
 		cmocka_unit_test(test_made_on_all),
 		cmocka_unit_test(the_second_node_commits),
 		cmocka_unit_test(a_node_is_added),

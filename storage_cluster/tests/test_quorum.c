@@ -229,12 +229,77 @@ older_volume_file(void **state)
 	seal(buf);
 	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_CORRUPT);
 	buf[2288] = 0;
-	for (uint8_t version = 1; version <= 4; version += 3)
+	for (uint8_t version = 1; version <= 5; version += 4)
 	{
 		buf[8] = version;
 		seal(buf);
 		assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_UNSUPPORTED);
 	}
+}
+
+/* A log that was lost is told in version 4, and nowhere else. */
+static void
+lost_log_file(void **state)
+{
+	AuVolumeMeta m = some_volume();
+	AuVolumeMeta back;
+	uint8_t		buf[AU_VOLUME_LEN];
+	const char *why;
+
+	(void) state;
+	m.lost_before = 1234;
+	au_volume_encode(buf, &m);
+	assert_int_equal(buf[8], 4);
+	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_OK);
+	assert_int_equal(back.lost_before, 1234);
+	buf[8] = 3;
+	seal(buf);
+	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_CORRUPT);
+	m.lost_before = 0;
+	au_volume_encode(buf, &m);
+	assert_int_equal(buf[8], 3);
+	buf[8] = 4;
+	seal(buf);
+	assert_int_equal(au_volume_decode(buf, sizeof(buf), &back, &why), AU_CORRUPT);
+}
+
+static void
+lost_log(void **state)
+{
+	AuVolumeMeta m = {.start_lsn = 1000,.term = 7,.history = HISTORY({3, 1000, 1}, {7, 5000, 1})};
+	AuLsn		start;
+
+	(void) state;
+	/* nobody else has it */
+	assert_false(au_volume_may_lose_log(&m, 1));
+	m.group = (AuGroup) {.n = 1,.write_quorum = 1,.members = {{1, ""}}};
+	assert_false(au_volume_may_lose_log(&m, 1));
+	assert_true(au_volume_may_lose_log(&m, 2));	/* a follower */
+	/* two of two have to vote */
+	m.group = (AuGroup) {.n = 2,.write_quorum = 2,.members = {{1, ""}, {2, "b"}}};
+	assert_false(au_volume_may_lose_log(&m, 1));
+	m.group = (AuGroup) {.n = 3,.write_quorum = 2,.members = {{1, ""}, {2, "b"}, {3, "c"}}};
+	assert_true(au_volume_may_lose_log(&m, 1));
+
+	/* enough is left to compare a server with */
+	au_volume_lose_log(&m, 1000000, &start);
+	assert_int_equal(start, 1000000 - AU_VOLUME_COMPARE_BYTES);
+	au_volume_lose_log(&m, 20000, &start);
+	assert_int_equal(start, 1000);
+	assert_int_equal(m.lost_before, 8);
+
+	/* a newer term, and all that it elected */
+	assert_false(au_volume_log_whole(&m, true, AU_LSN_MAX, 4000));
+	assert_true(au_history_push(&m.history, 8, 6000, 1));
+	m.term = 8;
+	assert_false(au_volume_log_whole(&m, true, 5999, 4000));
+	assert_true(au_volume_log_whole(&m, true, 6000, 4000));
+	/* one that follows has to have what its pages have */
+	assert_false(au_volume_log_whole(&m, false, 3999, 4000));
+	assert_true(au_volume_log_whole(&m, false, 4000, 4000));
+	/* once more, in that term: what was promised before is too old again */
+	au_volume_lose_log(&m, 20000, &start);
+	assert_false(au_volume_log_whole(&m, true, AU_LSN_MAX, 4000));
 }
 
 static AuFrame
@@ -308,6 +373,8 @@ main(void)
 		cmocka_unit_test(group_changes),
 		cmocka_unit_test(volume_file),
 		cmocka_unit_test(older_volume_file),
+		cmocka_unit_test(lost_log_file),
+		cmocka_unit_test(lost_log),
 		cmocka_unit_test(messages),
 	};
 
