@@ -319,6 +319,58 @@ au_g_applied(const AuNode *n, uint64_t system_identifier)
 	return applied;
 }
 
+/* How far node `number` of the view holds the volume's log, as it was heard. */
+static AuLsn
+durable_at(const AuVolume *v, uint32_t number)
+{
+	const AuNode *n = v->node;
+	const AuViewNode *of = au_view_node(n->view, number);
+	AuLsn		durable = 0;
+
+	if (number == au_o_number(n))
+		return au_v_durable(v);
+	for (uint32_t i = 0; of != NULL && i < n->gossip->g.nmembers; i++)
+	{
+		const AuGossipMarks *m = &n->gossip->g.members[i].marks;
+
+		for (uint32_t k = 0; m->node_id == of->node_id && k < m->nvolumes; k++)
+			if (m->volumes[k].system_identifier == v->meta.system_identifier)
+				durable = m->volumes[k].durable;
+	}
+	return durable;
+}
+
+AuLsn
+au_g_owners_have(const AuVolume *v, uint32_t *slice)
+{
+	const AuNode *n = v->node;
+	const AuView *view = n->view;
+	AuLsn		at[AU_VIEW_NODES_MAX];
+	AuLsn		least = AU_LSN_MAX;
+
+	if (n->gossip == NULL || view == NULL || view->nnodes < 2 ||
+		au_view_volume(view, v->meta.system_identifier) == NULL)
+		return AU_LSN_MAX;
+	for (uint32_t i = 0; i < view->nnodes; i++)
+		at[i] = au_view_mends(view, view->nodes[i].number, v->meta.system_identifier) ? 0 :
+			durable_at(v, view->nodes[i].number);
+	for (uint32_t s = 0; s < AU_SLICES; s++)
+	{
+		AuLsn		best = 0;
+
+		for (uint32_t o = 0; o < view->slices[s].nowners; o++)
+			for (uint32_t i = 0; i < view->nnodes; i++)
+				if (view->nodes[i].number == view->slices[s].owner[o] && at[i] > best)
+					best = at[i];
+		if (best < least && view->slices[s].nowners > 0)
+		{
+			least = best;
+			*slice = s;
+		}
+	}
+	return least;
+}
+
 uint64_t
 au_g_run(AuNode *n, uint64_t now)
 {

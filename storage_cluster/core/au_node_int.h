@@ -227,6 +227,8 @@ struct AuVolume
 	uint64_t	persist_at;		/* last time positions were persisted */
 	uint64_t	whole_at;		/* lost_before is not to be taken back before */
 	AuLsn		trimmed;
+	bool		trim_held;		/* for owners of slices that are away */
+	uint64_t	trim_at;		/* then: look again */
 	AuLsn		hold;			/* the lowest of the connections', 0: none */
 	uint32_t	nholds;
 	bool		failed;			/* log cannot be applied: see problem */
@@ -554,6 +556,9 @@ uint64_t	au_g_run(AuNode *n, uint64_t now);
 /* The farthest that any node says it has applied a volume's log, which a quorum
  * held then; 0: none was heard of. */
 AuLsn		au_g_applied(const AuNode *n, uint64_t system_identifier);
+/* Each slice has an owner that was heard to hold log up to here, or more; *slice:
+ * one of which none has more.  AU_LSN_MAX: there are no slices. */
+AuLsn		au_g_owners_have(const AuVolume *v, uint32_t *slice);
 
 /* au_node_kv.c; run: as au_v_run */
 typedef struct AuNodeKv AuNodeKv;

@@ -568,9 +568,28 @@ apply_piece(AuVolume *v)
 
 /* ---- persisting ------------------------------------------------------- */
 
+/*
+ * Owners of a slice may all be away, and be none of those that keep the log: what
+ * none of them has is kept until one is back, or others own the slice, however
+ * much it is.  Otherwise changes that were acknowledged would be nowhere.
+ */
+static AuLsn
+owners_have(AuVolume *v, AuLsn wanted)
+{
+	uint32_t	slice = 0;
+	AuLsn		have = au_g_owners_have(v, &slice);
+	bool		held = have < wanted && !AU_PLANTED(AU_PLANT_TRIM_EARLY);
+
+	if (held && !v->trim_held)
+		au_n_log(v->node, AU_LOG_WARNING, "volume %" PRIu64 ": the landing log is kept from %X/%X on, for none of the nodes that own slice %u is known to have more of it",
+				 v->meta.system_identifier, AU_LSN_ARGS(have), slice);
+	v->trim_held = held;
+	return held ? have : wanted;
+}
+
 /* Cut the landing log below what is in files. */
 static void
-trim(AuVolume *v)
+trim(AuVolume *v, uint64_t now)
 {
 	const AuNodeHost *h = &v->node->host;
 	AuLsn		applied,
@@ -588,7 +607,12 @@ trim(AuVolume *v)
 		(v->node->view != NULL && v->node->view->nnodes > 1) ?
 		v->node->opt.keep_bytes : AU_VOLUME_COMPARE_BYTES;
 	restart = restart < keep ? 0 : restart - keep;
-	if (v->syncing || restart <= v->trimmed)
+	if (v->syncing || restart <= v->trimmed || now < v->trim_at)
+		return;
+	restart = owners_have(v, restart);
+	if (v->trim_held)
+		v->trim_at = now + AU_NODE_RETRY_US;
+	if (restart <= v->trimmed)
 		return;
 	v->trimmed = restart;
 	if (h->log_trim(h->ctx, v->handle, restart, err, sizeof(err)) != AU_OK)
@@ -815,7 +839,7 @@ au_v_run(AuVolume *v)
 	if (v->store_state == AU_STORE_OK && v->cut == 0 && !v->failed)
 	{
 		persist_if_due(v, now, &wait);
-		trim(v);
+		trim(v, now);
 		more = gc_step(v) || more;
 	}
 	return more ? 0 : wait;

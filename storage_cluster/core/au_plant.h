@@ -33,7 +33,8 @@ typedef enum AuPlant
 	AU_PLANT_READY_EARLY,		/* a slice counts as ready when it begins to come */
 	AU_PLANT_WHOLE_EARLY,		/* a new page store counts as whole without its slices */
 	AU_PLANT_GIVES_PART,		/* slices are asked of an owner that mends, too */
-	AU_PLANT_LOST_VOTES			/* a node that lost log votes as if it had not */
+	AU_PLANT_LOST_VOTES,		/* a node that lost log votes as if it had not */
+	AU_PLANT_TRIM_EARLY			/* log is trimmed whoever may need it */
 } AuPlant;
 
 #ifdef AU_PLANTS

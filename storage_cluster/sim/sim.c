@@ -17,7 +17,7 @@ const char *const sim_plant_names[SIM_PLANTS] = {
 	"none", "ack-before-persist", "quorum", "stale-term", "forgotten-vote", "no-cut",
 	"resurrect", "apply-early", "no-sync", "no-crc", "old-epoch", "two-at-once",
 	"no-objection", "gossip-stale", "mend-old", "mend-blind", "behind-counts", "lost-votes",
-	"ready-early", "whole-early", "gives-part"
+	"ready-early", "whole-early", "gives-part", "trim-early"
 };
 
 uint64_t
@@ -72,10 +72,10 @@ rate(Sim *s, uint64_t rare, uint64_t often)
 }
 
 /*
- * Nodes of a cluster, with slices.  What no owner of a slice has applied, and
- * the log group keeps no more, is lost: so with nodes that are away one is in
- * trouble, or behind, or made anew at a time, and the server rests while two are.
- * And of versions that are spoiled a good copy must be left, see sim_repair.c.
+ * Nodes of a cluster, with slices.  Of versions that are spoiled a good copy must
+ * be left, see sim_repair.c: so if nodes are away besides until their log is gone, one
+ * is in trouble, or behind, or made anew at a time, and the server rests while two are.
+ * Otherwise all owners of a slice may be away at once.
  */
 static void
 choose_cluster(Sim *s)
@@ -91,6 +91,12 @@ choose_cluster(Sim *s)
 	if (s->opt.plant == SIM_PLANT_GIVES_PART)
 		s->behind = false;		/* where it shows: nodes mend, and slices move */
 	s->repair = (s->views.rf > 2 || !s->behind) && (planted || !sim_one_in(s, 4));
+	if (s->opt.plant == SIM_PLANT_TRIM_EARLY)
+	{
+		s->behind = true;
+		s->repair = false;
+	}
+	s->views.careful = s->behind && s->repair;
 	s->swarm.damage = 0;
 	s->swarm.records = 1 + sim_below(s, 2);
 	s->swarm.idle = 3;
@@ -101,7 +107,7 @@ choose_cluster(Sim *s)
 	{
 		s->views.admin *= 3;
 		s->swarm.away = 500 + sim_below(s, 2000);
-		s->swarm.keep_bytes = (400u << 10) + sim_below(s, 200u << 10);
+		s->swarm.keep_bytes = (s->views.careful ? 400u << 10 : 32u << 10) + sim_below(s, 200u << 10);
 		s->swarm.records = 1;
 		s->swarm.sync_error = 0;	/* stops anybody */
 	}
@@ -184,7 +190,7 @@ some_node(Sim *s)
 
 	if (!s->views.on)
 		return n;
-	return s->views.begun && !(s->behind && sim_view_lag(s, n) > 0) ? n : &s->nobody;
+	return s->views.begun && !(s->views.careful && sim_view_lag(s, n) > 0) ? n : &s->nobody;
 }
 
 static void
@@ -236,7 +242,7 @@ send_away(SimNode *n)
 {
 	Sim		   *s = n->sim;
 
-	if (s->views.on && (sim_view_lag(s, NULL) > 0 || sim_repair_hurt(s)))
+	if (s->views.careful && (sim_view_lag(s, NULL) > 0 || sim_repair_hurt(s)))
 		return;
 	sim_node_crash(n);
 	n->start_at += (s->views.on ? 4000000 : 0) + sim_below(s, 5000000);
@@ -434,7 +440,8 @@ sim_run(Sim *s, const SimOptions *opt)
 		opt->plant == SIM_PLANT_READY_EARLY ? AU_PLANT_READY_EARLY :
 		opt->plant == SIM_PLANT_WHOLE_EARLY ? AU_PLANT_WHOLE_EARLY :
 		opt->plant == SIM_PLANT_GIVES_PART ? AU_PLANT_GIVES_PART :
-		opt->plant == SIM_PLANT_LOST_VOTES ? AU_PLANT_LOST_VOTES : AU_PLANT_NONE;
+		opt->plant == SIM_PLANT_LOST_VOTES ? AU_PLANT_LOST_VOTES :
+		opt->plant == SIM_PLANT_TRIM_EARLY ? AU_PLANT_TRIM_EARLY : AU_PLANT_NONE;
 	for (uint32_t i = 0; i < s->nnodes; i++)
 	{
 		sim_node_init(s, (int) i);

@@ -361,6 +361,7 @@ typedef struct SimViews
 	bool		on;
 	bool		begun;			/* all nodes have the volume */
 	uint8_t		rf;
+	bool		careful;		/* see choose_cluster */
 	uint64_t	admin;			/* somebody does something, once in so many ticks */
 	uint64_t	lag;			/* a node hears of a new view likewise */
 	AuView		head;
@@ -514,6 +515,7 @@ typedef enum SimPlant
 	SIM_PLANT_READY_EARLY,		/* slices count when they begin to come */
 	SIM_PLANT_WHOLE_EARLY,		/* a store made anew counts as whole without its slices */
 	SIM_PLANT_GIVES_PART,		/* slices come from nodes that do not have all of them */
+	SIM_PLANT_TRIM_EARLY,		/* log goes that no owner of some slice has */
 	SIM_PLANTS
 } SimPlant;
 

@@ -312,7 +312,7 @@ sim_writer_tick(SimWriter *w)
 	/* PostgreSQL holds writers back when storage is far behind. */
 	if (walmake_pos(&w->wal) - w->acked < (s->views.on ? 60000 : 400000) && !s->quiet &&
 		(s->swarm.idle == 0 || sim_one_in(s, s->swarm.idle)) &&
-		!(s->views.on && s->behind && sim_view_lag(s, NULL) > 1))
+		!(s->views.careful && sim_view_lag(s, NULL) > 1))
 		for (uint64_t i = sim_below(s, s->swarm.records + 1); i > 0; i--)
 			write_record(w);
 	if (s->quiet || sim_one_in(s, 3))

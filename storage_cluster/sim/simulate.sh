@@ -33,7 +33,7 @@ while read -r seed _; do
 	case $seed in "" | \#*) continue ;; esac
 	for groups in never always; do job again "$seed" $groups; done
 done <"$here/seeds"
-for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale mend-old mend-blind behind-counts ready-early whole-early gives-part lost-votes; do
+for plant in ack-before-persist quorum stale-term forgotten-vote no-cut resurrect apply-early no-sync no-crc old-epoch two-at-once no-objection gossip-stale mend-old mend-blind behind-counts ready-early whole-early gives-part lost-votes trim-early; do
 	job "$simulate" --from 1 --seeds 300 --plant $plant
 done
 while read -r seed _; do

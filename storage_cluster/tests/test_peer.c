@@ -159,10 +159,13 @@ store_slices_drop(void *ctx, void *vol, const AuSliceSet *slices)
 	(void) slices;
 }
 
+/* keep: bytes of log for others, 0: as usual */
 static void
-begin(bool alone)
+begin_keeping(bool alone, uint64_t keep)
 {
-	AuNodeOptions opt = {.node_id = id_of(SELF),.alone = alone,.mend_bytes_per_s = 1 << 20};
+	AuNodeOptions opt = {
+		.node_id = id_of(SELF),.alone = alone,.mend_bytes_per_s = 1 << 20,.keep_bytes = keep
+	};
 
 	memset(&world, 0, sizeof(world));
 	fake_host_start(&H, &opt);
@@ -179,6 +182,12 @@ begin(bool alone)
 	H.host.store_slices_drop = store_slices_drop;
 	H.node = au_node_new(&H.host, &opt);
 	fn_start_log(BASE);
+}
+
+static void
+begin(bool alone)
+{
+	begin_keeping(alone, 0);
 }
 
 static void
@@ -435,11 +444,27 @@ test_catches_up(void **state)
 	finish();
 }
 
+/* Node i says by gossip how much of the log it has. */
+static void
+tell_durable(FakeConn *c, int i, uint64_t heartbeat, AuLsn durable)
+{
+	static AuMsgGossip m;
+
+	m = (AuMsgGossip)
+	{
+		.kind = AU_GOSSIP_PING,.cluster_id = 0xc1,.self = {id_of(i), 7, AU_GOSSIP_ALIVE, ""},
+		.nmarks = 1,.marks = {{.node_id = id_of(i),.heartbeat = heartbeat,.nvolumes = 1,
+		.volumes = {{FN_SYSID, durable, durable, durable}}}}
+	};
+	snprintf(m.self.address, sizeof(m.self.address), "host%d:7100", i);
+	FN_SEND(c, au_enc_gossip, 1 + heartbeat, &m);
+	run(3000000, true);
+}
+
 /* A member may answer and get nothing; readers, or others' marks, know better. */
 static void
 follower(bool reader)
 {
-	static AuMsgGossip m;
 	AuGroup		g = group_of(1, 3, (int[]) {1, 2, 3});
 	AuGossipOptions go = {.address = "host5:7100",.start = 500,.seed = 1};
 	AuNodeGossipHost gh = {0};
@@ -480,13 +505,7 @@ follower(bool reader)
 		hello.role = AU_ROLE_NODE;
 		hello.system_identifier = 0;
 		FN_SEND(&r, au_enc_hello, 1, &hello);
-		m = (AuMsgGossip)
-		{
-			.kind = AU_GOSSIP_PING,.cluster_id = 0xc1,.self = {id_of(1), 7, AU_GOSSIP_ALIVE, "host1:7100"},
-			.nmarks = 1,.marks = {{.node_id = id_of(1),.heartbeat = 3,.nvolumes = 1,
-			.volumes = {{FN_SYSID, walmake_pos(&fn.wal), walmake_pos(&fn.wal), walmake_pos(&fn.wal)}}}}
-		};
-		FN_SEND(&r, au_enc_gossip, 2, &m);
+		tell_durable(&r, 1, 3, walmake_pos(&fn.wal));
 	}
 	run(3000000, true);
 	assert_int_not_equal(world.asked_node, deaf);
@@ -508,6 +527,45 @@ test_follower_gossip(void **state)
 {
 	(void) state;
 	follower(false);
+}
+
+/* However little log is kept for others: what no owner of a slice is known to have
+ * stays.  (Node 1 owns all slices, the others are yet to copy them.) */
+static void
+test_kept_for_owners(void **state)
+{
+	AuGroup		g = group_of(1, 3, (int[]) {1, 2, SELF});
+	AuGossipOptions go = {.address = "host5:7100",.start = 500,.seed = 1};
+	AuNodeGossipHost gh = {0};
+	AuMsgHello	hello = {.role = AU_ROLE_NODE,.name = "r"};
+	AuMsgVoteOk voted;
+	FakeConn	r,
+				w;
+	AuLsn		some;
+
+	(void) state;
+	begin_keeping(false, 1);
+	fn_add_records(10);
+	some = walmake_pos(&fn.wal);
+	fn_add_records(10);
+	set_view(true);
+	assert_int_equal(au_node_gossip_start(H.node, &gh, &go), AU_OK);
+	found_volume(walmake_pos(&fn.wal), true, &g, NULL);
+	elect(&w, 2, &g, walmake_pos(&fn.wal), &voted);
+	run(70000000, true);
+	assert_true(H.vol.persisted_restart > some);
+	assert_int_equal(H.vol.trimmed, 0);
+	fake_conn_open(&H, &r);
+	FN_SEND(&r, au_enc_hello, 1, &hello);
+	tell_durable(&r, 2, 3, walmake_pos(&fn.wal));
+	assert_int_equal(H.vol.trimmed, 0);
+	tell_durable(&r, 1, 3, some);
+	assert_int_equal(H.vol.trimmed, some);
+	tell_durable(&r, 1, 4, walmake_pos(&fn.wal));
+	assert_int_equal(H.vol.trimmed, H.vol.persisted_restart - 1);
+	fake_conn_end(&H, &r);
+	fake_conn_end(&H, &w);
+	finish();
 }
 
 /* A follower, or one that was in the group once, whose page store cannot be
@@ -792,6 +850,7 @@ main(void)
 		cmocka_unit_test(test_catches_up),
 		cmocka_unit_test(test_follower_reader),
 		cmocka_unit_test(test_follower_gossip),
+		cmocka_unit_test(test_kept_for_owners),
 		cmocka_unit_test(test_damaged_follower),
 		cmocka_unit_test(test_damaged_former_member),
 		cmocka_unit_test(test_listed_member_left_behind),
