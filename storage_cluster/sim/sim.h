@@ -233,6 +233,7 @@ typedef struct SimNode
 								 * it need not come back */
 
 	AuLsn		lost_end;		/* of the log it had when it lost some last */
+	bool		shortened;		/* the beginning of the log goes, or is gone */
 
 	SimOpinion	opinions[SIM_OPINIONS_MAX];	/* as gossip told last */
 	uint64_t	clock_ahead;

@@ -326,7 +326,7 @@ sim_disk_crash(SimNode *n)
 
 /* What was found is what was written, and has all that was synced. */
 static void
-check_recovered(SimNode *n, bool shortened)
+check_recovered(SimNode *n)
 {
 	Sim		   *s = n->sim;
 	AuLsn		start = au_landing_start(n->landing);
@@ -334,12 +334,13 @@ check_recovered(SimNode *n, bool shortened)
 	uint8_t		buf[16384];
 	char		err[512];
 
-	if (end < n->log_durable || end > n->log_end || (start > n->log_start && !shortened))
+	if (end < n->log_durable || end > n->log_end || (start > n->log_start && !n->shortened))
 		sim_fail(s, "node %d: a landing log from %X/%X to %X/%X, durable to %X/%X, was opened as %X/%X to %X/%X",
 				 n->index, AU_LSN_ARGS(n->log_start), AU_LSN_ARGS(n->log_end), AU_LSN_ARGS(n->log_durable),
 				 AU_LSN_ARGS(start), AU_LSN_ARGS(end));
 	n->log_start = start;
 	n->log_end = n->log_durable = end;
+	n->shortened = false;
 	for (AuLsn at = start; at < end && !s->broken;)
 	{
 		size_t		got;
@@ -361,12 +362,13 @@ rescue(SimNode *n, char *err, size_t errlen)
 
 	notice(n);
 	au_volume_lose_log(&lost, n->persisted_restart, &start);
+	n->shortened = true;
 	status = open_landing(n, AU_LSN_INVALID, start, err, errlen);
 	if (status == AU_OK)
 	{
 		sim_say(s, "node %d: log below %X/%X was damaged, and is not needed", n->index,
 				AU_LSN_ARGS(au_landing_start(n->landing)));
-		check_recovered(n, true);
+		check_recovered(n);
 	}
 	else if (status == AU_CORRUPT && !n->lost &&
 			 (n->io_error_until > s->now || n->full_until > s->now))
@@ -374,6 +376,7 @@ rescue(SimNode *n, char *err, size_t errlen)
 	else if (status == AU_CORRUPT && !n->lost)
 	{
 		sim_say(s, "node %d: the log is begun anew at %X/%X", n->index, AU_LSN_ARGS(start));
+		n->shortened = false;
 		n->written_mark = n->synced_mark = 0;
 		n->lost_end = n->log_durable > n->lost_end ? n->log_durable : n->lost_end;
 		status = make_volume(n, &lost, start, err, errlen);
@@ -395,7 +398,8 @@ sim_disk_open(SimNode *n)
 	status = open_landing(n, AU_LSN_INVALID, AU_LSN_INVALID, err, sizeof(err));
 	if (status == AU_OK)
 	{
-		check_recovered(n, false);
+		n->damaged = n->damaged && !n->shortened;
+		check_recovered(n);
 		return true;
 	}
 	sim_say(s, "node %d does not start: %s", n->index, err);
@@ -436,7 +440,7 @@ sim_disk_wipe(SimNode *n)
 	assert(n->landing == NULL);
 	memdisk_at = n->disk;
 	memdisk_format(0);
-	n->exists = n->damaged = n->lost = false;
+	n->exists = n->damaged = n->lost = n->shortened = false;
 	n->meta.lost_before = 0;
 	n->written_mark = n->synced_mark = n->lost_end = 0;
 	n->log_base = n->log_start = n->log_end = n->log_durable = 0;
