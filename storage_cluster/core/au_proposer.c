@@ -150,6 +150,7 @@ au_proposer_closed(AuProposer *p, uint32_t i, const char *why)
 	AuPNode    *n = &p->nodes[i];
 
 	assert(n->state != AU_PNODE_DOWN);
+	n->moved = false;
 	/* What the node said before it closed is the better reason. */
 	if (n->problem[0] == '\0' || n->greeted)
 	{
@@ -355,7 +356,8 @@ refused(AuProposer *p, uint32_t i, const AuMsgError *e)
 	/* On a full disk a node cannot persist what it is asked to promise, either. */
 	n->full = e->status == AU_FULL || e->status == AU_NOMEM ||
 		(n->full && e->status == AU_IO);
-	p->moved = p->moved || e->status == AU_MOVED;
+	n->moved = e->status == AU_MOVED;
+	p->moved = p->moved || n->moved;
 	au_pr_drop(p, i, (AuStatus) e->status, e->hint, "%s", e->message);
 	if (e->status == AU_LOST)
 		lost_log(p, i);

@@ -104,7 +104,7 @@ take_up(AuProposer *p, uint64_t now)
 		AuPNode    *n = &p->nodes[i];
 
 		/* What it held and acknowledged it tells with its vote. */
-		n->voted = n->verified = n->fenced = false;
+		n->voted = n->verified = n->fenced = n->moved = false;
 		n->durable = 0;
 		if (au_pr_reachable(n))
 			n->state = AU_PNODE_GREETED;
@@ -144,7 +144,7 @@ at_hand(AuProposer *p, uint64_t now)
 		uint32_t	place = place_of(p, p->next.members[i].node_id);
 		const AuPNode *n = &p->nodes[place % AU_GROUP_MAX];
 
-		if (place == AU_GROUP_MAX || !au_pr_reachable(n) || !n->volume_known)
+		if (place == AU_GROUP_MAX || !(au_pr_reachable(n) || n->moved) || !n->volume_known)
 			continue;
 		here++;
 		fit += up_to_date(p, n);

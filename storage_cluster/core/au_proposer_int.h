@@ -27,6 +27,7 @@ typedef struct AuPNode
 	bool		voted;
 	bool		fenced;			/* it follows a newer term */
 	bool		full;			/* its disk; until it takes log again */
+	bool		moved;			/* it was there last, and knows a newer group */
 
 	AuLsn		sent;
 	AuLsn		commit_told;

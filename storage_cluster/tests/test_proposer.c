@@ -696,6 +696,42 @@ wait_s(uint32_t seconds)
 	}
 }
 
+/* Another writer has taken the members of the next group, and is gone: these answer
+ * `moved`, one after the other, and are there all the same. */
+static void
+test_members_have_moved(void **state)
+{
+	AuGroup		g = group(2, 2, "bc");
+	AuWriter	w;
+
+	(void) state;
+	lead();
+	go_away('b');
+	go_away('c');
+	au_proposer_set_group(world.p, &g, false);
+	for (const char *n = "bc"; *n != '\0'; n++)
+	{
+		uint32_t	i = place_of(*n);
+
+		assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+		world.now += AU_PROPOSER_RETRY_MAX_US;
+		(void) au_proposer_run(world.p);
+		greet(*n, BASE + 1000);
+		(void) got(i, AU_MSG_ELECT);
+		au_writer_start(&w, answer, sizeof(answer));
+		say_back(i, &w, au_enc_error(&w, world.place[i].id, AU_MOVED, "newer group", ""));
+	}
+	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	world.now += AU_PROPOSER_RETRY_MAX_US;
+	(void) au_proposer_run(world.p);
+	for (const char *n = "bc"; *n != '\0'; n++)
+		greet(*n, BASE + 1000);
+	for (const char *n = "bc"; *n != '\0'; n++)
+		vote(*n, 2);
+	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
+	au_proposer_free(world.p);
+}
+
 /* The node answers what it was asked last: it lost log. */
 static void
 say_lost(char node, uint16_t asked)
@@ -836,6 +872,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_members_have_moved),
 		cmocka_unit_test(test_lost_log),
 		cmocka_unit_test(test_made_on_all),
 		cmocka_unit_test(the_second_node_commits),
