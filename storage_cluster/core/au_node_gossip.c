@@ -302,6 +302,16 @@ au_node_gossip(const AuNode *n)
 	return n->gossip != NULL ? &n->gossip->g : NULL;
 }
 
+/* What a node said of a volume; NULL: nothing. */
+static const AuGossipVolume *
+volume_of(const AuGossipMarks *m, uint64_t system_identifier)
+{
+	for (uint32_t k = 0; m->heartbeat != 0 && k < m->nvolumes; k++)
+		if (m->volumes[k].system_identifier == system_identifier)
+			return &m->volumes[k];
+	return NULL;
+}
+
 AuLsn
 au_g_applied(const AuNode *n, uint64_t system_identifier)
 {
@@ -309,35 +319,32 @@ au_g_applied(const AuNode *n, uint64_t system_identifier)
 
 	for (uint32_t i = 0; n->gossip != NULL && i < n->gossip->g.nmembers; i++)
 	{
-		const AuGossipMarks *m = &n->gossip->g.members[i].marks;
+		const AuGossipVolume *of = volume_of(&n->gossip->g.members[i].marks, system_identifier);
 
-		for (uint32_t k = 0; m->heartbeat != 0 && k < m->nvolumes; k++)
-			if (m->volumes[k].system_identifier == system_identifier &&
-				m->volumes[k].applied > applied)
-				applied = m->volumes[k].applied;
+		if (of != NULL && of->applied > applied)
+			applied = of->applied;
 	}
 	return applied;
 }
 
-/* How far node `number` of the view holds the volume's log, as it was heard. */
+/* How far a node of the view holds the volume's log, as it was heard. */
 static AuLsn
-durable_at(const AuVolume *v, uint32_t number)
+durable_at(const AuVolume *v, const AuViewNode *node)
 {
 	const AuNode *n = v->node;
-	const AuViewNode *of = au_view_node(n->view, number);
-	AuLsn		durable = 0;
 
-	if (number == au_o_number(n))
+	if (node->node_id == n->opt.node_id)
 		return au_v_durable(v);
-	for (uint32_t i = 0; of != NULL && i < n->gossip->g.nmembers; i++)
+	for (uint32_t i = 0; i < n->gossip->g.nmembers; i++)
 	{
 		const AuGossipMarks *m = &n->gossip->g.members[i].marks;
+		const AuGossipVolume *of = m->node_id == node->node_id ?
+			volume_of(m, v->meta.system_identifier) : NULL;
 
-		for (uint32_t k = 0; m->node_id == of->node_id && k < m->nvolumes; k++)
-			if (m->volumes[k].system_identifier == v->meta.system_identifier)
-				durable = m->volumes[k].durable;
+		if (of != NULL)
+			return of->durable;
 	}
-	return durable;
+	return 0;
 }
 
 AuLsn
@@ -353,15 +360,18 @@ au_g_owners_have(const AuVolume *v, uint32_t *slice)
 		return AU_LSN_MAX;
 	for (uint32_t i = 0; i < view->nnodes; i++)
 		at[i] = au_view_mends(view, view->nodes[i].number, v->meta.system_identifier) ? 0 :
-			durable_at(v, view->nodes[i].number);
+			durable_at(v, &view->nodes[i]);
 	for (uint32_t s = 0; s < AU_SLICES; s++)
 	{
 		AuLsn		best = 0;
 
 		for (uint32_t o = 0; o < view->slices[s].nowners; o++)
-			for (uint32_t i = 0; i < view->nnodes; i++)
-				if (view->nodes[i].number == view->slices[s].owner[o] && at[i] > best)
-					best = at[i];
+		{
+			const AuViewNode *owner = au_view_node(view, view->slices[s].owner[o]);
+
+			if (owner != NULL && at[owner - view->nodes] > best)
+				best = at[owner - view->nodes];
+		}
 		if (best < least && view->slices[s].nowners > 0)
 		{
 			least = best;

@@ -252,6 +252,18 @@ vote(char node, uint32_t epoch)
 	vote_at(place_of(node), node, epoch);
 }
 
+/* It answers what it is asked with an error. */
+static void
+say_error(char node, uint16_t asked, AuStatus status)
+{
+	uint32_t	i = place_of(node);
+	AuFrame		f = got(i, asked);
+	AuWriter	w;
+
+	au_writer_start(&w, answer, sizeof(answer));
+	say_back(i, &w, au_enc_error(&w, f.id, status, "no", ""));
+}
+
 /* It has promised a newer term to another writer. */
 static void
 refuse_vote(char node)
@@ -497,18 +509,13 @@ an_old_view(void **state)
 	AuGroup		g = group(2, 3, "abcd");
 	const char *text;
 	const char *hint;
-	AuWriter	w;
 
 	(void) state;
 	begin(group(1, 2, "abc"));
 	for (const char *n = "abc"; *n != '\0'; n++)
 		greet(*n, BASE + 1000);
 	for (const char *n = "ab"; *n != '\0'; n++)
-	{
-		(void) got(place_of(*n), AU_MSG_VOTE);
-		au_writer_start(&w, answer, sizeof(answer));
-		say_back(place_of(*n), &w, au_enc_error(&w, world.place[place_of(*n)].id, AU_MOVED, "newer group", ""));
-	}
+		say_error(*n, AU_MSG_VOTE, AU_MOVED);
 	assert_int_equal(au_proposer_trouble(world.p, &text, &hint), AU_PROPOSER_MOVED);
 	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_ENDED);
 	au_proposer_set_group(world.p, &g, false);
@@ -702,7 +709,6 @@ static void
 test_members_have_moved(void **state)
 {
 	AuGroup		g = group(2, 2, "bc");
-	AuWriter	w;
 
 	(void) state;
 	lead();
@@ -711,15 +717,11 @@ test_members_have_moved(void **state)
 	au_proposer_set_group(world.p, &g, false);
 	for (const char *n = "bc"; *n != '\0'; n++)
 	{
-		uint32_t	i = place_of(*n);
-
 		assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
 		world.now += AU_PROPOSER_RETRY_MAX_US;
 		(void) au_proposer_run(world.p);
 		greet(*n, BASE + 1000);
-		(void) got(i, AU_MSG_ELECT);
-		au_writer_start(&w, answer, sizeof(answer));
-		say_back(i, &w, au_enc_error(&w, world.place[i].id, AU_MOVED, "newer group", ""));
+		say_error(*n, AU_MSG_ELECT, AU_MOVED);
 	}
 	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
 	world.now += AU_PROPOSER_RETRY_MAX_US;
@@ -730,18 +732,6 @@ test_members_have_moved(void **state)
 		vote(*n, 2);
 	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
 	au_proposer_free(world.p);
-}
-
-/* The node answers what it was asked last: it lost log. */
-static void
-say_lost(char node, uint16_t asked)
-{
-	uint32_t	i = place_of(node);
-	AuFrame		f = got(i, asked);
-	AuWriter	w;
-
-	au_writer_start(&w, answer, sizeof(answer));
-	say_back(i, &w, au_enc_error(&w, f.id, AU_LOST, "the node's log was damaged", ""));
 }
 
 /*
@@ -761,7 +751,7 @@ test_lost_log(void **state)
 	go_away('c');
 	wait_s(3);
 	greet('c', BASE);
-	say_lost('c', AU_MSG_ELECT);
+	say_error('c', AU_MSG_ELECT, AU_LOST);
 	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_ENDED);
 	assert_int_equal(au_proposer_trouble(world.p, &text, &hint), AU_PROPOSER_AGAIN);
 	au_proposer_free(world.p);
@@ -771,7 +761,7 @@ test_lost_log(void **state)
 	go_away('c');
 	wait_s(3);
 	greet('c', BASE);
-	say_lost('c', AU_MSG_ELECT);
+	say_error('c', AU_MSG_ELECT, AU_LOST);
 	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
 	au_proposer_node(world.p, place_of('c'), &n);
 	assert_int_equal(n.durable, 0);
@@ -783,7 +773,7 @@ test_lost_log(void **state)
 	greet('b', BASE + 1000);
 	greet('c', BASE);
 	vote('a', 1);
-	say_lost('c', AU_MSG_VOTE);
+	say_error('c', AU_MSG_VOTE, AU_LOST);
 	assert_int_not_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
 	vote('b', 1);
 	assert_int_equal(au_proposer_state(world.p), AU_PROPOSER_LEADING);
